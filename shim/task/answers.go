@@ -141,6 +141,31 @@ func (r *PidsResponse) Unmarshal(b []byte) error {
 	})
 }
 
+// StatsRequest asks for a container's metrics.
+type StatsRequest struct {
+	ID string
+	// Native is our addition to the protocol: answer with TypeStats. Other shims
+	// skip it as an unknown field.
+	Native bool
+}
+
+// nativeField is far from the numbers containerd may come to use.
+const nativeField = 1000
+
+// Append appends the wire form.
+func (r *StatsRequest) Append(b []byte) []byte {
+	return wire.AppendBool(wire.AppendString(b, 1, r.ID), nativeField, r.Native)
+}
+
+// Unmarshal decodes b.
+func (r *StatsRequest) Unmarshal(b []byte) error {
+	return wire.Each(b, func(f wire.Field) error {
+		str(f, 1, &r.ID)
+		boolean(f, nativeField, &r.Native)
+		return nil
+	})
+}
+
 // StatsResponse carries a container's metrics.
 type StatsResponse struct {
 	Stats Any

@@ -21,6 +21,8 @@ const (
 	TypeProcess   = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 	TypeResources = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
 	TypeOptions   = "containerd.runc.v1.Options"
+	// TypeStats is our own: cgroup.Stats in JSON.
+	TypeStats = "cale.cgroup.Stats"
 )
 
 // Status of a process, containerd.v1.types.Status.
@@ -368,3 +370,9 @@ func timestamp(f wire.Field, id int, t *time.Time) error {
 	*t = time.Unix(sec, nsec).UTC()
 	return err
 }
+
+// Details of a status tell our own clients what a failed start was about.
+const (
+	DetailCommandNotFound      = "cale.command.NotFound"
+	DetailCommandNotExecutable = "cale.command.NotExecutable"
+)

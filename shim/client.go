@@ -1,0 +1,195 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+
+	"cale/runtime/cgroup"
+	"cale/shim/task"
+	"cale/shim/ttrpc"
+)
+
+// Client talks to one shim. It is safe for concurrent use.
+type Client struct {
+	rpc     *ttrpc.Client
+	service string
+}
+
+func newClient(conn net.Conn, service string) *Client {
+	return &Client{rpc: ttrpc.NewClient(conn), service: service}
+}
+
+// appender and unmarshaler are what task's requests and answers are.
+type appender interface{ Append([]byte) []byte }
+type unmarshaler interface{ Unmarshal([]byte) error }
+
+func (c *Client) call(ctx context.Context, method string, req appender, resp unmarshaler) error {
+	b, err := c.rpc.Call(ctx, c.service, method, req.Append(nil))
+	if err != nil || resp == nil {
+		return err
+	}
+	return resp.Unmarshal(b)
+}
+
+// Create creates a container and returns its init's pid.
+func (c *Client) Create(ctx context.Context, r CreateRequest) (uint32, error) {
+	req := &task.CreateRequest{
+		ID: r.ID, Bundle: r.Bundle, Terminal: r.Terminal,
+		Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr,
+	}
+	for _, m := range r.Rootfs {
+		req.Rootfs = append(req.Rootfs, task.Mount(m))
+	}
+	if r.Runtime != "" {
+		o := task.RuncOptions{BinaryName: r.Runtime}
+		req.Options = task.Any{URL: task.TypeOptions, Value: o.Append(nil)}
+	}
+	var resp task.PidResponse
+	err := c.call(ctx, "Create", req, &resp)
+	return resp.Pid, err
+}
+
+// Start runs a created container, or an added exec when execID is not "".
+func (c *Client) Start(ctx context.Context, id, execID string) (uint32, error) {
+	var resp task.PidResponse
+	err := c.call(ctx, "Start", &task.ProcessRequest{ID: id, ExecID: execID}, &resp)
+	return resp.Pid, err
+}
+
+// Exec adds a process to a running container.
+func (c *Client) Exec(ctx context.Context, r ExecRequest) error {
+	return c.call(ctx, "Exec", &task.ExecRequest{
+		ID: r.ID, ExecID: r.ExecID, Terminal: r.Terminal,
+		Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr,
+		Spec: task.Any{URL: task.TypeProcess, Value: r.Spec},
+	}, nil)
+}
+
+// Kill sends a signal to one process, or to all of the container.
+func (c *Client) Kill(ctx context.Context, id, execID string, signal uint32, all bool) error {
+	return c.call(ctx, "Kill", &task.KillRequest{ID: id, ExecID: execID, Signal: signal, All: all}, nil)
+}
+
+// Wait blocks until the process has ended. Its output is in the log by then.
+func (c *Client) Wait(ctx context.Context, id, execID string) (Exit, error) {
+	var resp task.WaitResponse
+	err := c.call(ctx, "Wait", &task.ProcessRequest{ID: id, ExecID: execID}, &resp)
+	return Exit{Status: resp.ExitStatus, At: resp.ExitedAt}, err
+}
+
+// Delete forgets an ended process and frees what it held.
+func (c *Client) Delete(ctx context.Context, id, execID string) (Exit, error) {
+	var resp task.DeleteResponse
+	err := c.call(ctx, "Delete", &task.ProcessRequest{ID: id, ExecID: execID}, &resp)
+	return Exit{Status: resp.ExitStatus, At: resp.ExitedAt, Pid: resp.Pid}, err
+}
+
+// State reports the state of a process.
+func (c *Client) State(ctx context.Context, id, execID string) (State, error) {
+	var r task.StateResponse
+	if err := c.call(ctx, "State", &task.ProcessRequest{ID: id, ExecID: execID}, &r); err != nil {
+		return State{}, err
+	}
+	return State{
+		ID: r.ID, ExecID: r.ExecID, Bundle: r.Bundle, Pid: r.Pid, Status: statusName(r.Status),
+		Terminal: r.Terminal, ExitStatus: r.ExitStatus, ExitedAt: r.ExitedAt,
+	}, nil
+}
+
+func statusName(s task.Status) string {
+	switch s {
+	case task.StatusCreated:
+		return StatusCreated
+	case task.StatusRunning:
+		return StatusRunning
+	case task.StatusStopped:
+		return StatusStopped
+	case task.StatusPaused:
+		return StatusPaused
+	case task.StatusPausing:
+		return StatusPausing
+	}
+	return StatusUnknown
+}
+
+// Pids lists the processes of a container, by pids of the host.
+func (c *Client) Pids(ctx context.Context, id string) ([]uint32, error) {
+	var r task.PidsResponse
+	err := c.call(ctx, "Pids", &task.ProcessRequest{ID: id}, &r)
+	return r.Pids, err
+}
+
+// Resize sets the size of a process's terminal in characters.
+func (c *Client) Resize(ctx context.Context, id, execID string, width, height uint32) error {
+	return c.call(ctx, "ResizePty", &task.ResizeRequest{ID: id, ExecID: execID, Width: width, Height: height}, nil)
+}
+
+// CloseIO closes the stdin of a process.
+func (c *Client) CloseIO(ctx context.Context, id, execID string) error {
+	return c.call(ctx, "CloseIO", &task.CloseIORequest{ID: id, ExecID: execID, Stdin: true}, nil)
+}
+
+// Pause freezes a container.
+func (c *Client) Pause(ctx context.Context, id string) error {
+	return c.call(ctx, "Pause", &task.ProcessRequest{ID: id}, nil)
+}
+
+// Resume thaws a container.
+func (c *Client) Resume(ctx context.Context, id string) error {
+	return c.call(ctx, "Resume", &task.ProcessRequest{ID: id}, nil)
+}
+
+// Update applies OCI LinuxResources given in JSON.
+func (c *Client) Update(ctx context.Context, id string, resources []byte) error {
+	return c.call(ctx, "Update", &task.UpdateRequest{
+		ID: id, Resources: task.Any{URL: task.TypeResources, Value: resources},
+	}, nil)
+}
+
+// Stats reads a container's resource use. A foreign shim, whose metrics have
+// another type, gets an error that matches IsUnimplemented.
+func (c *Client) Stats(ctx context.Context, id string) (*cgroup.Stats, error) {
+	var r task.StatsResponse
+	if err := c.call(ctx, "Stats", &task.StatsRequest{ID: id, Native: true}, &r); err != nil {
+		return nil, err
+	}
+	if r.Stats.URL != task.TypeStats {
+		return nil, &ttrpc.Status{Code: ttrpc.Unimplemented, Message: "the shim's metrics have the type " + r.Stats.URL}
+	}
+	s := new(cgroup.Stats)
+	if err := json.Unmarshal(r.Stats.Value, s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Pid returns the shim's own pid.
+func (c *Client) Pid(ctx context.Context) (int, error) {
+	var r task.ConnectResponse
+	err := c.call(ctx, "Connect", &task.ProcessRequest{}, &r)
+	return int(r.ShimPid), err
+}
+
+// Shutdown asks the shim to end when it holds no container any more.
+func (c *Client) Shutdown(ctx context.Context) error {
+	err := c.call(ctx, "Shutdown", &task.ShutdownRequest{}, nil)
+	if IsUnavailable(err) {
+		// It ended before its answer was out.
+		return nil
+	}
+	return err
+}
+
+// Done is closed when the connection has ended: the shim is gone, or Close was
+// called.
+func (c *Client) Done() <-chan struct{} { return c.rpc.Done() }
+
+// Close drops the connection; the shim lives on.
+func (c *Client) Close() error { return c.rpc.Close() }
+
+func hasCode(err error, code ttrpc.Code) bool {
+	s, ok := errors.AsType[*ttrpc.Status](err)
+	return ok && s.Code == code
+}

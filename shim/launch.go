@@ -1,0 +1,301 @@
+package shim
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cale/shim/task"
+	"cale/shim/ttrpc"
+)
+
+const (
+	addressFile = "address"
+	socketFile  = "shim.sock"
+	// ownName is the program name by which our own shim is known.
+	ownName = "cale-shim"
+	// ServeAction is cale-shim's internal action: serve on descriptor 3.
+	ServeAction = "serve"
+)
+
+// Start starts a shim in l.Bundle and connects to it. Our own shim is forked
+// directly with its listening socket; any other is started as containerd does.
+func Start(ctx context.Context, l Launch) (*Client, error) {
+	if filepath.Base(l.Binary) == ownName {
+		return fork(ctx, l)
+	}
+	return startForeign(ctx, l)
+}
+
+// fork makes the socket itself and hands it over: clients may connect at once,
+// their requests wait in the backlog until the shim is up.
+func fork(ctx context.Context, l Launch) (*Client, error) {
+	path := filepath.Join(l.Bundle, socketFile)
+	fd, err := listen(path)
+	if err != nil {
+		return nil, fmt.Errorf("shim %s: %w", l.ID, err)
+	}
+	defer unix.Close(fd)
+	if err := writeAddress(l.Bundle, "unix://"+path); err != nil {
+		os.Remove(path)
+		return nil, fmt.Errorf("shim %s: %w", l.ID, err)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	argv := []string{ownName, "-namespace", l.Namespace, "-id", l.ID}
+	if l.StateDir != "" {
+		argv = append(argv, "-state", l.StateDir)
+	}
+	pid, err := syscall.ForkExec(l.Binary, append(argv, ServeAction), &syscall.ProcAttr{
+		Dir:   l.Bundle,
+		Env:   append([]string{"PATH=" + os.Getenv("PATH")}, l.Env...),
+		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), uintptr(fd)},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		os.Remove(path)
+		os.Remove(filepath.Join(l.Bundle, addressFile))
+		return nil, fmt.Errorf("start shim %s: %w", l.Binary, err)
+	}
+	reap(pid)
+	// The listener of this process is about to close: from then on a shim that
+	// died refuses the connection.
+	conn, err := dial(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("shim %s: %w", l.ID, err)
+	}
+	return newClient(conn, task.ServiceV2), nil
+}
+
+// reap waits for the shim, which usually ends long after this, so that no
+// zombie stays. A pidfd in the poller costs no thread, unlike Wait.
+func reap(pid int) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		go syscall.Wait4(pid, nil, 0, nil)
+		return
+	}
+	f := os.NewFile(uintptr(fd), "pidfd")
+	go func() {
+		defer f.Close()
+		rc, err := f.SyscallConn()
+		if err != nil {
+			syscall.Wait4(pid, nil, 0, nil)
+			return
+		}
+		err = rc.Read(func(uintptr) bool {
+			got, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+			return got == pid || (err != nil && !errors.Is(err, syscall.EINTR))
+		})
+		if err != nil {
+			syscall.Wait4(pid, nil, 0, nil)
+		}
+	}()
+}
+
+// listen makes a listening Unix socket at path, accessible to its owner only.
+func listen(path string) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		unix.Close(fd)
+		return -1, err
+	}
+	// The mode of a socket's file is that of the socket's inode at bind.
+	if err := unix.Fchmod(fd, 0o600); err != nil {
+		unix.Close(fd)
+		return -1, os.NewSyscallError("fchmod", err)
+	}
+	addr, done, err := sockaddr(path)
+	if err == nil {
+		defer done()
+		err = os.NewSyscallError("bind "+path, unix.Bind(fd, addr))
+	}
+	if err == nil {
+		err = os.NewSyscallError("listen", unix.Listen(fd, 128))
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// sockaddr allows for paths beyond the 107 bytes of a socket address, by way
+// of the directory's descriptor. done releases it.
+func sockaddr(path string) (*unix.SockaddrUnix, func(), error) {
+	if len(path) < 108 {
+		return &unix.SockaddrUnix{Name: path}, func() {}, nil
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, nil, err
+	}
+	short := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path))
+	return &unix.SockaddrUnix{Name: short}, func() { dir.Close() }, nil
+}
+
+func dial(ctx context.Context, path string) (net.Conn, error) {
+	addr, done, err := sockaddr(path)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", addr.Name)
+}
+
+func writeAddress(bundle, address string) error {
+	path := filepath.Join(bundle, addressFile)
+	tmp := path + ".tmp"
+	if err := os.WriteFile(tmp, []byte(address), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+// startForeign runs "shim start", which prints the address it serves on.
+func startForeign(ctx context.Context, l Launch) (*Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, l.Binary, "-namespace", l.Namespace, "-id", l.ID,
+		"-address", filepath.Join(l.Bundle, "events.sock"), "-publish-binary", self, "start")
+	cmd.Dir = l.Bundle
+	cmd.Env = append(append(os.Environ(), "MAX_SHIM_VERSION=2", "GOMAXPROCS=2"), l.Env...)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &limited{&out, 64 << 10}, &limited{&errOut, 64 << 10}
+	cmd.WaitDelay = time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// The shim proper may keep our pipe for its log; that is no failure.
+	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		return nil, fmt.Errorf("start shim %s: %w: %s", l.Binary, err, strings.TrimSpace(errOut.String()))
+	}
+	address, service, err := parseBootstrap(out.Bytes())
+	if err != nil {
+		return nil, fmt.Errorf("shim %s: %w", l.Binary, err)
+	}
+	if service == task.ServiceV3 {
+		address = "v3+" + address
+	}
+	if err := writeAddress(l.Bundle, address); err != nil {
+		return nil, err
+	}
+	return connect(ctx, address)
+}
+
+// limited drops what goes beyond left bytes, so that the writer is not held up.
+type limited struct {
+	w    io.Writer
+	left int
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	n := min(len(p), l.left)
+	l.left -= n
+	if _, err := l.w.Write(p[:n]); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// parseBootstrap reads what "shim start" prints: the plain address, or since
+// containerd 1.7 a JSON object with version, address and protocol.
+func parseBootstrap(out []byte) (address, service string, err error) {
+	out = bytes.TrimSpace(out)
+	service = task.ServiceV2
+	address = string(out)
+	if len(out) > 0 && out[0] == '{' {
+		var p struct {
+			Version  int    `json:"version"`
+			Address  string `json:"address"`
+			Protocol string `json:"protocol"`
+		}
+		if err := json.Unmarshal(out, &p); err != nil {
+			return "", "", fmt.Errorf("bootstrap parameters: %w", err)
+		}
+		if p.Protocol != "" && p.Protocol != "ttrpc" {
+			return "", "", fmt.Errorf("shims that speak %q are not supported, only ttrpc", p.Protocol)
+		}
+		address = p.Address
+		if p.Version >= 3 {
+			service = task.ServiceV3
+		}
+	}
+	if !strings.HasPrefix(address, "unix:///") {
+		return "", "", fmt.Errorf("unusable shim address %q: want unix:///path", address)
+	}
+	return address, service, nil
+}
+
+// Connect connects to the shim whose address is written in bundle/address.
+// The error matches IsNotFound when no shim listens there.
+func Connect(ctx context.Context, bundle string) (*Client, error) {
+	b, err := os.ReadFile(filepath.Join(bundle, addressFile))
+	if err != nil {
+		return nil, fmt.Errorf("shim: %w", err)
+	}
+	return connect(ctx, strings.TrimSpace(string(b)))
+}
+
+func connect(ctx context.Context, address string) (*Client, error) {
+	service := task.ServiceV2
+	if rest, ok := strings.CutPrefix(address, "v3+"); ok {
+		address, service = rest, task.ServiceV3
+	}
+	path, ok := strings.CutPrefix(address, "unix://")
+	if !ok {
+		return nil, fmt.Errorf("unusable shim address %q: want unix:///path", address)
+	}
+	conn, err := dial(ctx, path)
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist) {
+		return nil, &ttrpc.Status{Code: ttrpc.NotFound, Message: "no shim listens at " + path}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("shim: %w", err)
+	}
+	return newClient(conn, service), nil
+}
+
+// Cleanup removes what a container's dead shim left behind: the container's
+// processes, cgroup and runtime state. It runs "shim delete" as containerd does.
+func Cleanup(ctx context.Context, l Launch) (Exit, error) {
+	args := []string{"-namespace", l.Namespace, "-id", l.ID, "-bundle", l.Bundle}
+	if l.StateDir != "" && filepath.Base(l.Binary) == ownName {
+		args = append(args, "-state", l.StateDir)
+	}
+	cmd := exec.CommandContext(ctx, l.Binary, append(args, "delete")...)
+	cmd.Dir = l.Bundle
+	cmd.Env = append(os.Environ(), l.Env...)
+	var errOut bytes.Buffer
+	cmd.Stderr = &limited{&errOut, 64 << 10}
+	out, err := cmd.Output()
+	if err != nil {
+		return Exit{}, fmt.Errorf("clean up after shim %s: %w: %s", l.ID, err, strings.TrimSpace(errOut.String()))
+	}
+	var r task.DeleteResponse
+	if err := r.Unmarshal(out); err != nil {
+		return Exit{}, fmt.Errorf("clean up after shim %s: %w", l.ID, err)
+	}
+	return Exit{Status: r.ExitStatus, At: r.ExitedAt, Pid: r.Pid}, nil
+}
