@@ -85,35 +85,3 @@ func (s *Store) Teardown() error { return errNotBuilt }
 // InstanceName derives Config.Name from a run directory: "cale0" for
 // /run/cale, "cale-" and six hex digits for any other.
 func InstanceName(runDir string) string { return "cale0" }
-
-// NewNamespace makes a network namespace with its loopback up and pins it at
-// path, which must not exist.
-func NewNamespace(path string) error { return errNotBuilt }
-
-// RemoveNamespace takes away the pin; the namespace ends with its last
-// process. A missing path is no error.
-func RemoveNamespace(path string) error { return errNotBuilt }
-
-// DNS is the content of a resolv.conf.
-type DNS struct {
-	Servers []netip.Addr
-	Search  []string
-	Options []string
-}
-
-// HostDNS reads the host's resolver configuration as a container can use it:
-// without name servers on loopback addresses.
-func HostDNS() (DNS, error) { return DNS{}, errNotBuilt }
-
-// HostEntry is one line of a hosts file.
-type HostEntry struct {
-	Addr  netip.Addr
-	Names []string
-}
-
-// WriteHosts returns a container's hosts file: the loopback lines, then
-// entries.
-func WriteHosts(entries []HostEntry) []byte { return nil }
-
-// WriteResolv returns a resolv.conf.
-func WriteResolv(d DNS) []byte { return nil }

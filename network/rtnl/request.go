@@ -1,0 +1,275 @@
+package rtnl
+
+import (
+	"net"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Link is what the kernel tells about a network device.
+type Link struct {
+	Index  int
+	Name   string
+	Kind   string // "bridge", "veth", …; empty for hardware
+	MAC    net.HardwareAddr
+	Master int
+	Up     bool
+	MTU    int
+}
+
+func linkHeader(index int, flags, change uint32) []byte {
+	h := unix.IfInfomsg{Family: unix.AF_UNSPEC, Index: int32(index), Flags: flags, Change: change}
+	return append([]byte(nil), bytesOf(&h)...)
+}
+
+// NewBridge asks for a bridge that is up at once. Its address is given so
+// that it does not change with the ports.
+func NewBridge(name string, mac net.HardwareAddr, mtu int) *Message {
+	m := New(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, linkHeader(0, unix.IFF_UP, unix.IFF_UP))
+	m.String(unix.IFLA_IFNAME, name)
+	m.Attr(unix.IFLA_ADDRESS, mac)
+	if mtu > 0 {
+		m.Uint32(unix.IFLA_MTU, uint32(mtu))
+	}
+	return m.Nest(unix.IFLA_LINKINFO, func() { m.String(unix.IFLA_INFO_KIND, "bridge") })
+}
+
+// Veth describes a pair: the near end in the socket's namespace on a bridge,
+// the far end in another namespace. Both are up at once.
+type Veth struct {
+	Name    string
+	Master  int // 0 for none
+	MTU     int // 0 for the default
+	Peer    string
+	PeerMAC net.HardwareAddr
+	PeerNS  int // descriptor, or -1 for the same namespace
+}
+
+// NewVeth asks for the pair.
+func NewVeth(v Veth) *Message {
+	m := New(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, linkHeader(0, unix.IFF_UP, unix.IFF_UP))
+	m.String(unix.IFLA_IFNAME, v.Name)
+	if v.Master > 0 {
+		m.Uint32(unix.IFLA_MASTER, uint32(v.Master))
+	}
+	if v.MTU > 0 {
+		m.Uint32(unix.IFLA_MTU, uint32(v.MTU))
+	}
+	return m.Nest(unix.IFLA_LINKINFO, func() {
+		m.String(unix.IFLA_INFO_KIND, "veth")
+		m.Nest(unix.IFLA_INFO_DATA, func() {
+			m.Nest(1, func() { // VETH_INFO_PEER
+				m.Raw(linkHeader(0, unix.IFF_UP, unix.IFF_UP))
+				m.String(unix.IFLA_IFNAME, v.Peer)
+				if v.PeerMAC != nil {
+					m.Attr(unix.IFLA_ADDRESS, v.PeerMAC)
+				}
+				if v.MTU > 0 {
+					m.Uint32(unix.IFLA_MTU, uint32(v.MTU))
+				}
+				if v.PeerNS >= 0 {
+					m.Uint32(unix.IFLA_NET_NS_FD, uint32(v.PeerNS))
+				}
+			})
+		})
+	})
+}
+
+// DelLink deletes a device by name.
+func DelLink(name string) *Message {
+	return New(unix.RTM_DELLINK, 0, linkHeader(0, 0, 0)).String(unix.IFLA_IFNAME, name)
+}
+
+// SetUp brings a device up.
+func SetUp(index int) *Message {
+	return New(unix.RTM_NEWLINK, 0, linkHeader(index, unix.IFF_UP, unix.IFF_UP))
+}
+
+// SetMaster puts a device on a bridge; 0 takes it off.
+func SetMaster(index, master int) *Message {
+	return New(unix.RTM_NEWLINK, 0, linkHeader(index, 0, 0)).Uint32(unix.IFLA_MASTER, uint32(master))
+}
+
+// SetIsolated forbids a bridge port to exchange frames with other isolated
+// ports.
+func SetIsolated(index int) *Message {
+	h := unix.IfInfomsg{Family: unix.AF_BRIDGE, Index: int32(index)}
+	m := New(unix.RTM_SETLINK, 0, append([]byte(nil), bytesOf(&h)...))
+	const isolated = 33 // IFLA_BRPORT_ISOLATED
+	return m.Nest(unix.IFLA_PROTINFO, func() { m.Uint8(isolated, 1) })
+}
+
+// RouteLocalnet allows a device to carry packets of 127.0.0.0/8, which the
+// kernel otherwise drops as martians. Unlike the sysctl it reaches the
+// namespace of the socket.
+func RouteLocalnet(index int) *Message {
+	m := New(unix.RTM_NEWLINK, 0, linkHeader(index, 0, 0))
+	const routeLocalnet = 26 // IPV4_DEVCONF_ROUTE_LOCALNET
+	return m.Nest(unix.IFLA_AF_SPEC, func() {
+		m.Nest(unix.AF_INET, func() {
+			m.Nest(1, func() { // IFLA_INET_CONF
+				m.Uint32(routeLocalnet, 1)
+			})
+		})
+	})
+}
+
+// NewAddr adds an address to a device. IPv6 addresses are usable at once:
+// nobody else hands out addresses of our networks, so duplicate detection
+// would only cost a second.
+func NewAddr(index int, p netip.Prefix) *Message {
+	h := unix.IfAddrmsg{Family: family(p.Addr()), Prefixlen: uint8(p.Bits()), Index: uint32(index)}
+	if p.Addr().Is6() {
+		h.Flags = unix.IFA_F_NODAD
+	}
+	m := New(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, append([]byte(nil), bytesOf(&h)...))
+	a := p.Addr().AsSlice()
+	m.Attr(unix.IFA_LOCAL, a).Attr(unix.IFA_ADDRESS, a)
+	if p.Addr().Is4() && p.Bits() < 31 {
+		m.Attr(unix.IFA_BROADCAST, broadcast(p))
+	}
+	return m
+}
+
+func broadcast(p netip.Prefix) []byte {
+	b := p.Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	return b[:]
+}
+
+func family(a netip.Addr) uint8 {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// NewDefault adds a default route.
+func NewDefault(gateway netip.Addr) *Message {
+	return defaultRoute(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, gateway)
+}
+
+func defaultRoute(typ, flags uint16, gateway netip.Addr) *Message {
+	h := unix.RtMsg{Family: family(gateway), Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_BOOT, Scope: unix.RT_SCOPE_UNIVERSE, Type: unix.RTN_UNICAST}
+	return New(typ, flags, append([]byte(nil), bytesOf(&h)...)).Attr(unix.RTA_GATEWAY, gateway.AsSlice())
+}
+
+// NewLocal adds a local route for one address through a device, less
+// preferred than the kernel's own.
+func NewLocal(index int, a netip.Addr, metric uint32) *Message {
+	h := unix.RtMsg{Family: family(a), Dst_len: uint8(a.BitLen()), Table: unix.RT_TABLE_LOCAL, Protocol: unix.RTPROT_BOOT, Scope: unix.RT_SCOPE_HOST, Type: unix.RTN_LOCAL}
+	m := New(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, append([]byte(nil), bytesOf(&h)...))
+	return m.Attr(unix.RTA_DST, a.AsSlice()).Uint32(unix.RTA_OIF, uint32(index)).Uint32(unix.RTA_PRIORITY, metric)
+}
+
+// Link finds a device by name. A missing one is an *Error of ENODEV.
+func (c *Conn) Link(name string) (Link, error) {
+	var l Link
+	m := New(unix.RTM_GETLINK, 0, linkHeader(0, 0, 0)).String(unix.IFLA_IFNAME, name)
+	err := c.Dump(m, func(typ uint16, b []byte) { l = parseLink(b) })
+	return l, err
+}
+
+// Links lists all devices.
+func (c *Conn) Links() ([]Link, error) {
+	var all []Link
+	m := New(unix.RTM_GETLINK, unix.NLM_F_DUMP, linkHeader(0, 0, 0))
+	err := c.Dump(m, func(typ uint16, b []byte) {
+		if typ == unix.RTM_NEWLINK {
+			all = append(all, parseLink(b))
+		}
+	})
+	return all, err
+}
+
+func parseLink(b []byte) Link {
+	var l Link
+	if len(b) < unix.SizeofIfInfomsg {
+		return l
+	}
+	l.Index = int(int32(native.Uint32(b[4:])))
+	l.Up = native.Uint32(b[8:])&unix.IFF_UP != 0
+	Attrs(b[unix.SizeofIfInfomsg:], func(typ uint16, v []byte) {
+		switch typ {
+		case unix.IFLA_IFNAME:
+			l.Name = cString(v)
+		case unix.IFLA_ADDRESS:
+			l.MAC = append(net.HardwareAddr(nil), v...)
+		case unix.IFLA_MASTER:
+			l.Master = int(u32(v))
+		case unix.IFLA_MTU:
+			l.MTU = int(u32(v))
+		case unix.IFLA_LINKINFO:
+			Attrs(v, func(typ uint16, v []byte) {
+				if typ == unix.IFLA_INFO_KIND {
+					l.Kind = cString(v)
+				}
+			})
+		}
+	})
+	return l
+}
+
+// Route is a route of the main table, or of any table for Routes' caller to
+// judge.
+type Route struct {
+	Dst   netip.Prefix
+	Table uint32
+	Type  uint8
+	Index int // of the device
+	Via   bool
+}
+
+// Routes lists the routes of one family (unix.AF_INET or AF_INET6).
+func (c *Conn) Routes(fam uint8) ([]Route, error) {
+	var all []Route
+	h := unix.RtMsg{Family: fam}
+	m := New(unix.RTM_GETROUTE, unix.NLM_F_DUMP, append([]byte(nil), bytesOf(&h)...))
+	err := c.Dump(m, func(typ uint16, b []byte) {
+		if typ != unix.RTM_NEWROUTE || len(b) < unix.SizeofRtMsg {
+			return
+		}
+		bits := int(b[1])
+		r := Route{Table: uint32(b[4]), Type: b[7]}
+		dst := netip.IPv4Unspecified()
+		if fam == unix.AF_INET6 {
+			dst = netip.IPv6Unspecified()
+		}
+		Attrs(b[unix.SizeofRtMsg:], func(typ uint16, v []byte) {
+			switch typ {
+			case unix.RTA_DST:
+				if a, ok := netip.AddrFromSlice(v); ok {
+					dst = a
+				}
+			case unix.RTA_OIF:
+				r.Index = int(u32(v))
+			case unix.RTA_TABLE:
+				r.Table = u32(v)
+			case unix.RTA_GATEWAY, unix.RTA_VIA:
+				r.Via = true
+			}
+		})
+		r.Dst = netip.PrefixFrom(dst, bits)
+		all = append(all, r)
+	})
+	return all, err
+}
+
+func u32(v []byte) uint32 {
+	if len(v) < 4 {
+		return 0
+	}
+	return native.Uint32(v)
+}
+
+func cString(v []byte) string {
+	for i, c := range v {
+		if c == 0 {
+			return string(v[:i])
+		}
+	}
+	return string(v)
+}
