@@ -1,14 +1,16 @@
 // Package client speaks the OCI distribution protocol (distribution-spec 1.1)
 // to a registry: it resolves names, reads and writes manifests and blobs.
+//
+// Credentials go to the registry that they are for and to the token service
+// which that registry names, and nowhere else: not along redirects, not to
+// upload locations on other hosts.
 package client
 
 import (
-	"context"
-	"errors"
-	"io"
 	"net/http"
-
-	"cale/image"
+	"net/url"
+	"sync"
+	"time"
 )
 
 // Options says how to reach registries. The zero value is usable.
@@ -23,53 +25,103 @@ type Options struct {
 	// PlainHTTP tells whether host is spoken to without TLS; nil means
 	// loopback hosts only.
 	PlainHTTP func(host string) bool
+	// Mirrors gives base URLs ("http://127.0.0.1:5000") to read a domain's
+	// content from before the domain's own registry is asked; credentials are
+	// never sent to them.
+	Mirrors func(domain string) []string
 	// UserAgent is sent with each request.
 	UserAgent string
 }
 
 // Client reads and writes registries. It is safe for concurrent use and keeps
 // the tokens it was given for as long as it lives.
-type Client struct{ opts Options }
+type Client struct {
+	opts Options
+	http *http.Client
+	unit time.Duration // of waiting between tries
 
-var errTodo = errors.New("registry client: not built yet")
+	mu        sync.Mutex
+	endpoints map[string]*endpoint // by base URL
+}
 
 // New returns a client.
-func New(o Options) *Client { return &Client{opts: o} }
-
-// Resolve asks what ref names at its registry.
-func (c *Client) Resolve(ctx context.Context, ref image.Reference) (image.Descriptor, error) {
-	return image.Descriptor{}, errTodo
+func New(o Options) *Client {
+	if o.Credentials == nil {
+		o.Credentials = func(string) (string, string) { return "", "" }
+	}
+	if o.PlainHTTP == nil {
+		o.PlainHTTP = Loopback
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "cale"
+	}
+	h := http.Client{Transport: transport()}
+	if o.HTTP != nil {
+		h = *o.HTTP
+	}
+	// Redirects are followed by hand, so that what is sent along is decided
+	// here; and no cookie of one registry is shown to another.
+	h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	h.Jar = nil
+	return &Client{opts: o, http: &h, unit: 200 * time.Millisecond, endpoints: map[string]*endpoint{}}
 }
 
-// Manifest reads the manifest or index desc of ref's repository, verified.
-func (c *Client) Manifest(ctx context.Context, ref image.Reference, desc image.Descriptor) (raw []byte, mediaType string, err error) {
-	return nil, "", errTodo
+// endpoint is one place that speaks the protocol, with what is known of it.
+type endpoint struct {
+	c      *Client
+	domain string // whose credentials it gets; empty for a mirror
+	base   url.URL
+	pace   pace
+	auth   auth
 }
 
-// Blob opens a blob of ref's repository at offset. The registry may not be
-// able to start there: got is where the stream really starts (offset or 0).
-func (c *Client) Blob(ctx context.Context, ref image.Reference, desc image.Descriptor, offset int64) (body io.ReadCloser, got int64, err error) {
-	return nil, 0, errTodo
+// dockerHub is where docker.io's content really is.
+const dockerHub = "registry-1.docker.io"
+
+// home is the registry of a domain itself.
+func (c *Client) home(domain string) *endpoint {
+	host := domain
+	if domain == "docker.io" || domain == "index.docker.io" {
+		domain, host = "docker.io", dockerHub
+	}
+	base := url.URL{Scheme: "https", Host: host}
+	if c.opts.PlainHTTP(host) {
+		base.Scheme = "http"
+	}
+	return c.endpoint(domain, base)
 }
 
-// HasBlob tells whether ref's repository holds the blob.
-func (c *Client) HasBlob(ctx context.Context, ref image.Reference, d image.Digest) (bool, error) {
-	return false, errTodo
+// readers lists where to read a domain's content, in order.
+func (c *Client) readers(domain string) []*endpoint {
+	var list []*endpoint
+	if c.opts.Mirrors != nil {
+		for _, m := range c.opts.Mirrors(domain) {
+			u, err := url.Parse(m)
+			if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+				continue
+			}
+			list = append(list, c.endpoint("", url.URL{Scheme: u.Scheme, Host: u.Host}))
+		}
+	}
+	return append(list, c.home(domain))
 }
 
-// PushBlob uploads a blob to ref's repository; progress (may be nil) is told
-// the bytes sent so far.
-func (c *Client) PushBlob(ctx context.Context, ref image.Reference, desc image.Descriptor, r io.ReaderAt, progress func(int64)) error {
-	return errTodo
+func (c *Client) endpoint(domain string, base url.URL) *endpoint {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := domain + " " + base.String()
+	e := c.endpoints[key]
+	if e == nil {
+		e = &endpoint{c: c, domain: domain, base: base}
+		c.endpoints[key] = e
+	}
+	return e
 }
 
-// PushManifest uploads a manifest or index under ref's tag, or by its digest
-// when ref has no tag.
-func (c *Client) PushManifest(ctx context.Context, ref image.Reference, mediaType string, raw []byte) error {
-	return errTodo
-}
-
-// Tags lists the tags of ref's repository.
-func (c *Client) Tags(ctx context.Context, ref image.Reference) ([]string, error) {
-	return nil, errTodo
+// url is a path below /v2/ of the endpoint. Repository paths, tags and digests
+// come from parsed references and hold nothing that needs escaping.
+func (e *endpoint) url(path string) *url.URL {
+	u := e.base
+	u.Path = "/v2/" + path
+	return &u
 }

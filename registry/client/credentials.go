@@ -1,8 +1,20 @@
 package client
 
+import (
+	"context"
+
+	"cale/registry/credentials"
+)
+
 // DockerConfig returns a Credentials function that reads Docker's client
-// configuration ($DOCKER_CONFIG/config.json or ~/.docker/config.json) with its
-// credential helpers.
+// configuration with its credential helpers. What can't be read is tried
+// without a login: the registry's refusal tells the user.
 func DockerConfig() func(host string) (user, pass string) {
-	return func(string) (string, string) { return "", "" }
+	return func(host string) (user, pass string) {
+		user, pass, err := credentials.Get(context.Background(), host)
+		if err != nil {
+			return "", ""
+		}
+		return user, pass
+	}
 }
