@@ -1,0 +1,284 @@
+package docker
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+
+	"cale/engine"
+)
+
+func (s *Server) containerCreate(w http.ResponseWriter, r *request) error {
+	var in createRequest
+	if err := r.decode(&in); err != nil {
+		return err
+	}
+	spec, err := toSpec(r.text("name"), r.text("platform"), &in)
+	if err != nil {
+		return err
+	}
+	id, warnings, err := s.engine.Create(r.Context(), spec)
+	if err != nil {
+		return err
+	}
+	if warnings == nil {
+		warnings = []string{}
+	}
+	return writeJSON(w, http.StatusCreated, container.CreateResponse{ID: id, Warnings: warnings})
+}
+
+// noContent runs an engine's call that answers nothing but success.
+func noContent(w http.ResponseWriter, err error) error {
+	if err == nil {
+		w.WriteHeader(http.StatusNoContent)
+	}
+	return err
+}
+
+func (s *Server) containerStart(w http.ResponseWriter, r *request) error {
+	if r.text("checkpoint") != "" {
+		return notBuilt{"checkpoint"}
+	}
+	// A start that has begun is finished: half of one is nobody's wish.
+	return noContent(w, s.engine.Start(r.detached(), r.name(), engine.StartOptions{}))
+}
+
+func stopOptions(r *request) (engine.StopOptions, error) {
+	o := engine.StopOptions{Signal: r.text("signal")}
+	if t := r.text("t"); t != "" {
+		n, err := strconv.Atoi(t)
+		if err != nil {
+			return o, invalid("invalid timeout %q: it must be a number of seconds", t)
+		}
+		o.Timeout = &n
+	}
+	return o, nil
+}
+
+func (s *Server) containerStop(w http.ResponseWriter, r *request) error {
+	o, err := stopOptions(r)
+	if err != nil {
+		return err
+	}
+	return noContent(w, s.engine.Stop(r.detached(), r.name(), o))
+}
+
+func (s *Server) containerRestart(w http.ResponseWriter, r *request) error {
+	o, err := stopOptions(r)
+	if err != nil {
+		return err
+	}
+	return noContent(w, s.engine.Restart(r.detached(), r.name(), o))
+}
+
+func (s *Server) containerKill(w http.ResponseWriter, r *request) error {
+	return noContent(w, s.engine.Kill(r.detached(), r.name(), r.text("signal")))
+}
+
+func (s *Server) containerPause(w http.ResponseWriter, r *request) error {
+	return noContent(w, s.engine.Pause(r.detached(), r.name()))
+}
+
+func (s *Server) containerUnpause(w http.ResponseWriter, r *request) error {
+	return noContent(w, s.engine.Unpause(r.detached(), r.name()))
+}
+
+func (s *Server) containerRename(w http.ResponseWriter, r *request) error {
+	return noContent(w, s.engine.Rename(r.detached(), r.name(), strings.TrimPrefix(r.text("name"), "/")))
+}
+
+func (s *Server) containerRemove(w http.ResponseWriter, r *request) error {
+	if r.flag("link") {
+		return notBuilt{"--link"}
+	}
+	return noContent(w, s.engine.Remove(r.detached(), r.name(), engine.RemoveOptions{Force: r.flag("force"), Volumes: r.flag("v")}))
+}
+
+func (s *Server) containerUpdate(w http.ResponseWriter, r *request) error {
+	var in container.UpdateConfig
+	if err := r.decode(&in); err != nil {
+		return err
+	}
+	res, err := toResources(&in.Resources)
+	if err != nil {
+		return err
+	}
+	var restart *engine.Restart
+	if in.RestartPolicy.Name != "" {
+		restart = &engine.Restart{Name: string(in.RestartPolicy.Name), Retries: in.RestartPolicy.MaximumRetryCount}
+	}
+	warnings, err := s.engine.Update(r.detached(), r.name(), res, restart)
+	if err != nil {
+		return err
+	}
+	if warnings == nil {
+		warnings = []string{}
+	}
+	return writeJSON(w, http.StatusOK, container.UpdateResponse{Warnings: warnings})
+}
+
+func (s *Server) containerWait(w http.ResponseWriter, r *request) error {
+	condition := r.text("condition")
+	switch condition {
+	case "":
+		condition = "not-running"
+	case "not-running", "next-exit", "removed":
+	default:
+		return invalid("invalid condition: %q", condition)
+	}
+	ch, err := s.engine.Wait(r.Context(), r.name(), condition)
+	if err != nil {
+		return err
+	}
+	// The header tells the client that its wait is registered: only then does it start the container.
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusOK)
+	if f, ok := w.(http.Flusher); ok {
+		f.Flush()
+	}
+	select {
+	case <-r.Context().Done():
+		return nil
+	case res, ok := <-ch:
+		if !ok {
+			return nil
+		}
+		out := container.WaitResponse{StatusCode: int64(res.ExitCode)}
+		if res.Err != "" {
+			out.Error = &container.WaitExitError{Message: res.Err}
+		}
+		return writeBody(w, out)
+	}
+}
+
+func size(r *request) (h, w uint, err error) {
+	height, err1 := strconv.ParseUint(r.text("h"), 10, 16)
+	width, err2 := strconv.ParseUint(r.text("w"), 10, 16)
+	if err1 != nil || err2 != nil {
+		return 0, 0, invalid("invalid terminal size: h and w must be numbers below 65536")
+	}
+	return uint(height), uint(width), nil
+}
+
+func (s *Server) containerResize(w http.ResponseWriter, r *request) error {
+	height, width, err := size(r)
+	if err != nil {
+		return err
+	}
+	return s.engine.Resize(r.Context(), r.name(), height, width)
+}
+
+func (s *Server) containerTop(w http.ResponseWriter, r *request) error {
+	titles, rows, err := s.engine.Top(r.Context(), r.name(), r.text("ps_args"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, container.TopResponse{Titles: titles, Processes: rows})
+}
+
+func (s *Server) containerChanges(w http.ResponseWriter, r *request) error {
+	changes, err := s.engine.Changes(r.Context(), r.name())
+	if err != nil {
+		return err
+	}
+	out := make([]container.FilesystemChange, 0, len(changes))
+	for _, c := range changes {
+		out = append(out, container.FilesystemChange{Kind: container.ChangeType(c.Kind), Path: c.Path})
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (s *Server) containerExport(w http.ResponseWriter, r *request) error {
+	if _, err := s.engine.Inspect(r.Context(), r.name(), false); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/x-tar")
+	out := &started{w: w}
+	if err := s.engine.Export(r.Context(), r.name(), out); err != nil {
+		return out.fail(err)
+	}
+	return nil
+}
+
+func (s *Server) containerPrune(w http.ResponseWriter, r *request) error {
+	f, err := parseFilters(r, "label", "label!", "until")
+	if err != nil {
+		return err
+	}
+	until, err := f.until(time.Now())
+	if err != nil {
+		return err
+	}
+	pruned, err := s.engine.PruneContainers(r.Context(), func(i engine.Info) bool {
+		return f.labels(i.Run.Labels) && (until.IsZero() || i.Created.Before(until))
+	})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, container.PruneReport{ContainersDeleted: pruned.IDs, SpaceReclaimed: uint64(pruned.Bytes)})
+}
+
+func (s *Server) containerStats(w http.ResponseWriter, r *request) error {
+	info, err := s.engine.Inspect(r.Context(), r.name(), false)
+	if err != nil {
+		return err
+	}
+	stream := r.text("stream") == "" || r.flag("stream")
+	oneShot := r.flag("one-shot")
+	w.Header().Set("Content-Type", "application/json")
+	var last *container.StatsResponse
+	for {
+		st, err := s.engine.Stats(r.Context(), info.ID)
+		if err != nil {
+			if last != nil {
+				return nil
+			}
+			return err
+		}
+		out := dockerStats(&info, st)
+		if last != nil {
+			out.PreRead, out.PreCPUStats = last.Read, last.CPUStats
+		}
+		if stream || oneShot || last != nil {
+			if writeBody(w, out) != nil || !stream {
+				return nil
+			}
+		}
+		last = &out
+		select {
+		case <-r.Context().Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func dockerStats(info *engine.Info, s engine.Stats) container.StatsResponse {
+	out := container.StatsResponse{
+		ID: info.ID, Name: "/" + info.Name, OSType: "linux", Read: s.Read,
+		CPUStats: container.CPUStats{
+			CPUUsage:       container.CPUUsage{TotalUsage: s.CPU.Total, PercpuUsage: s.CPU.PerCPU, UsageInKernelmode: s.CPU.Kernel, UsageInUsermode: s.CPU.User},
+			SystemUsage:    s.CPU.System,
+			OnlineCPUs:     s.CPU.Online,
+			ThrottlingData: container.ThrottlingData{Periods: s.CPU.Periods, ThrottledPeriods: s.CPU.Throttled, ThrottledTime: s.CPU.ThrottledFor},
+		},
+		MemoryStats: container.MemoryStats{Usage: s.Memory.Usage, MaxUsage: s.Memory.MaxUsage, Limit: s.Memory.Limit, Failcnt: s.Memory.Failcnt, Stats: s.Memory.Detail},
+		PidsStats:   container.PidsStats{Current: s.Pids.Current, Limit: s.Pids.Limit},
+	}
+	for _, b := range s.Block {
+		out.BlkioStats.IoServiceBytesRecursive = append(out.BlkioStats.IoServiceBytesRecursive, container.BlkioStatEntry{Major: b.Major, Minor: b.Minor, Op: b.Op, Value: b.Bytes})
+	}
+	if len(s.Networks) > 0 {
+		out.Networks = map[string]container.NetworkStats{}
+		for name, n := range s.Networks {
+			out.Networks[name] = container.NetworkStats{
+				RxBytes: n.RxBytes, RxPackets: n.RxPackets, RxErrors: n.RxErrors, RxDropped: n.RxDropped,
+				TxBytes: n.TxBytes, TxPackets: n.TxPackets, TxErrors: n.TxErrors, TxDropped: n.TxDropped,
+			}
+		}
+	}
+	return out
+}

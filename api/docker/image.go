@@ -1,0 +1,417 @@
+package docker
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/registry"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"cale/engine"
+	"cale/image/pull"
+	"cale/image/push"
+)
+
+func (s *Server) imageList(w http.ResponseWriter, r *request) error {
+	f, err := parseFilters(r, "dangling", "label", "label!", "before", "since", "reference", "until")
+	if err != nil {
+		return err
+	}
+	dangling, danglingSet, err := f.flag("dangling")
+	if err != nil {
+		return err
+	}
+	until, err := f.until(time.Now())
+	if err != nil {
+		return err
+	}
+	var before, since time.Time
+	for name, at := range map[string]*time.Time{"before": &before, "since": &since} {
+		for _, ref := range f[name] {
+			img, err := s.engine.Image(r.Context(), ref)
+			if err != nil {
+				return err
+			}
+			*at = img.Created
+		}
+	}
+	images, err := s.engine.Images(r.Context(), r.flag("all"))
+	if err != nil {
+		return err
+	}
+	out := []image.Summary{}
+	for _, img := range images {
+		switch {
+		case danglingSet && dangling != (len(img.Names) == 0),
+			!f.labels(img.Labels),
+			!until.IsZero() && !img.Created.Before(until),
+			!before.IsZero() && !img.Created.Before(before),
+			!since.IsZero() && !img.Created.After(since):
+			continue
+		}
+		if refs := f["reference"]; len(refs) > 0 {
+			img.Names = slices.DeleteFunc(slices.Clone(img.Names), func(n string) bool { return !referenceMatches(refs, n) })
+			if len(img.Names) == 0 {
+				continue
+			}
+		}
+		out = append(out, image.Summary{
+			ID: img.ID, Created: img.Created.Unix(), Labels: img.Labels, RepoTags: orNone(img.Names), RepoDigests: orNone(img.Digests),
+			Size: img.Size, SharedSize: -1, Containers: int64(img.Containers),
+		})
+	}
+	slices.SortStableFunc(out, func(a, b image.Summary) int { return int(b.Created - a.Created) })
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func orNone(s []string) []string {
+	if s == nil {
+		return []string{}
+	}
+	return s
+}
+
+// referenceMatches says whether a name is meant by any pattern: a name, a repository, or either with * and ?.
+func referenceMatches(patterns []string, name string) bool {
+	repo, _, _ := cutTag(name)
+	return slices.ContainsFunc(patterns, func(p string) bool { return globMatch(p, name) || globMatch(p, repo) })
+}
+
+// cutTag splits repository:tag.
+func cutTag(name string) (repo, tag string, ok bool) {
+	i := strings.LastIndexByte(name, ':')
+	if i < 0 || strings.Contains(name[i:], "/") {
+		return name, "", false
+	}
+	return name[:i], name[i+1:], true
+}
+
+func (s *Server) imageInspect(w http.ResponseWriter, r *request) error {
+	img, err := s.engine.Image(r.Context(), r.name())
+	if err != nil {
+		return err
+	}
+	c := &img.Config
+	cfg := &dockerspec.DockerOCIImageConfig{
+		ImageConfig: ocispec.ImageConfig{
+			User: c.User, Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd, WorkingDir: c.WorkingDir, Labels: c.Labels, StopSignal: c.StopSignal,
+		},
+		DockerOCIImageConfigExt: dockerspec.DockerOCIImageConfigExt{OnBuild: c.OnBuild, Shell: c.Shell},
+	}
+	for _, v := range c.Volumes {
+		if cfg.Volumes == nil {
+			cfg.Volumes = map[string]struct{}{}
+		}
+		cfg.Volumes[v] = struct{}{}
+	}
+	for p := range portSet(c.Exposed) {
+		if cfg.ExposedPorts == nil {
+			cfg.ExposedPorts = map[string]struct{}{}
+		}
+		cfg.ExposedPorts[p.String()] = struct{}{}
+	}
+	if h := c.Health; h != nil {
+		cfg.Healthcheck = &dockerspec.HealthcheckConfig{Test: h.Test, Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, StartInterval: h.StartInterval, Retries: h.Retries}
+	}
+	return writeJSON(w, http.StatusOK, image.InspectResponse{
+		ID: img.ID, RepoTags: orNone(img.Names), RepoDigests: orNone(img.Digests), Created: stamp(img.Created), Author: img.Author,
+		Config: cfg, Architecture: img.Architecture, Variant: img.Variant, Os: img.OS, Size: img.Size,
+		RootFS: image.RootFS{Type: "layers", Layers: img.Layers},
+	})
+}
+
+func (s *Server) imageHistory(w http.ResponseWriter, r *request) error {
+	steps, err := s.engine.ImageHistory(r.Context(), r.name())
+	if err != nil {
+		return err
+	}
+	out := make([]image.HistoryResponseItem, 0, len(steps))
+	for _, h := range steps {
+		out = append(out, image.HistoryResponseItem{ID: h.ID, Comment: h.Comment, Created: h.Created.Unix(), CreatedBy: h.CreatedBy, Size: h.Size, Tags: h.Tags})
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (s *Server) imageTag(w http.ResponseWriter, r *request) error {
+	repo, tag := r.text("repo"), r.text("tag")
+	if repo == "" {
+		return invalid("the repository's name is empty")
+	}
+	if tag != "" {
+		repo += ":" + tag
+	}
+	if err := s.engine.TagImage(r.Context(), r.name(), repo); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+func removed(steps []engine.RemovedImage) []image.DeleteResponse {
+	out := []image.DeleteResponse{}
+	for _, st := range steps {
+		out = append(out, image.DeleteResponse{Untagged: st.Untagged, Deleted: st.Deleted})
+	}
+	return out
+}
+
+func (s *Server) imageRemove(w http.ResponseWriter, r *request) error {
+	steps, err := s.engine.RemoveImage(r.detached(), r.name(), r.flag("force"), !r.flag("noprune"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, removed(steps))
+}
+
+func (s *Server) imagePrune(w http.ResponseWriter, r *request) error {
+	f, err := parseFilters(r, "dangling", "label", "label!", "until")
+	if err != nil {
+		return err
+	}
+	dangling, set, err := f.flag("dangling")
+	if err != nil {
+		return err
+	}
+	until, err := f.until(time.Now())
+	if err != nil {
+		return err
+	}
+	p, err := s.engine.PruneImages(r.detached(), set && !dangling, func(i engine.Image) bool {
+		return f.labels(i.Labels) && (until.IsZero() || i.Created.Before(until))
+	})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, image.PruneReport{ImagesDeleted: removed(p.Removed), SpaceReclaimed: uint64(p.Bytes)})
+}
+
+// credentials reads the X-Registry-Auth header: base64url of a JSON object, which may be empty.
+func credentials(r *request) (*engine.Credentials, error) {
+	h := r.Header.Get("X-Registry-Auth")
+	if h == "" {
+		return nil, nil
+	}
+	raw, err := base64.URLEncoding.DecodeString(h)
+	if err != nil {
+		if raw, err = base64.RawURLEncoding.DecodeString(strings.TrimRight(h, "=")); err != nil {
+			return nil, invalid("invalid X-Registry-Auth header: %v", err)
+		}
+	}
+	var a registry.AuthConfig
+	if err := json.Unmarshal(raw, &a); err != nil {
+		return nil, invalid("invalid X-Registry-Auth header: %v", err)
+	}
+	if a.Username == "" && a.IdentityToken == "" && a.RegistryToken == "" {
+		return nil, nil
+	}
+	c := &engine.Credentials{User: a.Username, Password: a.Password, Token: a.IdentityToken}
+	return c, nil
+}
+
+// progress writes Docker's stream of JSON messages. Its methods may be called from any goroutine.
+type progress struct {
+	mu   sync.Mutex
+	w    http.ResponseWriter
+	sent bool
+	last map[string]time.Time
+}
+
+// progressEvery bounds how often one layer's bytes are told.
+const progressEvery = 100 * time.Millisecond
+
+func (p *progress) message(m jsonstream.Message) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.sent {
+		p.w.Header().Set("Content-Type", "application/json")
+		p.w.WriteHeader(http.StatusOK)
+		p.sent = true
+	}
+	_ = writeBody(p.w, m)
+}
+
+func (p *progress) bytes(id, status string, current, total int64) {
+	p.mu.Lock()
+	now := time.Now()
+	key := id + status
+	if p.last == nil {
+		p.last = map[string]time.Time{}
+	}
+	skip := current > 0 && current < total && now.Sub(p.last[key]) < progressEvery
+	if !skip {
+		p.last[key] = now
+	}
+	p.mu.Unlock()
+	if skip {
+		return
+	}
+	m := jsonstream.Message{ID: id, Status: status}
+	if total > 0 && current > 0 {
+		m.Progress = &jsonstream.Progress{Current: current, Total: total}
+	}
+	p.message(m)
+}
+
+// end tells how it went: before anything was sent an error still gets its own status.
+func (p *progress) end(err error) error {
+	p.mu.Lock()
+	sent := p.sent
+	p.mu.Unlock()
+	if err == nil {
+		return nil
+	}
+	if !sent {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_ = writeBody(p.w, map[string]any{"errorDetail": map[string]string{"message": err.Error()}, "error": err.Error()})
+	return nil
+}
+
+func (s *Server) imageCreate(w http.ResponseWriter, r *request) error {
+	if r.text("fromSrc") != "" {
+		return notBuilt{"import of an image"}
+	}
+	name, tag := r.text("fromImage"), r.text("tag")
+	if name == "" {
+		return invalid("fromImage is empty: name the image to pull")
+	}
+	if tag == "" && !strings.Contains(name, "@") {
+		if _, _, tagged := cutTag(name); !tagged {
+			return notBuilt{"pull of every tag of a repository"}
+		}
+	}
+	switch {
+	case strings.HasPrefix(tag, "sha256:"), strings.HasPrefix(tag, "sha512:"):
+		name += "@" + tag
+	case tag != "":
+		name += ":" + tag
+	}
+	creds, err := credentials(r)
+	if err != nil {
+		return err
+	}
+	p := &progress{w: w}
+	started := false
+	begin := func() {
+		if !started {
+			started = true
+			repo, t, _ := cutTag(name)
+			if at := strings.IndexByte(name, '@'); at >= 0 {
+				repo, t = name[:at], name[at+1:]
+			}
+			p.message(jsonstream.Message{Status: "Pulling from " + familiarPath(repo), ID: t})
+		}
+	}
+	var once sync.Once
+	digest, fresh, err := s.engine.Pull(r.Context(), name, r.text("platform"), creds, func(e pull.Event) {
+		once.Do(begin)
+		p.bytes(e.ID, e.Status, e.Current, e.Total)
+	})
+	if err != nil {
+		return p.end(err)
+	}
+	once.Do(begin)
+	p.message(jsonstream.Message{Status: "Digest: " + digest})
+	if fresh {
+		p.message(jsonstream.Message{Status: "Status: Downloaded newer image for " + name})
+	} else {
+		p.message(jsonstream.Message{Status: "Status: Image is up to date for " + name})
+	}
+	return nil
+}
+
+// familiarPath is a repository as Docker's progress names it: without its registry.
+func familiarPath(repo string) string {
+	host, rest, ok := strings.Cut(repo, "/")
+	if ok && (strings.ContainsAny(host, ".:") || host == "localhost") {
+		return rest
+	}
+	if !ok {
+		return "library/" + repo
+	}
+	return repo
+}
+
+func (s *Server) imagePush(w http.ResponseWriter, r *request) error {
+	name := r.name()
+	if tag := r.text("tag"); tag != "" {
+		name += ":" + tag
+	}
+	creds, err := credentials(r)
+	if err != nil {
+		return err
+	}
+	p := &progress{w: w}
+	digest, size, err := s.engine.Push(r.Context(), name, r.text("platform"), creds, func(e push.Event) {
+		p.bytes(e.ID, e.Status, e.Current, e.Total)
+	})
+	if err != nil {
+		return p.end(err)
+	}
+	_, tag, ok := cutTag(name)
+	if !ok {
+		tag = "latest"
+	}
+	p.message(jsonstream.Message{Status: tag + ": digest: " + digest + " size: " + itoa(size)})
+	raw, err := json.Marshal(map[string]any{"Tag": tag, "Digest": digest, "Size": size})
+	if err != nil {
+		return err
+	}
+	aux := json.RawMessage(raw)
+	p.message(jsonstream.Message{Aux: &aux})
+	return nil
+}
+
+func (s *Server) imageSave(w http.ResponseWriter, r *request) error {
+	refs := r.URL.Query()["names"]
+	if n := r.name(); n != "" {
+		refs = []string{n}
+	}
+	if len(refs) == 0 {
+		return invalid("no image is named")
+	}
+	for _, ref := range refs {
+		if _, err := s.engine.Image(r.Context(), ref); err != nil {
+			return err
+		}
+	}
+	w.Header().Set("Content-Type", "application/x-tar")
+	out := &started{w: w}
+	if err := s.engine.SaveImages(r.Context(), refs, out); err != nil {
+		return out.fail(err)
+	}
+	return nil
+}
+
+func (s *Server) imageLoad(w http.ResponseWriter, r *request) error {
+	p := &progress{w: w}
+	err := s.engine.LoadImages(r.Context(), r.Body, func(name string) {
+		kind := "Loaded image: "
+		if strings.HasPrefix(name, "sha256:") {
+			kind = "Loaded image ID: "
+		}
+		p.message(jsonstream.Message{Stream: kind + name + "\n"})
+	})
+	return p.end(err)
+}
+
+func (s *Server) auth(w http.ResponseWriter, r *request) error {
+	var a registry.AuthConfig
+	if err := r.decode(&a); err != nil {
+		return err
+	}
+	if a.ServerAddress == "" {
+		return invalid("the registry's address is empty")
+	}
+	return notBuilt{"login at a registry"}
+}

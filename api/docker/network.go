@@ -1,0 +1,174 @@
+package docker
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/types/network"
+
+	"cale/engine"
+)
+
+func dockerNetwork(n engine.NetworkInfo, verbose bool) any {
+	out := struct {
+		ID              string `json:"Id"`
+		Name            string
+		Created         string
+		Scope, Driver   string
+		EnableIPv4      bool
+		EnableIPv6      bool
+		IPAM            network.IPAM
+		Internal        bool
+		Attachable      bool
+		Ingress         bool
+		ConfigFrom      network.ConfigReference
+		ConfigOnly      bool
+		Options, Labels map[string]string
+		Containers      map[string]network.EndpointResource
+	}{
+		ID: n.ID, Name: n.Name, Created: stamp(n.Created), Scope: "local", Driver: n.Driver, EnableIPv4: true, EnableIPv6: n.IPv6,
+		IPAM: network.IPAM{Driver: "default", Config: []network.IPAMConfig{}}, Internal: n.Internal, Attachable: n.Attachable,
+		Options: orEmpty(n.Options), Labels: orEmpty(n.Labels), Containers: map[string]network.EndpointResource{},
+	}
+	for _, s := range n.Subnets {
+		out.IPAM.Config = append(out.IPAM.Config, network.IPAMConfig{Subnet: s.Subnet, IPRange: s.Range, Gateway: s.Gateway, AuxAddress: s.Aux})
+	}
+	if verbose {
+		for id, m := range n.Containers {
+			e := network.EndpointResource{Name: m.Name, EndpointID: m.EndpointID, IPv4Address: m.IPv4, IPv6Address: m.IPv6}
+			_ = e.MacAddress.UnmarshalText([]byte(m.MAC))
+			out.Containers[id] = e
+		}
+	}
+	return out
+}
+
+func builtinNetwork(name string) bool { return name == "bridge" || name == "host" || name == "none" }
+
+func (s *Server) networkList(w http.ResponseWriter, r *request) error {
+	f, err := parseFilters(r, "driver", "id", "name", "label", "label!", "scope", "type", "dangling")
+	if err != nil {
+		return err
+	}
+	dangling, set, err := f.flag("dangling")
+	if err != nil {
+		return err
+	}
+	all, err := s.engine.Networks(r.Context())
+	if err != nil {
+		return err
+	}
+	out := []any{}
+	for _, n := range all {
+		kind := "custom"
+		if builtinNetwork(n.Name) {
+			kind = "builtin"
+		}
+		if set && dangling != (len(n.Containers) == 0 && kind == "custom") || !f.labels(n.Labels) ||
+			!f.match("driver", func(v string) bool { return v == n.Driver }) ||
+			!f.match("id", func(v string) bool { return strings.HasPrefix(n.ID, v) }) ||
+			!f.match("name", func(v string) bool { return nameMatches(v, n.Name) }) ||
+			!f.match("scope", func(v string) bool { return v == "local" }) ||
+			!f.match("type", func(v string) bool { return v == kind }) {
+			continue
+		}
+		out = append(out, dockerNetwork(n, false))
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (s *Server) networkInspect(w http.ResponseWriter, r *request) error {
+	n, err := s.engine.NetworkInspect(r.Context(), r.name())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, dockerNetwork(n, true))
+}
+
+func (s *Server) networkCreate(w http.ResponseWriter, r *request) error {
+	var in network.CreateRequest
+	if err := r.decode(&in); err != nil {
+		return err
+	}
+	switch {
+	case in.ConfigOnly, in.ConfigFrom != nil && in.ConfigFrom.Network != "":
+		return notBuilt{"a configuration-only network"}
+	case in.Ingress, in.Scope != "" && in.Scope != "local":
+		return notBuilt{"a swarm network"}
+	case in.EnableIPv4 != nil && !*in.EnableIPv4:
+		return notBuilt{"a network without IPv4"}
+	}
+	spec := engine.NetworkSpec{
+		Name: in.Name, Driver: in.Driver, Internal: in.Internal, Attachable: in.Attachable,
+		IPv6: in.EnableIPv6 != nil && *in.EnableIPv6, Options: in.Options, Labels: in.Labels,
+	}
+	if in.IPAM != nil {
+		if in.IPAM.Driver != "" && in.IPAM.Driver != "default" {
+			return notBuilt{"the address driver " + in.IPAM.Driver}
+		}
+		for _, c := range in.IPAM.Config {
+			spec.Subnets = append(spec.Subnets, engine.Subnet{Subnet: c.Subnet, Range: c.IPRange, Gateway: c.Gateway, Aux: c.AuxAddress})
+		}
+	}
+	id, warning, err := s.engine.NetworkCreate(r.Context(), spec)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusCreated, network.CreateResponse{ID: id, Warning: warning})
+}
+
+func (s *Server) networkRemove(w http.ResponseWriter, r *request) error {
+	return noContent(w, s.engine.NetworkRemove(r.detached(), r.name()))
+}
+
+func (s *Server) networkConnect(w http.ResponseWriter, r *request) error {
+	var in network.ConnectRequest
+	if err := r.decode(&in); err != nil {
+		return err
+	}
+	ep := engine.NetworkEndpoint{Network: r.name()}
+	if c := in.EndpointConfig; c != nil {
+		ep.Aliases = c.Aliases
+		if c.IPAMConfig != nil {
+			ep.IPv4, ep.IPv6 = c.IPAMConfig.IPv4Address, c.IPAMConfig.IPv6Address
+		}
+	}
+	if err := s.engine.NetworkConnect(r.detached(), r.name(), in.Container, ep); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+func (s *Server) networkDisconnect(w http.ResponseWriter, r *request) error {
+	var in network.DisconnectRequest
+	if err := r.decode(&in); err != nil {
+		return err
+	}
+	if err := s.engine.NetworkDisconnect(r.detached(), r.name(), in.Container, in.Force); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+func (s *Server) networkPrune(w http.ResponseWriter, r *request) error {
+	f, err := parseFilters(r, "label", "label!", "until")
+	if err != nil {
+		return err
+	}
+	until, err := f.until(time.Now())
+	if err != nil {
+		return err
+	}
+	p, err := s.engine.PruneNetworks(r.detached(), func(n engine.NetworkInfo) bool {
+		return f.labels(n.Labels) && (until.IsZero() || n.Created.Before(until))
+	})
+	if err != nil {
+		return err
+	}
+	slices.Sort(p.IDs)
+	return writeJSON(w, http.StatusOK, network.PruneReport{NetworksDeleted: p.IDs})
+}

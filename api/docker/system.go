@@ -1,0 +1,167 @@
+package docker
+
+import (
+	"net/http"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/api/types/volume"
+
+	"cale/engine"
+)
+
+func (s *Server) ping(w http.ResponseWriter, r *request) error {
+	h := w.Header()
+	h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
+	h.Set("Pragma", "no-cache")
+	h.Set("Swarm", "inactive")
+	h.Set("Builder-Version", "1")
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	if r.Method == http.MethodHead {
+		h.Set("Content-Length", "0")
+		return nil
+	}
+	_, _ = w.Write([]byte("OK"))
+	return nil
+}
+
+func (s *Server) version(w http.ResponseWriter, r *request) error {
+	kernel := s.engine.Info(r.Context()).KernelVersion
+	return writeJSON(w, http.StatusOK, system.VersionResponse{
+		Platform: system.PlatformInfo{Name: "Cale"}, Version: s.opts.Version, APIVersion: APIVersion, MinAPIVersion: minAPIVersion,
+		Os: "linux", Arch: runtime.GOARCH, GitCommit: s.opts.Commit, GoVersion: runtime.Version(), KernelVersion: kernel,
+		Components: []system.ComponentVersion{{Name: "Engine", Version: s.opts.Version, Details: map[string]string{
+			"ApiVersion": APIVersion, "MinAPIVersion": minAPIVersion, "Arch": runtime.GOARCH, "Os": "linux",
+			"GitCommit": s.opts.Commit, "GoVersion": runtime.Version(), "KernelVersion": kernel, "Experimental": "false",
+		}}},
+	})
+}
+
+func (s *Server) info(w http.ResponseWriter, r *request) error {
+	i := s.engine.Info(r.Context())
+	name, _ := os.Hostname()
+	out := system.Info{
+		ID: i.InstanceID, Containers: i.Containers, ContainersRunning: i.Running, ContainersPaused: i.Paused, ContainersStopped: i.Stopped,
+		Images: i.Images, Driver: "overlay2", DriverStatus: [][2]string{{"Layers", "one directory each, shared by digest"}},
+		Plugins:     system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{"json-file", "none"}},
+		MemoryLimit: true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
+		IPv4Forwarding: true, OomKillDisable: i.CgroupVersion == "1",
+		NGoroutines: runtime.NumGoroutine(), SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: "json-file",
+		CgroupDriver: "cgroupfs", CgroupVersion: i.CgroupVersion, KernelVersion: i.KernelVersion, OperatingSystem: i.OS, OSType: "linux",
+		Architecture: i.Architecture, IndexServerAddress: "https://index.docker.io/v1/", NCPU: i.CPUs, MemTotal: i.Memory,
+		RegistryConfig: &registry.ServiceConfig{}, DockerRootDir: i.Root, HTTPProxy: os.Getenv("HTTP_PROXY"), HTTPSProxy: os.Getenv("HTTPS_PROXY"), NoProxy: os.Getenv("NO_PROXY"),
+		Name: name, Labels: i.Labels, ServerVersion: s.opts.Version, DefaultRuntime: i.DefaultRuntime,
+		Runtimes: map[string]system.RuntimeWithStatus{}, LiveRestoreEnabled: true, SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"},
+		Warnings: []string{},
+	}
+	if i.CgroupVersion == "2" {
+		out.SwapLimit = true
+	}
+	for n, rt := range i.Runtimes {
+		out.Runtimes[n] = system.RuntimeWithStatus{Runtime: system.Runtime{Path: rt.Path, Args: rt.Args}}
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (s *Server) events(w http.ResponseWriter, r *request) error {
+	f, err := parseFilters(r, "type", "event", "container", "image", "volume", "network", "daemon", "label", "scope")
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	since, err := parseTime(r.text("since"), now)
+	if err != nil {
+		return err
+	}
+	until, err := parseTime(r.text("until"), now)
+	if err != nil {
+		return err
+	}
+	ch := s.engine.Subscribe(r.Context(), since, until)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusOK)
+	if fl, ok := w.(http.Flusher); ok {
+		fl.Flush()
+	}
+	for e := range ch {
+		if !eventMatches(f, e) {
+			continue
+		}
+		attrs := orEmpty(e.Attributes)
+		m := struct {
+			Status string `json:"status,omitempty"`
+			ID     string `json:"id,omitempty"`
+			From   string `json:"from,omitempty"`
+			events.Message
+		}{Message: events.Message{
+			Type: events.Type(e.Type), Action: events.Action(e.Action), Actor: events.Actor{ID: e.ID, Attributes: attrs},
+			Scope: "local", Time: e.Time.Unix(), TimeNano: e.Time.UnixNano(),
+		}}
+		if e.Type == "container" || e.Type == "image" {
+			m.Status, m.ID, m.From = e.Action, e.ID, attrs["image"]
+		}
+		if writeBody(w, m) != nil {
+			return nil
+		}
+	}
+	return nil
+}
+
+func eventMatches(f filters, e engine.Event) bool {
+	actor := func(kind string) func(string) bool {
+		return func(v string) bool {
+			return e.Type == kind && (e.ID == v || e.Attributes["name"] == v || len(v) >= 12 && strings.HasPrefix(e.ID, v)) ||
+				e.Attributes[kind] == v
+		}
+	}
+	return f.match("type", func(v string) bool { return v == e.Type }) &&
+		f.match("event", func(v string) bool { return v == e.Action || strings.HasPrefix(e.Action, v+":") }) &&
+		f.match("scope", func(v string) bool { return v == "local" }) &&
+		f.match("container", actor("container")) && f.match("image", actor("image")) &&
+		f.match("volume", actor("volume")) && f.match("network", actor("network")) && f.match("daemon", actor("daemon")) &&
+		f.labels(e.Attributes)
+}
+
+func (s *Server) diskUsage(w http.ResponseWriter, r *request) error {
+	u, err := s.engine.DiskUsage(r.Context())
+	if err != nil {
+		return err
+	}
+	images := make([]any, 0, len(u.Images))
+	for _, i := range u.Images {
+		images = append(images, map[string]any{
+			"Id": i.ID, "ParentId": "", "RepoTags": orNone(i.Names), "RepoDigests": orNone(i.Digests), "Created": i.Created.Unix(),
+			"Size": i.Size, "SharedSize": 0, "Containers": i.Containers, "Labels": i.Labels,
+		})
+	}
+	containers := make([]any, 0, len(u.Containers))
+	for i := range u.Containers {
+		containers = append(containers, summary(&u.Containers[i]))
+	}
+	volumes := make([]volume.Volume, 0, len(u.Volumes))
+	for _, v := range u.Volumes {
+		dv := dockerVolume(v.Volume)
+		dv.UsageData = &volume.UsageData{RefCount: int64(v.Refs), Size: v.Size}
+		volumes = append(volumes, dv)
+	}
+	slices.SortFunc(volumes, func(a, b volume.Volume) int { return strings.Compare(a.Name, b.Name) })
+	return writeJSON(w, http.StatusOK, map[string]any{
+		"LayersSize": u.LayersSize, "Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": []any{},
+	})
+}
+
+// none answers a list of what Cale never has.
+func (s *Server) none(w http.ResponseWriter, r *request) error {
+	return writeJSON(w, http.StatusOK, []any{})
+}
+
+func (s *Server) swarm(w http.ResponseWriter, r *request) error {
+	writeError(w, http.StatusServiceUnavailable, "This node is not a swarm manager: Cale runs containers on one machine, Kubernetes drives many")
+	return nil
+}
