@@ -1,0 +1,172 @@
+package cgroup
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+const mountDir = "/sys/fs/cgroup"
+
+// hierarchy is one mounted tree of groups.
+type hierarchy struct {
+	controllers []string // v1 controllers, "name=systemd", or "" for cgroup2
+	mount       string
+	own         string // the caller's group as /proc/self/cgroup has it
+}
+
+// machine is looked up once: a machine's hierarchies don't change while it runs.
+var machine = sync.OnceValues(find)
+
+func hierarchies(root string) ([]hierarchy, error) {
+	if root != "" {
+		return findFake(root)
+	}
+	return machine()
+}
+
+func find() ([]hierarchy, error) {
+	text, err := read("/proc/self", "cgroup")
+	if err != nil {
+		return nil, err
+	}
+	var hs []hierarchy
+	var mounts []mount
+	for line := range strings.Lines(text) {
+		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(f) != 3 || strings.HasPrefix(f[1], "name=") && f[1] != "name=systemd" {
+			continue
+		}
+		h := hierarchy{strings.Split(f[1], ","), usualMount(f[1]), f[2]}
+		if h.mount == "" {
+			// Not at its usual place: worth reading the mount table, which may be long.
+			if mounts == nil {
+				mounts, err = readMounts()
+				if err != nil {
+					return nil, err
+				}
+			}
+			for _, m := range mounts {
+				if m.is(h.controllers[0]) {
+					h.mount = m.point
+					break
+				}
+			}
+		}
+		if h.mount != "" {
+			hs = append(hs, h)
+		}
+	}
+	if len(hs) == 0 {
+		return nil, fmt.Errorf("no cgroup hierarchy is mounted")
+	}
+	return hs, nil
+}
+
+// usualMount returns where everybody mounts the hierarchy, if it is there.
+func usualMount(controllers string) string {
+	magic, places := int64(unix.CGROUP_SUPER_MAGIC), []string{mountDir + "/" + controllers}
+	switch controllers {
+	case "":
+		magic, places = unix.CGROUP2_SUPER_MAGIC, []string{mountDir, mountDir + "/unified"}
+	case "name=systemd":
+		places[0] = mountDir + "/systemd"
+	}
+	for _, p := range places {
+		var st unix.Statfs_t
+		if unix.Statfs(p, &st) == nil && int64(st.Type) == magic {
+			return p
+		}
+	}
+	return ""
+}
+
+// ownDir is the caller's group relative to the mount.
+func (h hierarchy) ownDir() (string, error) {
+	if h.own == "" || h.own == "/" {
+		return "/", nil
+	}
+	mounts, err := readMounts()
+	if err != nil {
+		return "", err
+	}
+	for _, m := range mounts {
+		if m.point != h.mount || !m.is(h.controllers[0]) {
+			continue
+		}
+		// In a container without a cgroup namespace the mount shows only the container's own part.
+		if rest, ok := strings.CutPrefix(h.own, strings.TrimSuffix(m.root, "/")); ok && !strings.Contains(rest, "/..") {
+			return path.Join("/", rest), nil
+		}
+	}
+	return "/", nil
+}
+
+// mount is a cgroup line of /proc/self/mountinfo.
+type mount struct {
+	root, point string
+	v2          bool
+	options     []string
+}
+
+func (m mount) is(controller string) bool {
+	if m.v2 || controller == "" {
+		return m.v2 && controller == ""
+	}
+	for _, o := range m.options {
+		if o == controller {
+			return true
+		}
+	}
+	return false
+}
+
+func readMounts() ([]mount, error) {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	var mounts []mount
+	for line := range strings.Lines(string(text)) {
+		left, right, ok := strings.Cut(line, " - ")
+		if !ok || !strings.HasPrefix(right, "cgroup") {
+			continue
+		}
+		l, r := strings.Fields(left), strings.Fields(right)
+		if len(l) < 5 || len(r) < 3 || (r[0] != "cgroup" && r[0] != "cgroup2") {
+			continue
+		}
+		mounts = append(mounts, mount{unescape(l[3]), unescape(l[4]), r[0] == "cgroup2", strings.Split(r[2], ",")})
+	}
+	return mounts, nil
+}
+
+// unescape undoes mountinfo's octal escapes.
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace
+
+// findFake reads a test's tree: cgroup2 when the directory has cgroup.controllers, else one v1 hierarchy a folder.
+func findFake(root string) ([]hierarchy, error) {
+	if _, err := os.Stat(root + "/cgroup.controllers"); err == nil {
+		return []hierarchy{{[]string{""}, root, "/"}}, nil
+	}
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return nil, err
+	}
+	var hs []hierarchy
+	for _, e := range entries {
+		name := e.Name()
+		switch name {
+		case "systemd":
+			name = "name=systemd"
+		case "unified":
+			name = ""
+		}
+		hs = append(hs, hierarchy{strings.Split(name, ","), root + "/" + e.Name(), "/"})
+	}
+	return hs, nil
+}
