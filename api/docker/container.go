@@ -21,6 +21,7 @@ func (s *Server) containerCreate(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	id, warnings, err := s.engine.Create(r.Context(), spec)
+	s.audit(r.Context(), "create", spec.Image, powers(&spec), err)
 	if err != nil {
 		return err
 	}

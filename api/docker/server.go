@@ -35,6 +35,8 @@ type Options struct {
 	Commit  string // the source's
 	// Registry starts or stops serving the image store as a registry; nil where the daemon offers none.
 	Registry RegistryControl
+	// Audit takes each action that gives a client power over the host; may be nil.
+	Audit func(AuditEntry)
 }
 
 // RegistryControl turns the daemon's own registry on and off.

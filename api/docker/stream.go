@@ -177,6 +177,9 @@ func (s *Server) execCreate(w http.ResponseWriter, r *request) error {
 		spec.ConsoleSize = *in.ConsoleSize
 	}
 	id, err := s.engine.ExecCreate(r.Context(), r.name(), spec)
+	if spec.Privileged {
+		s.audit(r.Context(), "exec", r.name(), []string{"privileged"}, err)
+	}
 	if err != nil {
 		return err
 	}

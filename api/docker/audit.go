@@ -1,0 +1,76 @@
+package docker
+
+import (
+	"context"
+
+	"cale/engine"
+)
+
+// Peer is the process at the other end of the socket, as the kernel tells.
+type Peer struct {
+	UID uint32 `json:"uid"`
+	GID uint32 `json:"gid"`
+	PID int32  `json:"pid"`
+}
+
+type peerKey struct{}
+
+// WithPeer notes on a connection's context who is at its other end.
+func WithPeer(ctx context.Context, p Peer) context.Context { return context.WithValue(ctx, peerKey{}, p) }
+
+// AuditEntry is one action that gives power over the host.
+type AuditEntry struct {
+	Peer    *Peer    `json:"peer,omitempty"`
+	Action  string   `json:"action"`
+	Object  string   `json:"object"`
+	Powers  []string `json:"powers"`
+	Outcome string   `json:"outcome"` // done, or the error
+}
+
+// audit records an action that came with powers; one with none leaves no line.
+func (s *Server) audit(ctx context.Context, action, object string, powers []string, err error) {
+	if s.opts.Audit == nil || len(powers) == 0 {
+		return
+	}
+	e := AuditEntry{Action: action, Object: object, Powers: powers, Outcome: "done"}
+	if p, ok := ctx.Value(peerKey{}).(Peer); ok {
+		e.Peer = &p
+	}
+	if err != nil {
+		e.Outcome = err.Error()
+	}
+	s.opts.Audit(e)
+}
+
+// powers names what a container is given of the host.
+func powers(s *engine.Spec) []string {
+	var out []string
+	add := func(is bool, what string) {
+		if is {
+			out = append(out, what)
+		}
+	}
+	add(s.Security.Privileged, "privileged")
+	add(s.PidMode == "host", "pid=host")
+	add(s.IpcMode == "host", "ipc=host")
+	add(s.UTSMode == "host", "uts=host")
+	add(s.CgroupnsMode == "host", "cgroupns=host")
+	add(s.Network.Mode == "host", "network=host")
+	add(s.Security.Seccomp == "unconfined", "seccomp=unconfined")
+	add(s.Security.SystemPaths == "unconfined", "systempaths=unconfined")
+	for _, c := range s.Security.CapAdd {
+		out = append(out, "cap="+c)
+	}
+	for _, d := range s.Resources.Devices {
+		out = append(out, "device="+d.Host)
+	}
+	for _, r := range s.Resources.DeviceCgroupRules {
+		out = append(out, "device-rule="+r)
+	}
+	for _, m := range s.Mounts {
+		if m.Type == "bind" {
+			out = append(out, "bind="+m.Source)
+		}
+	}
+	return out
+}

@@ -1,0 +1,218 @@
+// Command caled is Cale's daemon: the engine behind a socket that speaks the Docker Engine API. The command line
+// starts it on demand and it ends by itself when it has long had nothing to do; containers need it neither to run
+// nor to log.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"cale/api/docker"
+	"cale/engine"
+)
+
+// version and commit are set by the build.
+var (
+	version = "0.1.0-dev"
+	commit  = ""
+)
+
+func main() {
+	log.SetFlags(log.LstdFlags | log.LUTC)
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "caled:", err)
+		os.Exit(1)
+	}
+}
+
+type settings struct {
+	root, run, group string
+	idle             time.Duration
+	registry         []string
+	registryOpen     bool
+	dns              []string
+}
+
+func parse(args []string) (s settings, done bool, err error) {
+	f := pflag.NewFlagSet("caled", pflag.ContinueOnError)
+	f.StringVar(&s.root, "root", env("CALE_ROOT", "/var/lib/cale"), "what outlives a reboot: images, containers, volumes ($CALE_ROOT)")
+	f.StringVar(&s.run, "run", env("CALE_RUN", "/run/cale"), "sockets and running state ($CALE_RUN)")
+	f.StringVar(&s.group, "group", "cale", "the group that may use the socket, if it exists")
+	f.DurationVar(&s.idle, "idle", 0, "end after this long with nothing to do (0: never)")
+	f.StringSliceVar(&s.registry, "registry", nil, "serve the image store as a registry on this address (host:port)")
+	f.BoolVar(&s.registryOpen, "registry-open", false, "let every user of the machine, and the network, use the registry")
+	f.StringSliceVar(&s.dns, "dns", nil, "name servers for containers that name none")
+	showVersion := f.BoolP("version", "v", false, "print the version and end")
+	if err := f.Parse(args); err != nil {
+		if errors.Is(err, pflag.ErrHelp) {
+			return s, true, nil
+		}
+		return s, false, err
+	}
+	if f.NArg() > 0 {
+		return s, false, fmt.Errorf("unexpected argument %q: caled takes flags only", f.Arg(0))
+	}
+	if *showVersion {
+		fmt.Printf("caled version %s, build %s\n", version, commit)
+		return s, true, nil
+	}
+	for _, p := range []*string{&s.root, &s.run} {
+		if *p, err = filepath.Abs(*p); err != nil {
+			return s, false, err
+		}
+	}
+	return s, false, nil
+}
+
+func env(key, other string) string {
+	if v := os.Getenv(key); v != "" {
+		return v
+	}
+	return other
+}
+
+func run(args []string) error {
+	s, done, err := parse(args)
+	if err != nil || done {
+		return err
+	}
+	unix.Umask(0o022)
+	// A daemon that mostly waits gives its memory back sooner than Go's default would.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	if err := makeDirs(s); err != nil {
+		return err
+	}
+	e, err := engine.Open(ctx, engine.Config{Root: s.root, Run: s.run, DNS: s.dns, Log: log.Printf})
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+
+	audit, err := openAudit(filepath.Join(s.root, "audit.log"))
+	if err != nil {
+		return err
+	}
+	defer audit.Close()
+	regs := &registries{store: e.Store(), group: s.group, open: s.registryOpen}
+	defer regs.close()
+	for _, addr := range s.registry {
+		if _, err := regs.Listen(addr); err != nil {
+			return fmt.Errorf("registry: %w", err)
+		}
+	}
+
+	api := docker.New(e, docker.Options{Version: version, Commit: commit, Registry: regs, Audit: audit.record})
+	calls := newCalls(api)
+	srv := &http.Server{Handler: calls, ConnContext: peerContext, ReadHeaderTimeout: 30 * time.Second, MaxHeaderBytes: 1 << 20}
+	l, err := listen(s)
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(l) }()
+	log.Printf("caled %s listens on %s", version, l.Addr())
+
+	select {
+	case <-ctx.Done():
+	case err := <-failed:
+		return err
+	case <-idle(ctx, s.idle, func() bool { return e.Busy() || calls.active() || regs.busy() }):
+		log.Printf("nothing to do for %s: ending", s.idle)
+	}
+	// The path goes first: a client that comes now starts the next caled instead of being cut off.
+	_ = os.Remove(filepath.Join(s.run, "docker.sock"))
+	_ = srv.Close()
+	ending, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if !e.Busy() {
+		if err := e.Retire(ending); err != nil {
+			log.Printf("leaving the machine as it was: %v", err)
+		}
+	}
+	return nil
+}
+
+func makeDirs(s settings) error {
+	if err := os.MkdirAll(s.root, 0o700); err != nil {
+		return fmt.Errorf("root %s: %w", s.root, err)
+	}
+	if err := os.MkdirAll(s.run, 0o700); err != nil {
+		return fmt.Errorf("run %s: %w", s.run, err)
+	}
+	return nil
+}
+
+// listen takes the socket that systemd passed, or makes its own.
+func listen(s settings) (net.Listener, error) {
+	if l, err := inherited(); l != nil || err != nil {
+		return l, err
+	}
+	path := filepath.Join(s.run, "docker.sock")
+	if len(path) > 107 {
+		return nil, fmt.Errorf("socket %s: the path is longer than the 107 bytes the kernel takes: choose a shorter --run", path)
+	}
+	// The engine holds the instance's lock: whoever left this file is dead.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w", path, err)
+	}
+	l.SetUnlinkOnClose(false)
+	mode := os.FileMode(0o600)
+	if gid, ok := groupID(s.group); ok {
+		if err := os.Chown(s.run, 0, gid); err == nil {
+			_ = os.Chmod(s.run, 0o710)
+			_ = os.Chown(path, 0, gid)
+			mode = 0o660
+		}
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("socket %s: %w", path, err)
+	}
+	return l, nil
+}
+
+// idle gives a value once quiet has been true for the whole of d. With d 0 it never does.
+func idle(ctx context.Context, d time.Duration, busy func() bool) <-chan struct{} {
+	if d <= 0 {
+		return nil
+	}
+	out := make(chan struct{})
+	go func() {
+		step := max(d/10, 100*time.Millisecond)
+		since := time.Now()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(step):
+			}
+			if busy() {
+				since = time.Now()
+			} else if time.Since(since) >= d {
+				close(out)
+				return
+			}
+		}
+	}()
+	return out
+}
