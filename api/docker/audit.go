@@ -16,7 +16,9 @@ type Peer struct {
 type peerKey struct{}
 
 // WithPeer notes on a connection's context who is at its other end.
-func WithPeer(ctx context.Context, p Peer) context.Context { return context.WithValue(ctx, peerKey{}, p) }
+func WithPeer(ctx context.Context, p Peer) context.Context {
+	return context.WithValue(ctx, peerKey{}, p)
+}
 
 // AuditEntry is one action that gives power over the host.
 type AuditEntry struct {

@@ -1,0 +1,54 @@
+# Everything a person or a machine does with this tree. `make help` lists it.
+
+VERSION := 0.1.0
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+PROGRAMS := cale caled cale-shim cale-oci
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+export CGO_ENABLED = 0
+
+.PHONY: build
+build: ## the four programs, in bin/
+	@mkdir -p bin
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
+
+.PHONY: hello
+hello: build ## the main job, with no network: a registry serves an image, cale pulls and runs it
+	test/hello/run
+
+.PHONY: test
+test: ## all that CI runs (as root; installs what it needs from Debian)
+	test/run
+
+.PHONY: lint
+lint: ## gofmt, vet, staticcheck
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt -w these:"; echo "$$out"; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for a minute each
+	test/fuzz 60s
+
+.PHONY: bench
+bench: build ## ours and the peers side by side (needs crun, runc, podman, docker.io)
+	go run ./bench/run
+
+.PHONY: conformance
+conformance: build ## the field's own suites, from the module proxy (long)
+	test/conformance/runtime-tools/run
+
+.PHONY: install
+install: build ## the programs into $(PREFIX)/bin and the systemd units
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(addprefix bin/,$(PROGRAMS))
+	install -D -m 0644 -t $(DESTDIR)/etc/systemd/system dist/caled.service dist/caled.socket
+PREFIX ?= /usr/local
+
+.PHONY: clean
+clean: ## what was built
+	rm -rf bin
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
