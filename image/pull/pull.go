@@ -5,15 +5,25 @@ package pull
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
+	"time"
 
 	"cale/image"
 	"cale/image/store"
 	"cale/registry/client"
+
+	"golang.org/x/sync/errgroup"
 )
 
+// maxAtOnce bounds the layers that are fetched and unpacked at one time.
+const maxAtOnce = 6
+
 // Event is one step of a pull. ID is the first 12 hex digits of the layer's
-// digest, empty for what concerns the whole image. Status is one of Docker's
-// words. Current and Total are bytes, 0 when unknown.
+// digest. Status is one of Docker's words: "Pulling fs layer", "Waiting",
+// "Downloading", "Verifying Checksum", "Download complete", "Extracting",
+// "Pull complete", "Already exists". Current and Total are bytes of the
+// compressed layer, 0 when the status has none.
 type Event struct {
 	ID      string
 	Status  string
@@ -22,7 +32,7 @@ type Event struct {
 }
 
 // Options says what to pull. Progress may be nil; it is called from several
-// goroutines, one at a time.
+// goroutines, one at a time, and must not block for long.
 type Options struct {
 	Store    *store.Store
 	Client   *client.Client
@@ -32,7 +42,250 @@ type Options struct {
 }
 
 // Pull brings ref into the store and gives it its name when all of it is
-// there. It returns what the name stands for (index or manifest).
+// there. It returns what the name stands for (index or manifest). Of an index
+// only the manifest for the platform is fetched. What was fetched before a
+// failure or the end of ctx is kept for the next try until a collection.
 func Pull(ctx context.Context, o Options) (image.Descriptor, error) {
-	return image.Descriptor{}, errors.New("pull: not built yet")
+	p := &puller{Options: o, pin: o.Store.Pin(), named: o.Platform != (image.Platform{})}
+	defer p.pin.Release()
+	if !p.named {
+		p.Platform = image.Host()
+	}
+	target, err := p.resolve(ctx)
+	if err != nil {
+		return image.Descriptor{}, err
+	}
+	man, err := p.choose(ctx, target)
+	if err != nil {
+		return image.Descriptor{}, err
+	}
+	if err := p.content(ctx, man); err != nil {
+		return image.Descriptor{}, fmt.Errorf("%s: %w", o.Ref.Familiar(), err)
+	}
+	// Nobody cancels from here on: the work is done.
+	if err := o.Store.SetName(Name(o.Ref), target); err != nil {
+		return image.Descriptor{}, fmt.Errorf("%s: %w", o.Ref.Familiar(), err)
+	}
+	return target, nil
+}
+
+// Name is the name that the store has for a pulled reference. A reference with
+// a digest is named by it alone, since its tag was not looked at.
+func Name(ref image.Reference) string {
+	if !ref.Digest.IsZero() {
+		ref = ref.WithDigest(ref.Digest)
+	}
+	return ref.String()
+}
+
+// puller is one pull.
+type puller struct {
+	Options
+	pin   *store.Pin
+	named bool // the platform was asked for
+
+	mu sync.Mutex // one event at a time
+}
+
+func (p *puller) event(e Event) {
+	if p.Progress == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.Progress(e)
+}
+
+// resolve finds what the reference stands for. Content that a digest names and
+// that is here needs no registry.
+func (p *puller) resolve(ctx context.Context) (image.Descriptor, error) {
+	if d := p.Ref.Digest; !d.IsZero() {
+		p.pin.Add(d)
+		if raw, err := p.Store.Read(d, image.MaxManifestSize); err == nil {
+			if mt, err := image.DetectMediaType(raw); err == nil {
+				return image.Descriptor{MediaType: mt, Digest: d, Size: int64(len(raw))}, nil
+			}
+		}
+	}
+	d, err := p.Client.Resolve(ctx, p.Ref)
+	if err == nil {
+		p.pin.Add(d.Digest)
+	}
+	return d, err
+}
+
+// choose gets the manifest for the platform, by way of an index if target is
+// one.
+func (p *puller) choose(ctx context.Context, target image.Descriptor) (*image.Manifest, error) {
+	if !image.IsIndex(target.MediaType) {
+		return p.manifest(ctx, target)
+	}
+	raw, err := p.document(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	ix, err := image.ParseIndex(target.MediaType, raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", p.Ref.Familiar(), err)
+	}
+	d, err := ix.Choose(p.Platform)
+	if errors.Is(err, image.ErrNoPlatform) {
+		return nil, noMatch{p.Platform}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", p.Ref.Familiar(), err)
+	}
+	p.named = false // the index has vouched for it
+	p.pin.Add(d.Digest)
+	return p.manifest(ctx, d)
+}
+
+// noMatch words a missing platform as Docker does.
+type noMatch struct{ p image.Platform }
+
+func (e noMatch) Error() string {
+	return fmt.Sprintf("no matching manifest for %s in the manifest list entries", e.p)
+}
+func (e noMatch) Is(target error) bool {
+	return target == image.ErrNoPlatform || target == client.ErrNotFound
+}
+
+func (p *puller) manifest(ctx context.Context, d image.Descriptor) (*image.Manifest, error) {
+	raw, err := p.document(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	m, err := image.ParseManifest(d.MediaType, raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", p.Ref.Familiar(), err)
+	}
+	if !image.IsConfig(m.Config.MediaType) {
+		return nil, fmt.Errorf("%s is not a container image: its config is of type %q", p.Ref.Familiar(), m.Config.MediaType)
+	}
+	for _, l := range m.Layers {
+		if !image.IsLayer(l.MediaType) {
+			return nil, fmt.Errorf("%s is not a container image: it has a layer of type %q", p.Ref.Familiar(), l.MediaType)
+		}
+	}
+	return m, nil
+}
+
+// document gets a manifest or index, from the store if it is there.
+func (p *puller) document(ctx context.Context, d image.Descriptor) ([]byte, error) {
+	raw, err := p.Store.Read(d.Digest, image.MaxManifestSize)
+	if err == nil || !errors.Is(err, store.ErrNotFound) {
+		return raw, err
+	}
+	raw, _, err = p.Client.Manifest(ctx, p.Ref, d)
+	if err != nil {
+		return nil, err
+	}
+	d.Size = int64(len(raw))
+	w, err := p.Store.Writer(ctx, d)
+	if errors.Is(err, store.ErrExists) {
+		return raw, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	if w.Offset() > 0 {
+		if err := w.Restart(); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := w.Write(raw); err != nil {
+		return nil, err
+	}
+	return raw, w.Commit()
+}
+
+// content brings config and layers, all at once.
+func (p *puller) content(ctx context.Context, m *image.Manifest) error {
+	p.pin.Add(m.Config.Digest)
+	jobs := map[image.Digest]*job{}
+	var order []*job
+	for i, l := range m.Layers {
+		p.pin.Add(l.Digest)
+		j := jobs[l.Digest]
+		if j == nil {
+			j = &job{p: p, desc: l, configured: make(chan struct{})}
+			jobs[l.Digest] = j
+			order = append(order, j)
+		}
+		j.places = append(j.places, i)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		cfg, err := p.config(ctx, m)
+		if err != nil {
+			return err
+		}
+		for _, j := range order {
+			j.diffID = cfg.DiffIDs[j.places[0]]
+			for _, i := range j.places {
+				if cfg.DiffIDs[i] != j.diffID {
+					return fmt.Errorf("layer %s stands for different trees in the config", j.desc.Digest.Short())
+				}
+			}
+			p.pin.Add(j.diffID)
+			close(j.configured)
+		}
+		return nil
+	})
+	slots := make(chan struct{}, maxAtOnce)
+	for _, j := range order {
+		g.Go(func() error { return j.run(ctx, slots) })
+	}
+	return g.Wait()
+}
+
+// config gets the configuration and checks it against the manifest.
+func (p *puller) config(ctx context.Context, m *image.Manifest) (*image.Config, error) {
+	if m.Config.Size > image.MaxConfigSize {
+		return nil, fmt.Errorf("config of %d bytes is too large", m.Config.Size)
+	}
+	if err := p.blob(ctx, m.Config); err != nil {
+		return nil, err
+	}
+	raw, err := p.Store.Read(m.Config.Digest, image.MaxConfigSize)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := image.ParseConfig(raw)
+	if err != nil {
+		return nil, err
+	}
+	if len(cfg.DiffIDs) != len(m.Layers) {
+		return nil, fmt.Errorf("the manifest has %d layers, its config %d", len(m.Layers), len(cfg.DiffIDs))
+	}
+	if p.named && p.Platform.Score(cfg.Platform) == 0 {
+		return nil, fmt.Errorf("image was found but does not match the specified platform: wanted %s, actual: %s", p.Platform, cfg.Platform)
+	}
+	return cfg, nil
+}
+
+// blob fetches a blob that is only stored.
+func (p *puller) blob(ctx context.Context, d image.Descriptor) error {
+	w, err := p.Store.Writer(ctx, d)
+	if errors.Is(err, store.ErrExists) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	return p.fetch(ctx, d, w, nil, func(int64) {})
+}
+
+// sleep waits between tries.
+func sleep(ctx context.Context, try int) error {
+	t := time.NewTimer(200 * time.Millisecond << min(try-1, 4))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }

@@ -1,0 +1,106 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"cale/image"
+	"cale/image/store"
+	"cale/registry/client"
+)
+
+const (
+	// maxTries bounds the tries that bring no progress worth the name.
+	maxTries = 5
+	progress = 64 << 10
+)
+
+// fetch downloads a blob into w from where w stands, and commits it. also (may
+// be nil) gets the bytes as they come, unless the blob must be fetched anew
+// because what w held was bad; the caller then finds the whole blob stored,
+// and what went to also incomplete or wrong.
+func (p *puller) fetch(ctx context.Context, d image.Descriptor, w *store.Writer, also io.Writer, report func(int64)) error {
+	old := w.Offset() > 0
+	for {
+		if err := p.download(ctx, d, w, also, report); err != nil {
+			return err
+		}
+		err := w.Commit()
+		if err == nil {
+			return nil
+		}
+		if !old || context.Cause(ctx) != nil {
+			w.Restart()
+			return fmt.Errorf("blob %s: %w", d.Digest.Short(), err)
+		}
+		// What an earlier try left behind may be to blame: once more, whole.
+		old, also = false, nil
+		if err := w.Restart(); err != nil {
+			return err
+		}
+	}
+}
+
+// download brings the rest of a blob, going on after broken connections.
+func (p *puller) download(ctx context.Context, d image.Descriptor, w *store.Writer, also io.Writer, report func(int64)) error {
+	buf := make([]byte, min(128<<10, d.Size+1))
+	for try := 1; w.Offset() < d.Size; try++ {
+		before := w.Offset()
+		err := p.piece(ctx, d, w, also, buf, report)
+		if err == nil {
+			return nil
+		}
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		broken := errors.Is(err, io.ErrUnexpectedEOF)
+		if broken {
+			err = fmt.Errorf("blob %s: the registry ended the transfer after %d of %d bytes: %w", d.Digest.Short(), w.Offset(), d.Size, err)
+		}
+		if !broken && !errors.Is(err, client.ErrUnavailable) {
+			if errors.Is(err, client.ErrLong) {
+				w.Restart() // these bytes are worth nothing to the next try
+			}
+			return err
+		}
+		if w.Offset()-before >= progress {
+			try = 1
+		}
+		if try == maxTries {
+			return err
+		}
+		if err := sleep(ctx, try); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// piece copies from one request.
+func (p *puller) piece(ctx context.Context, d image.Descriptor, w *store.Writer, also io.Writer, buf []byte, report func(int64)) error {
+	body, _, err := p.Client.Blob(ctx, p.Ref, d, w.Offset())
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	for {
+		n, err := body.Read(buf)
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return fmt.Errorf("blob %s: %w", d.Digest.Short(), err)
+			}
+			if also != nil {
+				also.Write(buf[:n]) // fails only when nobody reads on
+			}
+			report(w.Offset())
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
