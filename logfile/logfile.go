@@ -3,8 +3,9 @@
 package logfile
 
 import (
-	"context"
 	"errors"
+	"os"
+	"strconv"
 	"time"
 )
 
@@ -65,11 +66,35 @@ type ReadOptions struct {
 	Stopped <-chan struct{}
 }
 
-// Read calls fn with the entries of the log and its rotated files, oldest first.
-// A missing log has no entries. An error of fn ends the reading and is returned.
-func Read(ctx context.Context, o ReadOptions, fn func(*Entry) error) error {
-	return errors.New("reading logs: not built yet")
+const (
+	// MaxLine is the longest line, in bytes, that is written as one entry; a
+	// longer one becomes several. It bounds what a writer holds per stream.
+	MaxLine = 1 << 20
+	// maxRecord bounds one encoded entry for readers: every byte of a line may
+	// become a six byte escape, and there are attributes.
+	maxRecord = 8 << 20
+	// maxRotated bounds how many rotated files are looked for.
+	maxRotated = 1000
+)
+
+// rotated returns the name of the n-th rotated file, 1 being the newest.
+func rotated(path string, n int) string {
+	if n == 0 {
+		return path
+	}
+	return path + "." + strconv.Itoa(n)
 }
 
-// Remove removes a log with its rotated files.
-func Remove(path string) error { return errors.New("removing logs: not built yet") }
+// Remove removes a log with its rotated files. A missing log is no error.
+func Remove(path string) error {
+	for n := 0; n <= maxRotated; n++ {
+		err := os.Remove(rotated(path, n))
+		if errors.Is(err, os.ErrNotExist) && n > 0 {
+			return nil
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
