@@ -1,42 +1,395 @@
 // Package layer keeps the unpacked filesystem layers of images and turns
 // trees back into layers.
+//
+// Each layer is a directory of its own, in overlayfs's form and independent of
+// the layers below it: all layers of an image unpack at the same time, and one
+// layer serves every image that holds it.
 package layer
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"hash"
 	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
+	"cale/filetree"
 	"cale/image"
 )
 
 // ErrNotFound is the class of layers that are not in the store.
 var ErrNotFound = errors.New("layer not found")
 
-// Store holds unpacked layers.
-type Store struct{ dir string }
+// ErrDigest says that a layer's content is not what its diffID names.
+var ErrDigest = errors.New("layer does not match its digest")
 
-var errNotBuilt = errors.New("layer store: not built yet")
+// Store holds unpacked layers, one directory <alg>-<hex> each: "fs" is the
+// tree, "size" the bytes of its files, and "opaque" exists if the layer hides
+// everything below it. A directory appears by rename when it is complete.
+// Power cuts: see Unsynced. One process may have a Store open at a time.
+type Store struct {
+	// Limits bound what one layer may unpack to; change it before first use.
+	Limits Limits
 
-// Open opens the layers below dir.
-func Open(dir string) (*Store, error) { return nil, errNotBuilt }
+	dir string
+	tag string // of this process's temporary directories
+	seq atomic.Uint64
 
-// Has tells whether the layer is unpacked.
-func (l *Store) Has(diffID image.Digest) bool { return false }
-
-// Unpack unpacks a layer.
-func (l *Store) Unpack(ctx context.Context, r io.Reader, mediaType string, diffID image.Digest) (size int64, err error) {
-	return 0, errNotBuilt
+	mu      sync.Mutex
+	known   map[image.Digest]info
+	running map[image.Digest]chan struct{} // closed when that Unpack ends
+	fresh   []image.Digest                 // made since Unsynced was last taken
 }
 
-// Lower is the paths for overlay's lowerdir, top first; diffIDs come lowest first.
-func (l *Store) Lower(diffIDs []image.Digest) ([]string, error) { return nil, errNotBuilt }
+type info struct {
+	size   int64
+	opaque bool
+}
 
-// Remove removes a layer.
-func (l *Store) Remove(diffID image.Digest) error { return errNotBuilt }
+// Open opens the layers below dir, which it makes if need be.
+func Open(dir string) (*Store, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	var b [6]byte
+	rand.Read(b[:])
+	return &Store{
+		dir: dir, tag: tempPrefix + hex.EncodeToString(b[:]) + "-",
+		known: map[image.Digest]info{}, running: map[image.Digest]chan struct{}{},
+	}, nil
+}
+
+const tempPrefix = "tmp-"
+
+func dirName(d image.Digest) string { return d.Algorithm() + "-" + d.Encoded() }
+
+func (l *Store) path(d image.Digest) string { return filepath.Join(l.dir, dirName(d)) }
+
+// Has tells whether the layer is unpacked.
+func (l *Store) Has(diffID image.Digest) bool {
+	_, err := l.info(diffID)
+	return err == nil
+}
+
+// Size is the bytes of the layer's regular files.
+func (l *Store) Size(diffID image.Digest) (int64, error) {
+	i, err := l.info(diffID)
+	return i.size, err
+}
+
+func (l *Store) info(d image.Digest) (info, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i, ok := l.known[d]; ok {
+		return i, nil
+	}
+	if d.IsZero() {
+		return info{}, fmt.Errorf("%w: empty digest", ErrNotFound)
+	}
+	b, err := os.ReadFile(filepath.Join(l.path(d), "size"))
+	if errors.Is(err, os.ErrNotExist) {
+		return info{}, fmt.Errorf("%w: %s", ErrNotFound, d)
+	}
+	if err != nil {
+		return info{}, fmt.Errorf("layer %s: %w", d, err)
+	}
+	var i info
+	if i.size, err = strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err != nil {
+		return info{}, fmt.Errorf("layer %s: its size is not readable: %w", d, err)
+	}
+	if _, err := os.Lstat(filepath.Join(l.path(d), "opaque")); err == nil {
+		i.opaque = true
+	}
+	l.known[d] = i
+	return i, nil
+}
+
+// Lower is what overlayfs takes as lowerdir for these layers, which are given
+// lowest first as in an image config: their paths, the top one first. A layer
+// that hides all below it ends the list.
+func (l *Store) Lower(diffIDs []image.Digest) ([]string, error) {
+	out := make([]string, 0, len(diffIDs))
+	for i := len(diffIDs) - 1; i >= 0; i-- {
+		in, err := l.info(diffIDs[i])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, filepath.Join(l.path(diffIDs[i]), "fs"))
+		if in.opaque {
+			break
+		}
+	}
+	return out, nil
+}
+
+// Unpack unpacks one layer and returns the bytes of its files. r is the blob as
+// distributed, of one of the layer media types ("" if unknown); on success it
+// has been read to its end. Nothing is visible under the diffID unless the
+// whole content matched it. If the layer is being unpacked already, Unpack
+// waits for that and, should it have failed, does it itself.
+func (l *Store) Unpack(ctx context.Context, r io.Reader, mediaType string, diffID image.Digest) (size int64, err error) {
+	if mediaType != "" && !image.IsLayer(mediaType) {
+		return 0, fmt.Errorf("unpack layer %s: %q is no layer", diffID, mediaType)
+	}
+	for {
+		l.mu.Lock()
+		wait, busy := l.running[diffID]
+		if !busy {
+			l.running[diffID] = make(chan struct{})
+		}
+		l.mu.Unlock()
+		if !busy {
+			break
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+	defer func() {
+		l.mu.Lock()
+		close(l.running[diffID])
+		delete(l.running, diffID)
+		l.mu.Unlock()
+	}()
+	if i, err := l.info(diffID); err == nil {
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			return 0, err
+		}
+		return i.size, nil
+	}
+	i, err := l.unpack(ctx, r, diffID)
+	if err != nil {
+		return 0, fmt.Errorf("unpack layer %s: %w", diffID, err)
+	}
+	l.mu.Lock()
+	l.known[diffID] = i
+	l.fresh = append(l.fresh, diffID)
+	l.mu.Unlock()
+	return i.size, nil
+}
+
+// unpack fills a temporary directory and renames it.
+func (l *Store) unpack(ctx context.Context, r io.Reader, diffID image.Digest) (i info, err error) {
+	temp := filepath.Join(l.dir, l.tag+strconv.FormatUint(l.seq.Add(1), 10))
+	if err := os.Mkdir(temp, 0o700); err != nil {
+		return info{}, err
+	}
+	defer func() {
+		if err != nil {
+			l.discard(temp)
+		}
+	}()
+	fs := filepath.Join(temp, "fs")
+	if err := os.Mkdir(fs, 0o755); err != nil {
+		return info{}, err
+	}
+	if err := os.Chmod(fs, 0o755); err != nil {
+		return info{}, err
+	}
+	root, err := filetree.Open(fs)
+	if err != nil {
+		return info{}, err
+	}
+	defer root.Close()
+
+	d, err := newDecoder(r)
+	if err != nil {
+		return info{}, err
+	}
+	a := newAhead(d)
+	defer a.Close()
+	limit := l.Limits.Bytes
+	if limit == 0 {
+		limit = defaultBytes
+	}
+	h := diffID.Hash()
+	got, err := Extract(ctx, root, &hashing{src: a, h: h, left: limit}, ExtractOptions{Layer: true, Limits: l.Limits})
+	if err != nil {
+		return info{}, err
+	}
+	// Closing first makes sure that nothing reads r any more.
+	a.Close()
+	if have := image.FromHash(h); have != diffID {
+		return info{}, fmt.Errorf("%w: its content is %s", ErrDigest, have)
+	}
+	if got.Opaque {
+		if err := os.WriteFile(filepath.Join(temp, "opaque"), nil, 0o600); err != nil {
+			return info{}, err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(temp, "size"), strconv.AppendInt(nil, got.Bytes, 10), 0o600); err != nil {
+		return info{}, err
+	}
+	if err := os.Rename(temp, l.path(diffID)); err != nil {
+		return info{}, err
+	}
+	return info{got.Bytes, got.Opaque}, nil
+}
+
+// hashing hashes what is read, a chunk at a time, and bounds it: the headers of
+// an archive count as well as its files.
+type hashing struct {
+	src  *ahead
+	h    hash.Hash
+	rest []byte
+	left int64
+}
+
+func (r *hashing) Read(p []byte) (int, error) {
+	for len(r.rest) == 0 {
+		b, err := r.src.next()
+		if err != nil {
+			return 0, err
+		}
+		if r.left -= int64(len(b)); r.left < 0 {
+			return 0, ErrTooLarge
+		}
+		r.h.Write(b)
+		r.rest = b
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+// Adopt makes the tree at path, a directory on the same filesystem in the form
+// described for Store, the layer diffID, by a rename of that directory. The
+// caller vouches for the digest: it has just computed it from this tree.
+func (l *Store) Adopt(path string, diffID image.Digest, size int64) error {
+	if l.Has(diffID) {
+		return nil
+	}
+	temp := filepath.Join(l.dir, l.tag+strconv.FormatUint(l.seq.Add(1), 10))
+	if err := os.Mkdir(temp, 0o700); err != nil {
+		return fmt.Errorf("adopt layer %s: %w", diffID, err)
+	}
+	err := os.WriteFile(filepath.Join(temp, "size"), strconv.AppendInt(nil, size, 10), 0o600)
+	if err == nil {
+		err = os.Rename(path, filepath.Join(temp, "fs"))
+	}
+	if err == nil {
+		err = os.Rename(temp, l.path(diffID))
+	}
+	if err != nil {
+		l.discard(temp)
+		return fmt.Errorf("adopt layer %s: %w", diffID, err)
+	}
+	l.mu.Lock()
+	l.fresh = append(l.fresh, diffID)
+	l.mu.Unlock()
+	return nil
+}
 
 // List lists the layers.
-func (l *Store) List() ([]image.Digest, error) { return nil, errNotBuilt }
+func (l *Store) List() ([]image.Digest, error) {
+	names, err := l.names()
+	if err != nil {
+		return nil, err
+	}
+	var out []image.Digest
+	for _, n := range names {
+		if d, err := image.ParseDigest(strings.Replace(n, "-", ":", 1)); err == nil {
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
 
-// Size is the bytes of a layer's regular files.
-func (l *Store) Size(diffID image.Digest) (int64, error) { return 0, errNotBuilt }
+func (l *Store) names() ([]string, error) {
+	f, err := os.Open(l.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+// Remove removes a layer. No container may be using it.
+func (l *Store) Remove(diffID image.Digest) error {
+	temp, err := l.hide(diffID)
+	if err != nil {
+		return err
+	}
+	return l.discard(temp)
+}
+
+// Hide takes a layer out of sight at once and leaves its files to Sweep.
+func (l *Store) Hide(diffID image.Digest) error {
+	_, err := l.hide(diffID)
+	return err
+}
+
+func (l *Store) hide(diffID image.Digest) (string, error) {
+	temp := filepath.Join(l.dir, tempPrefix+"gone-"+l.tag[len(tempPrefix):]+strconv.FormatUint(l.seq.Add(1), 10))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.known, diffID)
+	if diffID.IsZero() {
+		return "", fmt.Errorf("%w: empty digest", ErrNotFound)
+	}
+	err := unix.Renameat2(unix.AT_FDCWD, l.path(diffID), unix.AT_FDCWD, temp, unix.RENAME_NOREPLACE)
+	if err == unix.ENOENT {
+		return "", fmt.Errorf("%w: %s", ErrNotFound, diffID)
+	}
+	if err != nil {
+		return "", fmt.Errorf("remove layer %s: %w", diffID, err)
+	}
+	return temp, nil
+}
+
+// Sweep removes the files of hidden layers and what earlier processes left
+// half done.
+func (l *Store) Sweep(ctx context.Context) error {
+	names, err := l.names()
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if !strings.HasPrefix(n, tempPrefix) || strings.HasPrefix(n, l.tag) {
+			continue // l.tag: an Unpack of ours that is still running
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := l.discard(filepath.Join(l.dir, n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Store) discard(path string) error {
+	root, err := filetree.Open(l.dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return root.RemoveAll(filepath.Base(path))
+}
+
+// Unsynced takes the list of layers made since it was last called. They are
+// whole for every process, but only after a syncfs of the filesystem will they
+// be so after a power cut; the image store keeps book of that.
+func (l *Store) Unsynced() []image.Digest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := l.fresh
+	l.fresh = nil
+	return out
+}
