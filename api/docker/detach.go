@@ -44,11 +44,17 @@ type detacher struct {
 	r     io.Reader
 	keys  []byte
 	seen  int
+	left  bool
 	leave func()
 }
 
 // Read implements io.Reader.
 func (d *detacher) Read(p []byte) (int, error) {
+	if d.left {
+		// Only now: what came before the keys has been passed on.
+		d.leave()
+		return 0, io.ErrClosedPipe
+	}
 	if len(d.keys) == 0 {
 		return d.r.Read(p)
 	}
@@ -63,8 +69,8 @@ func (d *detacher) Read(p []byte) (int, error) {
 		for _, b := range in[:n] {
 			if b == d.keys[d.seen] {
 				if d.seen++; d.seen == len(d.keys) {
-					d.leave()
-					return 0, io.ErrClosedPipe
+					d.left = true
+					break
 				}
 				continue
 			}
@@ -74,6 +80,10 @@ func (d *detacher) Read(p []byte) (int, error) {
 				continue
 			}
 			out = append(out, b)
+		}
+		if d.left && len(out) == 0 {
+			d.leave()
+			return 0, io.ErrClosedPipe
 		}
 		if len(out) > 0 || err != nil {
 			return len(out), err
