@@ -4,19 +4,11 @@
 package stdio
 
 import (
-	"context"
 	"errors"
-	"io"
+	"net/url"
+	"strconv"
+	"strings"
 )
-
-// Hello opens an attach connection: which process and which of its streams.
-type Hello struct {
-	// Exec is the exec's id, or "" for the container's init.
-	Exec   string `json:"exec,omitempty"`
-	Stdin  bool   `json:"stdin,omitempty"`
-	Stdout bool   `json:"stdout,omitempty"`
-	Stderr bool   `json:"stderr,omitempty"`
-}
 
 // URI is a stdio target our shim understands beside fifos and file:// URIs.
 // String gives it its text form:
@@ -39,31 +31,103 @@ type URI struct {
 	Attrs map[string]string
 }
 
-var errUnbuilt = errors.New("attach: not built yet")
+const scheme = "cale"
+
+// attrPrefix marks the query parameters that are attributes.
+const attrPrefix = "attr."
 
 // String returns the URI's text.
-func (u URI) String() string { return "" }
+func (u URI) String() string {
+	q := make(url.Values)
+	set := func(k, v string) {
+		if v != "" {
+			q.Set(k, v)
+		}
+	}
+	set("log", u.Log)
+	set("driver", u.Driver)
+	set("attach", u.Attach)
+	if u.MaxSize > 0 {
+		set("max-size", strconv.FormatInt(u.MaxSize, 10))
+	}
+	if u.MaxFile > 0 {
+		set("max-file", strconv.Itoa(u.MaxFile))
+	}
+	if u.Stdin {
+		set("stdin", "1")
+	}
+	if u.StdinOnce {
+		set("stdinonce", "1")
+	}
+	for k, v := range u.Attrs {
+		q.Set(attrPrefix+k, v)
+	}
+	return scheme + ":///?" + q.Encode()
+}
 
-// Conn is the client's end of one attach.
-type Conn struct{}
+// IsURI tells whether s is a URI of ours.
+func IsURI(s string) bool { return strings.HasPrefix(s, scheme+"://") }
 
-// Dial attaches to the process h.Exec at the attach socket path.
-func Dial(ctx context.Context, path string, h Hello) (*Conn, error) { return nil, errUnbuilt }
-
-// Next returns the next piece of output and its stream: 1 stdout, 2 stderr.
-// The piece is valid until the next call. io.EOF tells that the process's
-// output has ended.
-func (c *Conn) Next() (stream byte, p []byte, err error) { return 0, nil, errUnbuilt }
-
-// Raw returns the rest of the output still framed with Docker's 8-byte headers,
-// fit for passing on to a Docker client of a process without a terminal.
-func (c *Conn) Raw() io.Reader { return nil }
-
-// Write sends input.
-func (c *Conn) Write(p []byte) (int, error) { return 0, errUnbuilt }
-
-// CloseWrite tells the end of the input.
-func (c *Conn) CloseWrite() error { return errUnbuilt }
-
-// Close detaches. The process goes on.
-func (c *Conn) Close() error { return nil }
+// ParseURI parses the text that String made. Unknown parameters are refused:
+// an older shim must not silently do less than it was asked.
+func ParseURI(s string) (URI, error) {
+	var u URI
+	p, err := url.Parse(s)
+	if err != nil {
+		return u, errors.New("stdio URI: malformed")
+	}
+	if p.Scheme != scheme || p.Host != "" || (p.Path != "" && p.Path != "/") {
+		return u, errors.New("stdio URI: want cale:///?…")
+	}
+	q, err := url.ParseQuery(p.RawQuery)
+	if err != nil {
+		return u, errors.New("stdio URI: malformed query")
+	}
+	for k, vs := range q {
+		v := vs[len(vs)-1]
+		var err error
+		switch k {
+		case "log":
+			u.Log = v
+		case "driver":
+			u.Driver = v
+		case "attach":
+			u.Attach = v
+		case "max-size":
+			u.MaxSize, err = strconv.ParseInt(v, 10, 64)
+		case "max-file":
+			u.MaxFile, err = strconv.Atoi(v)
+		case "stdin":
+			u.Stdin, err = strconv.ParseBool(v)
+		case "stdinonce":
+			u.StdinOnce, err = strconv.ParseBool(v)
+		default:
+			name, ok := strings.CutPrefix(k, attrPrefix)
+			if !ok {
+				return u, errors.New("stdio URI: unknown parameter " + strconv.Quote(k))
+			}
+			if u.Attrs == nil {
+				u.Attrs = make(map[string]string)
+			}
+			u.Attrs[name] = v
+		}
+		if err != nil || u.MaxSize < 0 || u.MaxFile < 0 {
+			return u, errors.New("stdio URI: bad value of " + k + ": " + strconv.Quote(v))
+		}
+	}
+	switch u.Driver {
+	case "":
+		if u.Log != "" {
+			u.Driver = "json-file"
+		}
+	case "json-file", "cri":
+		if u.Log == "" {
+			return u, errors.New("stdio URI: the driver " + u.Driver + " needs a log path")
+		}
+	case "none":
+		u.Log = ""
+	default:
+		return u, errors.New("stdio URI: unknown log driver " + strconv.Quote(u.Driver))
+	}
+	return u, nil
+}

@@ -1,0 +1,206 @@
+package stdio
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxClients bounds the attached clients of one socket, their buffers with them.
+const maxClients = 128
+
+// procKey names a process whose streams clients may attach to.
+type procKey struct{ container, exec string }
+
+// Hubs are the attach sockets of one shim. The zero value is ready.
+type Hubs struct {
+	mu    sync.Mutex
+	hubs  map[string]*hub
+	conns sync.WaitGroup
+}
+
+// hub is one attach socket. It exists while a process uses it.
+type hub struct {
+	path  string
+	l     *net.UnixListener
+	slots chan struct{}
+	all   *Hubs
+
+	mu    sync.Mutex
+	procs map[procKey]*IO
+}
+
+// join registers io at the socket path, which is made when it is the first.
+func (hs *Hubs) join(path string, key procKey, io *IO) (*hub, error) {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	h := hs.hubs[path]
+	if h == nil {
+		l, err := listen(path)
+		if err != nil {
+			return nil, err
+		}
+		h = &hub{path: path, l: l, slots: make(chan struct{}, maxClients), all: hs, procs: make(map[procKey]*IO)}
+		if hs.hubs == nil {
+			hs.hubs = make(map[string]*hub)
+		}
+		hs.hubs[path] = h
+		go h.serve()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.procs[key] != nil {
+		return nil, errors.New("attach: process " + key.container + " " + key.exec + " is registered already")
+	}
+	h.procs[key] = io
+	return h, nil
+}
+
+// leave takes key out; the last one closes the socket.
+func (hs *Hubs) leave(h *hub, key procKey) {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	h.mu.Lock()
+	delete(h.procs, key)
+	empty := len(h.procs) == 0
+	h.mu.Unlock()
+	if empty && hs.hubs[h.path] == h {
+		delete(hs.hubs, h.path)
+		h.l.Close()
+		os.Remove(h.path)
+	}
+}
+
+// Wait waits until all clients have taken what is queued for them or are gone,
+// no longer than d.
+func (hs *Hubs) Wait(d time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		hs.conns.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(d):
+	}
+}
+
+func listen(path string) (*net.UnixListener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	name := path
+	if len(path) >= 108 {
+		dir, err := os.Open(filepath.Dir(path))
+		if err != nil {
+			return nil, err
+		}
+		defer dir.Close()
+		name = "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + filepath.Base(path)
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, rc syscallConn) error {
+		var err error
+		// The file gets the mode of the socket at bind: never open to others.
+		cerr := rc.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) })
+		return errors.Join(cerr, err)
+	}}
+	l, err := lc.Listen(background, "unix", name)
+	if err != nil {
+		return nil, err
+	}
+	ul := l.(*net.UnixListener)
+	ul.SetUnlinkOnClose(false)
+	return ul, nil
+}
+
+func (h *hub) serve() {
+	for {
+		h.slots <- struct{}{}
+		c, err := h.l.AcceptUnix()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			<-h.slots
+			time.Sleep(50 * time.Millisecond) // out of descriptors: they come back
+			continue
+		}
+		h.all.conns.Add(1)
+		go func() {
+			h.client(c)
+			c.Close()
+			<-h.slots
+			h.all.conns.Done()
+		}()
+	}
+}
+
+// client serves one connection to its end.
+func (h *hub) client(c *net.UnixConn) {
+	c.SetDeadline(time.Now().Add(helloTimeout))
+	line, err := readLine(c)
+	if err != nil {
+		return
+	}
+	var hello Hello
+	if err := json.Unmarshal(line, &hello); err != nil {
+		io.WriteString(c, "error: malformed hello\n")
+		return
+	}
+	p := h.find(hello)
+	if p == nil {
+		io.WriteString(c, "error: no such process\n")
+		return
+	}
+	cl := newClient(c, hello)
+	// Registered before the answer: what comes after "ok" is not missed.
+	if !p.attach(cl) {
+		io.WriteString(c, "ok\n") // it has ended: no more output
+		return
+	}
+	defer p.detach(cl)
+	if _, err := io.WriteString(c, "ok\n"); err != nil {
+		return
+	}
+	c.SetDeadline(time.Time{})
+	go p.input(cl)
+	cl.write()
+}
+
+func (h *hub) find(hello Hello) *IO {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if hello.Container != "" {
+		return h.procs[procKey{hello.Container, hello.Exec}]
+	}
+	for k, p := range h.procs {
+		if k.exec == hello.Exec {
+			return p
+		}
+	}
+	return nil
+}
+
+// readLine reads byte by byte: what follows the line is the process's input.
+func readLine(c *net.UnixConn) ([]byte, error) {
+	var line []byte
+	var b [1]byte
+	for len(line) < maxHello {
+		if _, err := io.ReadFull(c, b[:]); err != nil {
+			return nil, err
+		}
+		if b[0] == '\n' {
+			return line, nil
+		}
+		line = append(line, b[0])
+	}
+	return nil, errors.New("attach: hello too long")
+}
