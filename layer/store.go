@@ -45,6 +45,8 @@ type Store struct {
 	tag string // of this process's temporary directories
 	seq atomic.Uint64
 
+	sweep sync.Mutex // one removal of trees at a time
+
 	mu      sync.Mutex
 	known   map[image.Digest]info
 	running map[image.Digest]chan struct{} // closed when that Unpack ends
@@ -375,6 +377,8 @@ func (l *Store) Sweep(ctx context.Context) error {
 }
 
 func (l *Store) discard(path string) error {
+	l.sweep.Lock()
+	defer l.sweep.Unlock()
 	root, err := filetree.Open(l.dir)
 	if err != nil {
 		return err
@@ -392,4 +396,11 @@ func (l *Store) Unsynced() []image.Digest {
 	out := l.fresh
 	l.fresh = nil
 	return out
+}
+
+// Refresh puts a layer on the list that Unsynced takes.
+func (l *Store) Refresh(diffID image.Digest) {
+	l.mu.Lock()
+	l.fresh = append(l.fresh, diffID)
+	l.mu.Unlock()
 }

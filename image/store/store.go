@@ -1,171 +1,321 @@
-// Package store keeps images: blobs by digest, names, leases.
+// Package store keeps images: content by digest, names, and what keeps content
+// from being collected.
+//
+// On disk, below one directory (mode 0700): blobs/<alg>/<hex> are complete
+// blobs; ingest/<alg>-<hex> are parts of blobs that a later Writer continues;
+// layers/ is the layer store; meta.db holds names, leases and a list of what
+// is safely on disk.
+//
+// A name is the commit point. Blobs and layers are written without fsync; the
+// first name set after them syncs the filesystem once and notes them as synced
+// in the same transaction. When the store is opened after a reboot, what is
+// not noted may have holes from a power cut and is removed.
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"io"
+	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
+	"sync"
 	"time"
+
+	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"cale/image"
 	"cale/layer"
 )
 
-// ErrNotFound is the class of blobs and names that are not in the store.
-var ErrNotFound = errors.New("not found")
+// Errors of the store, to be told with errors.Is.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrExists   = errors.New("blob exists")
+	ErrLocked   = errors.New("image store is in use by another process")
+	ErrFormat   = errors.New("image store has a format this version does not know")
+)
 
-var errNotBuilt = errors.New("image store: not built yet")
+// format is the version of what is on disk.
+const format = "1"
 
-// Store is the image store below one directory.
+var (
+	bucketSystem = []byte("system")
+	bucketNames  = []byte("names")
+	bucketLeases = []byte("leases")
+	bucketSynced = []byte("synced") // keys: digests of blobs, and "layer " + diffID
+	keyFormat    = []byte("format")
+	keyBoot      = []byte("boot")
+)
+
+// Store is the image store below one directory. It is safe for concurrent use;
+// one process at a time has it open.
 type Store struct {
 	// Layers are the unpacked layers of the images.
 	Layers *layer.Store
+
+	root string
+	db   *bolt.DB
+
+	// gc is held for writing while unreachable content is found and removed,
+	// and for reading while something becomes reachable.
+	gc sync.RWMutex
+
+	mu     sync.Mutex
+	busy   map[string]chan struct{} // ingests being written, by file name
+	pins   map[*Pin]struct{}
+	leases map[string][]image.Digest
+	fresh  []image.Digest // blobs committed since the last sync
+
+	syncing sync.Mutex // one commit at a time: a name must not overtake its blobs' sync
+	sweep   sync.WaitGroup
+	stop    context.CancelFunc // of sweep
+
+	lease leaseWriter
 }
 
-// Open opens the store below root.
-func Open(root string) (*Store, error) { return nil, errNotBuilt }
-
-// Close closes the store.
-func (s *Store) Close() error { return nil }
-
-// Stat is the size of a blob in bytes.
-func (s *Store) Stat(d image.Digest) (int64, error) { return 0, errNotBuilt }
-
-// Blob is an open blob.
-type Blob struct {
-	f    *os.File
-	size int64
+// Open opens the store below root, which it makes if need be.
+func Open(root string) (*Store, error) {
+	s, err := open(root)
+	if err != nil {
+		return nil, fmt.Errorf("open image store %s: %w", root, err)
+	}
+	return s, nil
 }
 
-// Size is the blob's size in bytes.
-func (b *Blob) Size() int64                             { return b.size }
-func (b *Blob) Read(p []byte) (int, error)              { return b.f.Read(p) }
-func (b *Blob) ReadAt(p []byte, off int64) (int, error) { return b.f.ReadAt(p, off) }
-func (b *Blob) Seek(off int64, whence int) (int64, error) {
-	return b.f.Seek(off, whence)
+func open(root string) (*Store, error) {
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{"", "blobs/sha256", "blobs/sha512", "ingest", "layers"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	db, err := bolt.Open(filepath.Join(root, "meta.db"), 0o600, &bolt.Options{
+		Timeout: 2 * time.Second, FreelistType: bolt.FreelistMapType, NoFreelistSync: true,
+	})
+	if errors.Is(err, bolt.ErrTimeout) {
+		return nil, ErrLocked
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		root: root, db: db,
+		busy: map[string]chan struct{}{}, pins: map[*Pin]struct{}{}, leases: map[string][]image.Digest{},
+	}
+	if s.Layers, err = layer.Open(filepath.Join(root, "layers")); err == nil {
+		err = s.recover()
+	}
+	if err != nil {
+		db.Close()
+		return nil, err
+	}
+	s.lease.start(s)
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	// What an earlier process left half done takes its time to remove. An error
+	// here will come again, and be told, at the next GC.
+	s.sweep.Go(func() { _ = s.Layers.Sweep(ctx) })
+	return s, nil
 }
 
-// Close closes the blob.
-func (b *Blob) Close() error { return b.f.Close() }
-
-var _ io.ReadSeekCloser = (*Blob)(nil)
-
-// Open opens a blob.
-func (s *Store) Open(d image.Digest) (*Blob, error) { return nil, errNotBuilt }
-
-// Read reads a whole blob of at most max bytes.
-func (s *Store) Read(d image.Digest, max int64) ([]byte, error) { return nil, errNotBuilt }
-
-// Remove removes a blob.
-func (s *Store) Remove(d image.Digest) error { return errNotBuilt }
-
-// Blobs lists the blobs.
-func (s *Store) Blobs() ([]image.Digest, error) { return nil, errNotBuilt }
-
-// Writer takes one blob in; it continues a partial one.
-type Writer struct{}
-
-// Writer opens the ingest of desc. If the blob is there already, ErrExists. A
-// second Writer of one digest waits for the first (or for ctx).
-func (s *Store) Writer(ctx context.Context, desc image.Descriptor) (*Writer, error) {
-	return nil, errNotBuilt
+// Close writes what is pending and closes the store.
+func (s *Store) Close() error {
+	s.stop()
+	s.sweep.Wait()
+	err := s.lease.stop()
+	if cerr := s.db.Close(); err == nil {
+		err = cerr
+	}
+	return err
 }
 
-// ErrExists says that the blob is complete already.
-var ErrExists = errors.New("blob exists")
+// Root is the store's directory.
+func (s *Store) Root() string { return s.root }
 
-// Offset is how many bytes are there already.
-func (w *Writer) Offset() int64               { return 0 }
-func (w *Writer) Write(p []byte) (int, error) { return 0, errNotBuilt }
-
-// Partial reads what is there already: bytes 0 to Offset.
-func (w *Writer) Partial() io.Reader { return nil }
-
-// Restart throws away what is there.
-func (w *Writer) Restart() error { return errNotBuilt }
-
-// Commit verifies size and digest and makes the blob visible.
-func (w *Writer) Commit() error { return errNotBuilt }
-
-// Close ends the ingest; without Commit the part is kept for later.
-func (w *Writer) Close() error { return nil }
-
-// Put stores a small blob.
-func (s *Store) Put(mediaType string, raw []byte) (image.Descriptor, error) {
-	return image.Descriptor{}, errNotBuilt
+// bootID tells one run of the kernel from another.
+func bootID() []byte {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return []byte("unknown")
+	}
+	return bytes.TrimSpace(b)
 }
 
-// Name is one name and what it points at.
-type Name struct {
-	Name    string
-	Target  image.Descriptor
-	Updated time.Time
+// recover checks the format and, after a reboot, drops what was not synced.
+func (s *Store) recover() error {
+	boot := bootID()
+	known := false
+	err := s.db.View(func(tx *bolt.Tx) error {
+		sys := tx.Bucket(bucketSystem)
+		if sys == nil {
+			return nil
+		}
+		if v := sys.Get(keyFormat); string(v) != format {
+			return fmt.Errorf("%w (%q)", ErrFormat, v)
+		}
+		known = bytes.Equal(sys.Get(keyBoot), boot)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	synced := map[string]bool{}
+	if !known {
+		err = s.db.Update(func(tx *bolt.Tx) error {
+			for _, name := range [][]byte{bucketSystem, bucketNames, bucketLeases, bucketSynced} {
+				if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+					return err
+				}
+			}
+			return tx.Bucket(bucketSystem).Put(keyFormat, []byte(format))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	err = s.db.View(func(tx *bolt.Tx) error {
+		if err := s.loadLeases(tx); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketSynced).ForEach(func(k, _ []byte) error {
+			synced[string(k)] = true
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	blobs, err := s.Blobs()
+	if err != nil {
+		return err
+	}
+	for _, d := range blobs {
+		if synced[d.String()] {
+			continue
+		}
+		if known {
+			s.fresh = append(s.fresh, d)
+		} else if err := os.Remove(s.blobPath(d)); err != nil {
+			return err
+		}
+	}
+	layers, err := s.Layers.List()
+	if err != nil {
+		return err
+	}
+	for _, d := range layers {
+		if synced[layerKey(d)] {
+			continue
+		}
+		if known {
+			s.Layers.Refresh(d)
+		} else if err := s.Layers.Hide(d); err != nil {
+			return err
+		}
+	}
+	if known {
+		return nil
+	}
+	// Parts are verified when they are completed, so they may stay as they are.
+	return s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketSystem).Put(keyBoot, boot) })
 }
 
-// SetName points name at target, durably.
-func (s *Store) SetName(name string, target image.Descriptor) error { return errNotBuilt }
+func layerKey(d image.Digest) string { return "layer " + d.String() }
 
-// RemoveName removes a name.
-func (s *Store) RemoveName(name string) error { return errNotBuilt }
-
-// Resolve is what a name points at.
-func (s *Store) Resolve(name string) (image.Descriptor, error) {
-	return image.Descriptor{}, errNotBuilt
+// Sync makes all blobs and layers that are complete now survive a power cut.
+func (s *Store) Sync() error {
+	s.gc.RLock()
+	defer s.gc.RUnlock()
+	return s.commit(nil)
 }
 
-// Names lists all names, sorted.
-func (s *Store) Names() ([]Name, error) { return nil, errNotBuilt }
-
-// AddLease keeps digests (and what they refer to) from being collected.
-func (s *Store) AddLease(id string, digests ...image.Digest) error { return errNotBuilt }
-
-// RemoveLease ends a lease.
-func (s *Store) RemoveLease(id string) error { return errNotBuilt }
-
-// Leases lists the leases.
-func (s *Store) Leases() (map[string][]image.Digest, error) { return nil, errNotBuilt }
-
-// Pin keeps blobs from being collected while this process works on them.
-type Pin struct{}
-
-// Pin opens an empty pin.
-func (s *Store) Pin() *Pin { return &Pin{} }
-
-// Add adds digests (blobs or diffIDs) to the pin.
-func (p *Pin) Add(d ...image.Digest) {}
-
-// Release ends the pin.
-func (p *Pin) Release() {}
-
-// Freed is what a collection removed.
-type Freed struct {
-	Blobs  int
-	Bytes  int64
-	Layers []image.Digest
+// commit syncs what is new, notes it, and runs change in the same transaction.
+func (s *Store) commit(change func(tx *bolt.Tx) error) error {
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
+	s.mu.Lock()
+	blobs := s.fresh
+	s.fresh = nil
+	s.mu.Unlock()
+	layers := s.Layers.Unsynced()
+	err := s.commitWith(blobs, layers, change)
+	if err != nil {
+		s.mu.Lock()
+		s.fresh = append(s.fresh, blobs...)
+		s.mu.Unlock()
+		for _, d := range layers {
+			s.Layers.Refresh(d)
+		}
+	}
+	return err
 }
 
-// GC removes what no name, lease or pin reaches.
-func (s *Store) GC(ctx context.Context) (Freed, error) { return Freed{}, errNotBuilt }
-
-// Sync writes everything to disk.
-func (s *Store) Sync() error { return errNotBuilt }
-
-// Image is one image for one platform, read from the store.
-type Image struct {
-	Target             image.Descriptor // what was asked for, maybe an index
-	ManifestDescriptor image.Descriptor
-	Manifest           *image.Manifest
-	Config             *image.Config
-	ID                 image.Digest // digest of the config
+func (s *Store) commitWith(blobs, layers []image.Digest, change func(tx *bolt.Tx) error) error {
+	if len(blobs)+len(layers) > 0 {
+		if err := s.syncfs(); err != nil {
+			return fmt.Errorf("sync image store: %w", err)
+		}
+	} else if change == nil {
+		return nil
+	}
+	return s.db.Update(func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucketSynced)
+		for _, d := range blobs {
+			if err := b.Put([]byte(d.String()), nil); err != nil {
+				return err
+			}
+		}
+		for _, d := range layers {
+			if err := b.Put([]byte(layerKey(d)), nil); err != nil {
+				return err
+			}
+		}
+		if change == nil {
+			return nil
+		}
+		return change(tx)
+	})
 }
 
-// Image reads the image that target holds for platform p.
-func (s *Store) Image(target image.Descriptor, p image.Platform) (*Image, error) {
-	return nil, errNotBuilt
+func (s *Store) syncfs() error {
+	fd, err := unix.Open(s.root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Syncfs(fd)
 }
 
-// Missing lists the blobs of the image that are not in the store.
-func (s *Store) Missing(target image.Descriptor, p image.Platform) ([]image.Descriptor, error) {
-	return nil, errNotBuilt
+func (s *Store) blobPath(d image.Digest) string {
+	return filepath.Join(s.root, "blobs", d.Algorithm(), d.Encoded())
+}
+
+// Blobs lists the complete blobs.
+func (s *Store) Blobs() ([]image.Digest, error) {
+	var out []image.Digest
+	for _, alg := range []string{"sha256", "sha512"} {
+		f, err := os.Open(filepath.Join(s.root, "blobs", alg))
+		if err != nil {
+			return nil, err
+		}
+		names, err := f.Readdirnames(-1)
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range names {
+			if d, err := image.ParseDigest(alg + ":" + n); err == nil {
+				out = append(out, d)
+			} else if strings.HasPrefix(n, ".") {
+				os.Remove(filepath.Join(s.root, "blobs", alg, n))
+			}
+		}
+	}
+	return out, nil
 }
