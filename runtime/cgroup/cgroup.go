@@ -156,7 +156,7 @@ func (c *Cgroup) CloneFD() (*os.File, error) {
 }
 
 // SelfFiles are the files in which a child that has one thread writes "0" to join, beside CloneFD: the v1 `tasks`
-// files. That takes no machine-wide lock, where cgroup.procs waits for an RCU grace period. Empty on v2.
+// files. That takes no machine-wide lock, where cgroup.procs may wait for an RCU grace period. Empty on v2.
 func (c *Cgroup) SelfFiles() []string {
 	var files []string
 	for _, g := range c.groups {
