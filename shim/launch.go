@@ -43,7 +43,7 @@ func Start(ctx context.Context, l Launch) (*Client, error) {
 // their requests wait in the backlog until the shim is up.
 func fork(ctx context.Context, l Launch) (*Client, error) {
 	path := filepath.Join(l.Bundle, socketFile)
-	fd, err := listen(path)
+	fd, err := Listen(path)
 	if err != nil {
 		return nil, fmt.Errorf("shim %s: %w", l.ID, err)
 	}
@@ -57,13 +57,13 @@ func fork(ctx context.Context, l Launch) (*Client, error) {
 		return nil, err
 	}
 	defer null.Close()
-	argv := []string{ownName, "-namespace", l.Namespace, "-id", l.ID}
+	argv := []string{ownName, "-namespace", l.Namespace, "-id", l.ID, "-socket", path}
 	if l.StateDir != "" {
 		argv = append(argv, "-state", l.StateDir)
 	}
 	pid, err := syscall.ForkExec(l.Binary, append(argv, ServeAction), &syscall.ProcAttr{
 		Dir:   l.Bundle,
-		Env:   append([]string{"PATH=" + os.Getenv("PATH")}, l.Env...),
+		Env:   append(append([]string{"PATH=" + os.Getenv("PATH")}, SmallEnv()...), l.Env...),
 		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), uintptr(fd)},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
@@ -81,6 +81,10 @@ func fork(ctx context.Context, l Launch) (*Client, error) {
 	}
 	return newClient(conn, task.ServiceV2), nil
 }
+
+// SmallEnv is the environment that keeps a shim small: few threads with their
+// caches, and a heap that is collected early.
+func SmallEnv() []string { return []string{"GOMAXPROCS=2", "GOGC=25"} }
 
 // reap waits for the shim, which usually ends long after this, so that no
 // zombie stays. A pidfd in the poller costs no thread, unlike Wait.
@@ -108,8 +112,9 @@ func reap(pid int) {
 	}()
 }
 
-// listen makes a listening Unix socket at path, accessible to its owner only.
-func listen(path string) (int, error) {
+// Listen makes a listening Unix socket at path, accessible to its owner only. The
+// descriptor is close-on-exec and belongs to the caller.
+func Listen(path string) (int, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)

@@ -197,6 +197,11 @@ func (s *Supervisor) createReserved(ctx context.Context, r *task.CreateRequest, 
 	rt := s.cfg.Own
 	if opts.BinaryName != "" {
 		rt = s.cfg.Foreign(opts)
+		// On disk before the container exists, for whoever has to clean up.
+		if err := keepOptions(r.Bundle, opts); err != nil {
+			streams.Close()
+			return nil, err
+		}
 	}
 	state := s.cfg.StateDir
 	if state == "" {
@@ -284,6 +289,18 @@ func (s *Supervisor) shutdown(now bool) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.endLocked()
+}
+
+// Terminate ends the shim unless a container still runs.
+func (s *Supervisor) Terminate() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.containers {
+		if c == nil || !c.init.ended() {
+			return
+		}
+	}
 	s.endLocked()
 }
 

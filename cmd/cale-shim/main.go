@@ -1,0 +1,184 @@
+// Cale-shim supervises the containers of one pod. It is started by caled with
+// its listening socket, or by containerd with the start command of the shim v2
+// protocol.
+package main
+
+import (
+	"errors"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"cale/shim"
+	"cale/shim/supervisor"
+	"cale/shim/task"
+)
+
+// version is what -v prints; the build sets it.
+var version = "dev"
+
+const usage = `usage: cale-shim [flags] start|delete
+A shim v2 for containerd (--runtime /path/to/cale-shim) and caled.
+  -namespace NAME       containerd's namespace
+  -id ID                the container's or pod's id
+  -address PATH         containerd's socket
+  -publish-binary PATH  containerd's program (not used: events go by TTRPC_ADDRESS)
+  -bundle DIR           the bundle, for delete
+  -state DIR            where the runtime keeps its state (default: state in each bundle)
+  -debug                accepted and without effect
+  -info                 describe the runtime to containerd 2
+  -v                    print the version
+`
+
+// options are the command line.
+type options struct {
+	namespace, id, address, bundle, state, socket string
+	action                                        string
+	info, version                                 bool
+}
+
+// parse reads Go-style flags by hand: package flag is a tenth of the time this
+// program takes to start.
+func parse(args []string) (options, error) {
+	var o options
+	var ignored string
+	texts := map[string]*string{
+		"namespace": &o.namespace, "id": &o.id, "address": &o.address, "bundle": &o.bundle,
+		"state": &o.state, "socket": &o.socket, "publish-binary": &ignored,
+	}
+	for i := 0; i < len(args); i++ {
+		if !strings.HasPrefix(args[i], "-") {
+			if o.action != "" {
+				return o, errors.New("more than one command")
+			}
+			o.action = args[i]
+			continue
+		}
+		name, value, has := strings.Cut(strings.TrimPrefix(args[i][1:], "-"), "=")
+		switch name {
+		case "debug":
+			continue
+		case "v", "version":
+			o.version = true
+			continue
+		case "info":
+			o.info = true
+			continue
+		}
+		p := texts[name]
+		if p == nil {
+			return o, errors.New("unknown flag -" + name)
+		}
+		if !has {
+			if i++; i == len(args) {
+				return o, errors.New("flag -" + name + " needs a value")
+			}
+			value = args[i]
+		}
+		*p = value
+	}
+	return o, nil
+}
+
+func main() {
+	o, err := parse(os.Args[1:])
+	if err == nil {
+		err = run(o)
+	}
+	if err != nil {
+		os.Stderr.WriteString("cale-shim: " + err.Error() + "\n")
+		os.Exit(1)
+	}
+}
+
+func run(o options) error {
+	switch {
+	case o.version:
+		os.Stdout.WriteString("cale-shim:\n  Version:  " + version + "\n")
+		return nil
+	case o.info:
+		return printInfo()
+	case o.action == "":
+		os.Stderr.WriteString(usage)
+		return errors.New("a command is needed")
+	case o.id == "":
+		return errors.New("flag -id is needed")
+	}
+	switch o.action {
+	case shim.ServeAction:
+		return serve(o)
+	case "start":
+		return start(o)
+	case "delete":
+		return remove(o)
+	}
+	return errors.New("unknown command " + o.action)
+}
+
+// serve serves the task API on descriptor 3 until the shim is no longer needed.
+func serve(o options) error {
+	f := os.NewFile(3, "listener")
+	if f == nil {
+		return errors.New("serve: descriptor 3 must be the listening socket")
+	}
+	l, err := net.FileListener(f)
+	f.Close()
+	if err != nil {
+		return err
+	}
+	s, err := supervisor.New(supervisor.Config{
+		Namespace: o.namespace, StateDir: o.state,
+		Own:           supervisor.Own{},
+		Foreign:       func(r task.RuncOptions) supervisor.Runtime { return &supervisor.Foreign{Options: r} },
+		EventsAddress: os.Getenv("TTRPC_ADDRESS"),
+		Log:           logLine,
+	})
+	if err != nil {
+		return err
+	}
+	// A shim outlives its session's end; a SIGTERM of a system going down ends it
+	// only when its containers have ended. Caught, not ignored: what is ignored
+	// would be inherited.
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	failed := make(chan error, 1)
+	go func() { failed <- s.Server().Serve(l) }()
+	for {
+		select {
+		case sig := <-term:
+			if sig == syscall.SIGTERM {
+				s.Terminate()
+			}
+			continue
+		case err = <-failed:
+			logLine("accept: " + err.Error())
+		case <-s.Quit():
+			err = nil
+		}
+		break
+	}
+	if o.socket != "" {
+		os.Remove(o.socket)
+	}
+	l.Close()
+	s.Finish()
+	return err
+}
+
+// maxLog bounds the file logLine writes.
+const maxLog = 64 << 10
+
+// logLine notes trouble in the bundle (the working directory): there is nobody
+// to tell it to.
+func logLine(line string) {
+	f, err := os.OpenFile("shim.log", os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err == nil && fi.Size() < maxLog {
+		f.WriteString(line + "\n")
+	}
+}

@@ -1,0 +1,39 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"cale/shim/task"
+)
+
+// optionsFile keeps, in the bundle, by which foreign runtime a container is
+// run: containerd.runc.v1.Options.
+const optionsFile = "runtime.options"
+
+func keepOptions(bundle string, o task.RuncOptions) error {
+	path := filepath.Join(bundle, optionsFile)
+	if err := os.WriteFile(path+".tmp", o.Append(nil), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
+}
+
+// Cleanup removes what is left of a container whose shim is gone.
+func Cleanup(ctx context.Context, bundle, stateDir, id string) error {
+	var rt Runtime = Own{}
+	b, err := os.ReadFile(filepath.Join(bundle, optionsFile))
+	if err == nil {
+		f := new(Foreign)
+		if err := f.Options.Unmarshal(b); err != nil {
+			return err
+		}
+		rt = f
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return rt.Cleanup(ctx, bundle, stateDir, id)
+}

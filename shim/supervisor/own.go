@@ -1,0 +1,189 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"cale/runtime"
+	"cale/runtime/cgroup"
+	"cale/runtime/spec"
+	"cale/shim/task"
+	"cale/shim/ttrpc"
+)
+
+// Own is our runtime, called in this process.
+type Own struct{}
+
+// Create makes a container with package runtime.
+func (Own) Create(ctx context.Context, o CreateOptions) (Box, error) {
+	s, _, err := spec.Load(o.Bundle + "/config.json")
+	if err != nil {
+		return nil, invalid(err)
+	}
+	ro := runtime.Options{
+		ID: o.ID, Bundle: o.Bundle, StateDir: o.StateDir, Spec: s,
+		Stdin: o.Streams.Stdin, Stdout: o.Streams.Stdout, Stderr: o.Streams.Stderr,
+		Console: o.Streams.Console, NoPivot: o.Options.NoPivotRoot,
+		NoNewKeyring: o.Options.NoNewKeyring, SystemdCgroup: o.Options.SystemdCgroup,
+	}
+	if s.Process != nil && s.Process.Terminal != (ro.Console != nil) {
+		// The request rules: it is what the client made the streams for.
+		s.Process.Terminal = ro.Console != nil
+	}
+	for _, m := range o.Rootfs {
+		if m.Target != "" && m.Target != "/" {
+			return nil, &ttrpc.Status{Code: ttrpc.InvalidArgument, Message: "rootfs mount with target " + m.Target + " is not supported"}
+		}
+		ro.Rootfs = append(ro.Rootfs, runtime.Mount{Type: m.Type, Source: m.Source, Options: m.Options})
+	}
+	c, err := runtime.Create(ctx, ro)
+	if err != nil {
+		return nil, classify(err)
+	}
+	b := &ownBox{c: c, shared: !spec.NewNamespace(s, specs.PIDNamespace)}
+	b.oomBefore = b.oomKills()
+	return b, nil
+}
+
+// Cleanup removes what is left of a container by force.
+func (Own) Cleanup(_ context.Context, _, stateDir, id string) error {
+	c, err := runtime.Load(stateDir, id)
+	if errors.Is(err, runtime.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return c.Delete(true)
+}
+
+// ownBox is a container of our runtime.
+type ownBox struct {
+	c         *runtime.Container
+	shared    bool
+	oomBefore uint64
+}
+
+func (b *ownBox) Pid() int { return b.c.InitPid() }
+
+func (b *ownBox) Start(ctx context.Context) error { return classify(b.c.Start(ctx)) }
+
+func (b *ownBox) Kill(sig int, all bool) error { return classify(b.c.Kill(unix.Signal(sig), all)) }
+
+func (b *ownBox) Exec(ctx context.Context, _ string, process []byte, s Streams) (int, error) {
+	p := new(specs.Process)
+	if err := json.Unmarshal(process, p); err != nil {
+		return 0, &ttrpc.Status{Code: ttrpc.InvalidArgument, Message: "exec: malformed process: " + err.Error()}
+	}
+	p.Terminal = s.Console != nil
+	got, err := b.c.Exec(ctx, runtime.ExecOptions{
+		Process: p, Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr, Console: s.Console,
+	})
+	if err != nil {
+		return 0, classify(err)
+	}
+	if got.PidFD != nil {
+		got.PidFD.Close() // the reaper goes by pid: a child's is its own until reaped
+	}
+	return got.Pid, nil
+}
+
+func (b *ownBox) Delete() error {
+	err := b.c.Delete(true)
+	if errors.Is(err, runtime.ErrNotFound) {
+		return nil
+	}
+	return classify(err)
+}
+
+func (b *ownBox) Pause() error  { return classify(b.c.Pause()) }
+func (b *ownBox) Resume() error { return classify(b.c.Resume()) }
+
+func (b *ownBox) Update(resources []byte) error {
+	r := new(specs.LinuxResources)
+	if err := json.Unmarshal(resources, r); err != nil {
+		return &ttrpc.Status{Code: ttrpc.InvalidArgument, Message: "update: malformed resources: " + err.Error()}
+	}
+	return classify(b.c.Update(r))
+}
+
+func (b *ownBox) Pids() ([]int, error) {
+	pids, err := b.c.Pids()
+	return pids, classify(err)
+}
+
+func (b *ownBox) Stats() (*cgroup.Stats, error) {
+	s, err := b.c.Stats()
+	return s, classify(err)
+}
+
+func (b *ownBox) SharesPids() bool { return b.shared }
+
+func (b *ownBox) OOMKilled() bool { return b.oomKills() > b.oomBefore }
+
+// oomKills reads the group's counter of processes killed for want of memory.
+func (b *ownBox) oomKills() uint64 {
+	g, err := b.c.Cgroup()
+	if err != nil || g == nil {
+		return 0
+	}
+	return readOOMKills(g)
+}
+
+func readOOMKills(g *cgroup.Cgroup) uint64 {
+	dirs := g.Dirs()
+	// v1 keeps the count with the memory controller, v2 in the one directory.
+	if dir, ok := dirs["memory"]; ok {
+		if n, ok := oomKillLine(dir + "/memory.oom_control"); ok {
+			return n
+		}
+	}
+	for _, dir := range dirs {
+		if n, ok := oomKillLine(dir + "/memory.events"); ok {
+			return n
+		}
+	}
+	return 0
+}
+
+func oomKillLine(path string) (uint64, bool) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			n := uint64(0)
+			for _, c := range strings.TrimSpace(v) {
+				n = n*10 + uint64(c-'0')
+			}
+			return n, true
+		}
+	}
+	return 0, false
+}
+
+// classify gives an error of the runtime its class on the wire.
+func classify(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, runtime.ErrNotFound):
+		return &ttrpc.Status{Code: ttrpc.NotFound, Message: err.Error()}
+	case errors.Is(err, runtime.ErrExists):
+		return &ttrpc.Status{Code: ttrpc.AlreadyExists, Message: err.Error()}
+	case errors.Is(err, runtime.ErrNotRunning):
+		return &ttrpc.Status{Code: ttrpc.FailedPrecondition, Message: err.Error()}
+	case errors.Is(err, runtime.ErrCommandNotFound):
+		return &ttrpc.Status{Code: ttrpc.Unknown, Message: err.Error(), Detail: task.DetailCommandNotFound}
+	case errors.Is(err, runtime.ErrCommandNotExecutable):
+		return &ttrpc.Status{Code: ttrpc.Unknown, Message: err.Error(), Detail: task.DetailCommandNotExecutable}
+	}
+	return err
+}
