@@ -63,6 +63,10 @@ type Attach struct {
 
 	// Interface names the device inside; "" takes the first free ethN.
 	Interface string
+
+	// Servers answer the names that the network's own DNS does not know;
+	// empty means the host's.
+	Servers []netip.Addr
 }
 
 // Endpoint is a container's interface on one network.
@@ -90,9 +94,10 @@ type Endpoint struct {
 	// invalid means the host's own (see HostDNS).
 	DNS netip.Addr `json:"dns"`
 
-	Hostname string   `json:"hostname,omitempty"`
-	Name     string   `json:"name,omitempty"`
-	Aliases  []string `json:"aliases,omitempty"`
+	Hostname string       `json:"hostname,omitempty"`
+	Name     string       `json:"name,omitempty"`
+	Aliases  []string     `json:"aliases,omitempty"`
+	Servers  []netip.Addr `json:"servers,omitempty"`
 
 	// Default is true on the one endpoint that holds the default route.
 	Default bool `json:"default"`
@@ -111,6 +116,7 @@ type Definition struct {
 	Range    netip.Prefix      `json:"range"` // addresses are chosen from here; zero means the whole subnet
 	Subnet6  netip.Prefix      `json:"subnet6"`
 	Gateway6 netip.Addr        `json:"gateway6"`
+	Reserved []netip.Addr      `json:"reserved,omitempty"` // never given to a container
 	NoIPv6   bool              `json:"no_ipv6,omitempty"`
 	Options  map[string]string `json:"options,omitempty"` // kept and shown; com.docker.network.bridge.name, .enable_icc, .enable_ip_masquerade and com.docker.network.driver.mtu work
 	Labels   map[string]string `json:"labels,omitempty"`

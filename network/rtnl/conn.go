@@ -26,7 +26,7 @@ type Conn struct {
 // Open opens a route socket in the calling thread's network namespace.
 func Open() (*Conn, error) { return open(unix.NETLINK_ROUTE) }
 
-// OpenNetfilter opens a netfilter socket likewise.
+// OpenNetfilter opens a netfilter socket in the calling thread's namespace.
 func OpenNetfilter() (*Conn, error) { return open(unix.NETLINK_NETFILTER) }
 
 func open(proto int) (*Conn, error) {
@@ -210,6 +210,70 @@ func (c *Conn) Dump(m *Message, fn func(typ uint16, body []byte)) error {
 	}
 }
 
+// Batch sends messages that succeed or fail as one, as netfilter's subsystems
+// take them: the first and the last message only mark the borders. The result
+// is the first failure, an *Error.
+func (c *Conn) Batch(msgs ...*Message) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fd < 0 {
+		return unix.EBADF
+	}
+	var out []byte
+	first := c.seq + 1
+	for i, m := range msgs {
+		c.seq++
+		native.PutUint32(m.b, uint32(len(m.b)))
+		// Failures are always told. One acknowledgement is enough to know that
+		// all went well, and thousands would not fit into the socket's buffer.
+		if i == len(msgs)-2 {
+			native.PutUint16(m.b[6:], native.Uint16(m.b[6:])|unix.NLM_F_ACK)
+		}
+		native.PutUint32(m.b[8:], c.seq)
+		out = append(out, m.b...)
+	}
+	if len(out) > 128<<10 {
+		// Needs CAP_NET_ADMIN, which whoever sends such messages has.
+		unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*len(out))
+	}
+	if err := c.send(out); err != nil {
+		return err
+	}
+	var result *Error
+	acknowledged := false
+	for {
+		// The kernel works inside of send: all answers are there already.
+		in, err := c.receiveFlags(unix.MSG_DONTWAIT)
+		if errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		each(in, func(h header, body []byte) bool {
+			i := int(h.seq - first)
+			if i < 0 || i >= len(msgs) || h.typ != unix.NLMSG_ERROR {
+				return true
+			}
+			if e := parseError(h, body); e != nil {
+				e.Index = i
+				if result == nil || i < result.Index {
+					result = e
+				}
+			}
+			acknowledged = true
+			return true
+		})
+	}
+	if result != nil {
+		return result
+	}
+	if !acknowledged {
+		return errors.New("netlink: the kernel did not answer")
+	}
+	return nil
+}
+
 func (c *Conn) send(b []byte) error {
 	for {
 		err := unix.Sendto(c.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
@@ -222,12 +286,14 @@ func (c *Conn) send(b []byte) error {
 	}
 }
 
-func (c *Conn) receive() ([]byte, error) {
+func (c *Conn) receive() ([]byte, error) { return c.receiveFlags(0) }
+
+func (c *Conn) receiveFlags(flags int) ([]byte, error) {
 	if c.buf == nil {
 		c.buf = make([]byte, 32<<10) // the kernel never builds larger dump pieces
 	}
 	for {
-		n, _, err := unix.Recvfrom(c.fd, c.buf, 0)
+		n, _, err := unix.Recvfrom(c.fd, c.buf, flags)
 		if err == unix.EINTR {
 			continue
 		}

@@ -36,7 +36,8 @@ func NewBridge(name string, mac net.HardwareAddr, mtu int) *Message {
 }
 
 // Veth describes a pair: the near end in the socket's namespace on a bridge,
-// the far end in another namespace. Both are up at once.
+// the far end in another namespace. The near end is up at once; the far one
+// cannot be, since veth refuses to open an end that has no other yet.
 type Veth struct {
 	Name    string
 	Master  int // 0 for none
@@ -60,7 +61,7 @@ func NewVeth(v Veth) *Message {
 		m.String(unix.IFLA_INFO_KIND, "veth")
 		m.Nest(unix.IFLA_INFO_DATA, func() {
 			m.Nest(1, func() { // VETH_INFO_PEER
-				m.Raw(linkHeader(0, unix.IFF_UP, unix.IFF_UP))
+				m.Raw(linkHeader(0, 0, 0))
 				m.String(unix.IFLA_IFNAME, v.Peer)
 				if v.PeerMAC != nil {
 					m.Attr(unix.IFLA_ADDRESS, v.PeerMAC)
