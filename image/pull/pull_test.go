@@ -1,0 +1,537 @@
+package pull
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"cale/image"
+	"cale/image/store"
+	"cale/registry/client"
+	"cale/test/images"
+)
+
+// fake is a registry with images in memory; hook may answer instead of it.
+type fake struct {
+	mu        sync.Mutex
+	manifests map[string]images.Blob
+	blobs     map[string][]byte
+	served    map[string]int
+	hook      func(w http.ResponseWriter, r *http.Request) bool
+}
+
+func (f *fake) add(tag string, img *images.Image) {
+	f.manifests[tag] = img.Manifest
+	f.manifests[img.Manifest.Digest()] = img.Manifest
+	for _, b := range append(img.Layers, img.Config) {
+		f.blobs[b.Digest()] = b.Data
+	}
+}
+
+func (f *fake) put(tag string, m images.Blob) {
+	f.manifests[tag] = m
+	f.manifests[m.Digest()] = m
+}
+
+func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	at := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
+	f.mu.Lock()
+	f.served[at]++
+	hook := f.hook
+	f.mu.Unlock()
+	if hook != nil && hook(w, r) {
+		return
+	}
+	if m, ok := f.manifests[at]; ok && strings.Contains(r.URL.Path, "/manifests/") {
+		w.Header().Set("Content-Type", m.MediaType)
+		w.Header().Set("Docker-Content-Digest", m.Digest())
+		w.Header().Set("Content-Length", strconv.Itoa(len(m.Data)))
+		if r.Method == http.MethodGet {
+			w.Write(m.Data)
+		}
+		return
+	}
+	if b, ok := f.blobs[at]; ok {
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b))
+		return
+	}
+	http.NotFound(w, r)
+}
+
+type setup struct {
+	t   *testing.T
+	reg *fake
+	ref image.Reference
+	Options
+	mu     sync.Mutex
+	events []Event
+}
+
+func newSetup(t *testing.T) *setup {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("unpacking layers needs root")
+	}
+	dir, err := os.MkdirTemp("/dev/shm", "cale-pull-")
+	if err != nil {
+		dir = t.TempDir()
+	}
+	st, err := store.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close(); os.RemoveAll(dir) })
+	f := &fake{manifests: map[string]images.Blob{}, blobs: map[string][]byte{}, served: map[string]int{}}
+	srv := httptest.NewServer(f)
+	t.Cleanup(srv.Close)
+	s := &setup{t: t, reg: f, ref: image.Reference{Domain: srv.Listener.Addr().String(), Path: "test/image", Tag: "1"}}
+	s.Options = Options{Store: st, Client: client.New(client.Options{}), Ref: s.ref, Progress: func(e Event) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.events = append(s.events, e)
+	}}
+	return s
+}
+
+func (s *setup) pull() (image.Descriptor, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return Pull(ctx, s.Options)
+}
+
+// absent checks that the name is not there.
+func (s *setup) absent() {
+	s.t.Helper()
+	if _, err := s.Store.Resolve(s.ref.String()); !errors.Is(err, store.ErrNotFound) {
+		s.t.Errorf("the name is there: %v", err)
+	}
+}
+
+// whole checks that the image is there to its last file.
+func (s *setup) whole(layers int) {
+	s.t.Helper()
+	d, err := s.Store.Resolve(s.ref.String())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	missing, err := s.Store.Missing(d, image.Host())
+	if err != nil || len(missing) != 0 {
+		s.t.Fatalf("missing %v, %v", missing, err)
+	}
+	img, err := s.Store.Image(d, image.Host())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	dirs, err := s.Store.Layers.Lower(img.Config.DiffIDs)
+	if err != nil || len(dirs) != layers {
+		s.t.Fatalf("layers %q, %v", dirs, err)
+	}
+	for i, dir := range dirs {
+		raw, err := os.ReadFile(filepath.Join(dir, "file"))
+		if want := fmt.Sprint(layers - 1 - i); err != nil || !strings.HasPrefix(string(raw), want) {
+			s.t.Errorf("layer %s holds %.10q, %v", want, raw, err)
+		}
+	}
+}
+
+// testImage has n layers, each with one file of about size bytes that does
+// not compress.
+func testImage(t *testing.T, n, size int, compression string) *images.Image {
+	t.Helper()
+	var layers [][]images.File
+	seed := uint64(size)
+	for i := range n {
+		data := []byte(fmt.Sprint(i))
+		for range size / 8 {
+			seed = seed*6364136223846793005 + 1442695040888963407
+			data = append(data, byte(seed>>33), byte(seed>>41), byte(seed>>49), byte(seed>>57), byte(seed>>35), byte(seed>>43), byte(seed>>51), byte(seed>>59))
+		}
+		layers = append(layers, []images.File{{Name: "file", Data: data}, {Name: "dir/"}})
+	}
+	img, err := images.New(images.Spec{Layers: layers, Compression: compression})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+func TestPull(t *testing.T) {
+	for _, c := range []string{"gzip", "zstd", "none"} {
+		t.Run(c, func(t *testing.T) {
+			s := newSetup(t)
+			img := testImage(t, 9, 300_000, c)
+			s.reg.add("1", img)
+			d, err := s.pull()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d.Digest.String() != img.Manifest.Digest() {
+				t.Errorf("got %v", d)
+			}
+			s.whole(9)
+			last := map[string]string{}
+			for _, e := range s.events {
+				last[e.ID] = e.Status
+			}
+			if len(last) != 9 {
+				t.Errorf("events of %d layers", len(last))
+			}
+			for id, status := range last {
+				if status != "Pull complete" {
+					t.Errorf("layer %s ended with %q", id, status)
+				}
+			}
+			// Again: nothing is fetched.
+			s.events = nil
+			if _, err := s.pull(); err != nil {
+				t.Fatal(err)
+			}
+			for _, l := range img.Layers {
+				if n := s.reg.served[l.Digest()]; n != 1 {
+					t.Errorf("layer served %d times", n)
+				}
+			}
+			for _, e := range s.events {
+				if e.Status != "Already exists" {
+					t.Errorf("event %+v", e)
+				}
+			}
+		})
+	}
+}
+
+func TestPullSharedLayerAndEmptyImage(t *testing.T) {
+	s := newSetup(t)
+	layer := []images.File{{Name: "file", Data: []byte("0")}}
+	img, err := images.New(images.Spec{Layers: [][]images.File{layer, layer}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.reg.add("1", img)
+	if _, err := s.pull(); err != nil {
+		t.Fatal(err)
+	}
+	img, err = images.New(images.Spec{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.reg.add("1", img)
+	if _, err := s.pull(); err != nil {
+		t.Fatal(err)
+	}
+	s.whole(0)
+}
+
+func TestPullPlatform(t *testing.T) {
+	s := newSetup(t)
+	mine := testImage(t, 1, 100, "gzip")
+	other, err := images.New(images.Spec{Platform: images.Platform{OS: "linux", Architecture: "riscv64"}, Layers: [][]images.File{{{Name: "file", Data: []byte("0x")}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ix, err := images.Index(other, mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.reg.add("", mine)
+	s.reg.add("", other)
+	s.reg.put("1", ix)
+	d, err := s.pull()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Digest.String() != ix.Digest() || s.reg.served[other.Layers[0].Digest()] != 0 {
+		t.Errorf("got %v; the other platform's layer was served %d times", d, s.reg.served[other.Layers[0].Digest()])
+	}
+	s.whole(1)
+	// Another platform of the same index.
+	s.Platform = image.Platform{OS: "linux", Architecture: "riscv64"}
+	if _, err := s.pull(); err != nil || s.reg.served[other.Layers[0].Digest()] != 1 {
+		t.Error(err)
+	}
+	s.Platform = image.Platform{OS: "linux", Architecture: "s390x"}
+	if _, err := s.pull(); err == nil || err.Error() != "no matching manifest for linux/s390x in the manifest list entries" || !errors.Is(err, image.ErrNoPlatform) {
+		t.Error(err)
+	}
+	// An image without an index is taken as it is, unless a platform is named.
+	s.reg.put("1", other.Manifest)
+	if _, err := s.pull(); err == nil || !strings.Contains(err.Error(), "does not match the specified platform") {
+		t.Error(err)
+	}
+	s.Platform = image.Platform{}
+	if _, err := s.pull(); err != nil {
+		t.Error(err)
+	}
+	// By digest: named so, and then without the registry.
+	s.Ref = s.ref.WithDigest(image.FromBytes(mine.Manifest.Data))
+	for range 2 {
+		if d, err = s.pull(); err != nil || d.Digest != s.Ref.Digest {
+			t.Fatal(d, err)
+		}
+	}
+	if n := s.reg.served[mine.Manifest.Digest()]; n != 1 {
+		t.Errorf("the manifest was served %d times", n)
+	}
+	if _, err := s.Store.Resolve(s.Ref.String()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A registry that truncates, lies and ignores (containerd#3974).
+func TestPullHostile(t *testing.T) {
+	img := testImage(t, 2, 3_000_000, "gzip")
+	target := img.Layers[1]
+	only := func(f func(w http.ResponseWriter, r *http.Request, n int) bool) func(http.ResponseWriter, *http.Request) bool {
+		var n atomic.Int32
+		return func(w http.ResponseWriter, r *http.Request) bool {
+			return strings.HasSuffix(r.URL.Path, target.Digest()) && f(w, r, int(n.Add(1)))
+		}
+	}
+	cut := len(target.Data) * 6 / 10
+	truncate := func(w http.ResponseWriter) bool {
+		w.Header().Set("Content-Length", strconv.Itoa(len(target.Data)))
+		w.Write(target.Data[:cut])
+		return true
+	}
+	for _, tt := range []struct {
+		name string
+		hook func(w http.ResponseWriter, r *http.Request, n int) bool
+		want string // error, or empty
+	}{
+		{"truncated once", func(w http.ResponseWriter, r *http.Request, n int) bool { return n == 1 && truncate(w) }, ""},
+		{"truncated, then Range ignored", func(w http.ResponseWriter, r *http.Request, n int) bool {
+			if n > 1 {
+				r.Header.Del("Range")
+			}
+			return n == 1 && truncate(w)
+		}, ""},
+		{"truncated always", func(w http.ResponseWriter, r *http.Request, n int) bool {
+			w.Header().Set("Content-Length", strconv.Itoa(len(target.Data)))
+			if r.Header.Get("Range") == "" {
+				w.Write(target.Data[:1000])
+			}
+			return true
+		}, "ended the transfer after 1000 of"},
+		{"wrong bytes", func(w http.ResponseWriter, r *http.Request, n int) bool {
+			bad := bytes.Clone(target.Data)
+			bad[len(bad)/2] ^= 1
+			w.Write(bad)
+			return true
+		}, "does not match its digest"},
+		{"all wrong", func(w http.ResponseWriter, r *http.Request, n int) bool {
+			w.Write(bytes.Repeat([]byte("x"), len(target.Data)))
+			return true
+		}, "does not match its digest"},
+		{"more bytes", func(w http.ResponseWriter, r *http.Request, n int) bool {
+			w.(http.Flusher).Flush()
+			w.Write(target.Data)
+			io.WriteString(w, "more")
+			return true
+		}, "more bytes than the manifest says"},
+		{"server errors, then good", func(w http.ResponseWriter, r *http.Request, n int) bool {
+			if n < 3 {
+				w.WriteHeader(http.StatusBadGateway)
+			}
+			return n < 3
+		}, ""},
+		{"gone", func(w http.ResponseWriter, r *http.Request, n int) bool { http.NotFound(w, r); return true }, "not found"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSetup(t)
+			s.reg.add("1", img)
+			s.reg.hook = only(tt.hook)
+			_, err := s.pull()
+			if tt.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.whole(2)
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("error %v", err)
+			}
+			s.absent()
+			if _, err := s.Store.Stat(image.FromBytes(target.Data)); !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("the bad blob is there: %v", err)
+			}
+			// With a good registry it works then.
+			s.reg.mu.Lock()
+			s.reg.hook = nil
+			s.reg.mu.Unlock()
+			if _, err := s.pull(); err != nil {
+				t.Fatal(err)
+			}
+			s.whole(2)
+		})
+	}
+}
+
+// What an earlier try left behind may be bad; the blob is then fetched anew.
+func TestPullOverBadPart(t *testing.T) {
+	s := newSetup(t)
+	img := testImage(t, 1, 1_000_000, "gzip")
+	s.reg.add("1", img)
+	d := image.Descriptor{Digest: image.FromBytes(img.Layers[0].Data), Size: int64(len(img.Layers[0].Data))}
+	w, err := s.Store.Writer(context.Background(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write(bytes.Repeat([]byte("bad"), 50_000))
+	w.Close()
+	if _, err := s.pull(); err != nil {
+		t.Fatal(err)
+	}
+	s.whole(1)
+}
+
+// A cancelled pull leaves no name, and the next goes on where it stood.
+func TestPullCancelResume(t *testing.T) {
+	s := newSetup(t)
+	img := testImage(t, 1, 3_000_000, "gzip")
+	s.reg.add("1", img)
+	layer := img.Layers[0]
+	half := len(layer.Data) / 2
+	ctx, cancel := context.WithCancel(context.Background())
+	var ranges []string
+	s.reg.hook = func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, layer.Digest()) {
+			return false
+		}
+		ranges = append(ranges, r.Header.Get("Range"))
+		if len(ranges) > 1 {
+			return false
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(len(layer.Data)))
+		w.Write(layer.Data[:half])
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+		return true
+	}
+	progress := s.Progress
+	s.Progress = func(e Event) {
+		progress(e)
+		if e.Status == "Downloading" {
+			cancel()
+		}
+	}
+	if _, err := Pull(ctx, s.Options); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	s.absent()
+	if _, err := s.pull(); err != nil {
+		t.Fatal(err)
+	}
+	s.whole(1)
+	if len(ranges) != 2 || !strings.HasPrefix(ranges[1], "bytes=") {
+		t.Errorf("ranges %q", ranges)
+	}
+}
+
+// Two pulls at once fetch each blob once; when the one that fetches is
+// cancelled, the other takes over.
+func TestPullJoined(t *testing.T) {
+	s := newSetup(t)
+	img := testImage(t, 2, 2_000_000, "gzip")
+	s.reg.add("1", img)
+	began, gate := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	s.reg.hook = func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, img.Layers[0].Digest()) {
+			once.Do(func() { close(began) })
+			select {
+			case <-gate:
+			case <-r.Context().Done():
+			}
+		}
+		return false
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	first, second, third := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+	go func() { _, err := Pull(ctx, s.Options); first <- err }()
+	<-began
+	go func() { _, err := s.pull(); second <- err }()
+	go func() { _, err := s.pull(); third <- err }()
+	time.Sleep(50 * time.Millisecond) // likely joined; the result is the same if not
+	cancel()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	close(gate)
+	if err := errors.Join(<-second, <-third); err != nil {
+		t.Fatal(err)
+	}
+	s.whole(2)
+	if n := s.reg.served[img.Layers[0].Digest()]; n > 2 {
+		t.Errorf("layer served %d times", n)
+	}
+}
+
+func TestPullNotAnImage(t *testing.T) {
+	s := newSetup(t)
+	artifact := images.Blob{MediaType: image.MediaTypeManifest, Data: []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"x/y","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[]}`)}
+	s.reg.put("1", artifact)
+	if _, err := s.pull(); err == nil || !strings.Contains(err.Error(), "is not a container image") {
+		t.Error(err)
+	}
+	s.absent()
+	// Two readings of one document (CVE-2021-41190).
+	s.reg.put("1", images.Blob{MediaType: image.MediaTypeIndex, Data: artifact.Data})
+	if _, err := s.pull(); err == nil {
+		t.Error("an index that is a manifest was accepted")
+	}
+	if _, err := Pull(context.Background(), Options{Store: s.Store, Client: s.Client, Ref: s.ref.WithTag("nope")}); err == nil ||
+		!strings.HasPrefix(err.Error(), "manifest for "+s.ref.WithTag("nope").Familiar()+" not found") {
+		t.Error(err)
+	}
+}
+
+// A layer whose tree is not what the config says.
+func TestPullWrongDiffID(t *testing.T) {
+	s := newSetup(t)
+	good := testImage(t, 1, 1000, "gzip")
+	other := testImage(t, 1, 2000, "gzip")
+	man := bytes.ReplaceAll(good.Manifest.Data, []byte(good.Config.Digest()), []byte(other.Config.Digest()))
+	man = bytes.Replace(man, []byte(fmt.Sprintf(`"size":%d`, len(good.Config.Data))), []byte(fmt.Sprintf(`"size":%d`, len(other.Config.Data))), 1)
+	s.reg.add("1", good)
+	s.reg.add("2", other)
+	s.reg.put("1", images.Blob{MediaType: images.TypeManifest, Data: man})
+	_, err := s.pull()
+	if err == nil || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%v", err)
+	}
+	s.absent()
+	t.Log(err)
+}
+
+func TestStream(t *testing.T) {
+	s := newStream(strings.NewReader("before "))
+	want := bytes.Repeat([]byte("0123456789"), 300_000)
+	go func() {
+		for i := 0; i < len(want); i += 70_000 {
+			s.Write(want[i:min(len(want), i+70_000)])
+		}
+		s.end(io.EOF)
+	}()
+	got, err := io.ReadAll(s)
+	if err != nil || string(got) != "before "+string(want) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	s = newStream(strings.NewReader(""))
+	s.leave()
+	if _, err := s.Write(make([]byte, 2*bufferSize)); !errors.Is(err, errGone) {
+		t.Error(err)
+	}
+}

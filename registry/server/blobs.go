@@ -1,0 +1,109 @@
+package server
+
+import (
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"sort"
+	"strconv"
+	"time"
+
+	"cale/image"
+	"cale/image/store"
+)
+
+// stall is how long a client may send or take nothing.
+const stall = time.Minute
+
+func (g *registry) getBlob(w http.ResponseWriter, r *http.Request, repo string, d image.Digest) error {
+	ok, err := g.hasBlob(repo, d)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return blobUnknown()
+	}
+	b, err := g.store.Open(d)
+	if errors.Is(err, store.ErrNotFound) {
+		return blobUnknown()
+	}
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	h := w.Header()
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Docker-Content-Digest", d.String())
+	h.Set("ETag", strconv.Quote(d.String()))
+	http.ServeContent(steadyWriter{w, http.NewResponseController(w)}, r, "", time.Time{}, b)
+	return nil
+}
+
+func (g *registry) deleteBlob(w http.ResponseWriter, repo string, d image.Digest) error {
+	if err := g.writable(); err != nil {
+		return err
+	}
+	used, err := g.refersTo(repo, d)
+	if err != nil {
+		return err
+	}
+	if used {
+		return &problem{http.StatusMethodNotAllowed, "UNSUPPORTED", "the blob belongs to an image: delete that first"}
+	}
+	if !g.recent.remove(repo, d) {
+		return blobUnknown()
+	}
+	w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+// steady bounds how long a body may stand still.
+func steady(w http.ResponseWriter, body io.Reader) io.Reader {
+	return &steadyReader{body, http.NewResponseController(w)}
+}
+
+type steadyReader struct {
+	r  io.Reader
+	rc *http.ResponseController
+}
+
+func (s *steadyReader) Read(p []byte) (int, error) {
+	s.rc.SetReadDeadline(time.Now().Add(stall)) // not every server can
+	return s.r.Read(p)
+}
+
+// steadyWriter bounds how long a reader may take nothing.
+type steadyWriter struct {
+	http.ResponseWriter
+	rc *http.ResponseController
+}
+
+func (s steadyWriter) Write(p []byte) (int, error) {
+	s.rc.SetWriteDeadline(time.Now().Add(stall))
+	return s.ResponseWriter.Write(p)
+}
+
+func mediaType(header string) string {
+	if header == "" {
+		return ""
+	}
+	mt, _, err := mime.ParseMediaType(header)
+	if err != nil {
+		return header
+	}
+	return mt
+}
+
+func sortedRepos(list []entry) []string {
+	seen := map[string]bool{}
+	var repos []string
+	for _, e := range list {
+		if !seen[e.repo] {
+			seen[e.repo] = true
+			repos = append(repos, e.repo)
+		}
+	}
+	sort.Strings(repos)
+	return repos
+}
