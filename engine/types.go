@@ -58,7 +58,9 @@ type LogEntry struct {
 	Time   time.Time
 	Stream string
 	Line   []byte
-	Attrs  map[string]string
+	// Continued says that the line began in an earlier entry: no time stamp or prefix belongs before it.
+	Continued bool
+	Attrs     map[string]string
 }
 
 // LogStream reads log lines until io.EOF. Close may be called at any time, from any goroutine.

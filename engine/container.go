@@ -1,0 +1,194 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"cale/image"
+	"cale/shim"
+)
+
+// record is what is kept of a container on disk, as containers/<id>/container.json.
+type record struct {
+	Version  int               `json:"version"`
+	ID       string            `json:"id"`
+	Name     string            `json:"name"`
+	Created  time.Time         `json:"created"`
+	Spec     Spec              `json:"spec"`
+	ImageID  string            `json:"imageId"`
+	ImageRef string            `json:"imageRef"`
+	Manifest image.Digest      `json:"manifest"`
+	Layers   []image.Digest    `json:"layers"`
+	Run      Effective         `json:"run"`
+	Mounts   []Mount           `json:"mounts"`
+	State    State             `json:"state"`
+	Restarts int               `json:"restarts,omitempty"`
+	Started  bool              `json:"started,omitempty"` // at least once
+	Stopped  bool              `json:"stopped,omitempty"` // by a client: restart policies keep away
+	Others   []NetworkEndpoint `json:"others,omitempty"`  // networks joined later
+	Left     []string          `json:"left,omitempty"`    // networks taken away later
+}
+
+const recordVersion = 1
+
+// container is one container: a pod of one.
+type container struct {
+	id  string
+	dir string // below Root: what outlives a run
+	pod string // below Run: the bundle, while it runs
+	op  opLock
+
+	mu          sync.Mutex
+	rec         record
+	run         *run // nil when no process is there
+	removing    bool
+	holdRemoval bool // Restart is between stop and start
+	restart     *pendingRestart
+	backoff     time.Duration
+	exits       []chan WaitResult // told at the next exit
+	removals    []chan WaitResult
+	pending     []*pendingAttach
+}
+
+// run is one life of the container's process.
+type run struct {
+	shim    *shim.Client
+	pid     int
+	started time.Time
+	done    chan struct{} // closed when the exit is known and recorded
+	stop    context.CancelFunc
+	health  *monitor
+	netns   string // path of the pinned namespace, or ""
+	foreign bool   // not our own shim: no attach socket
+}
+
+// opLock is a mutex one can give up waiting for.
+type opLock chan struct{}
+
+func newOpLock() opLock { return make(opLock, 1) }
+
+func (l opLock) lock(ctx context.Context) error {
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (l opLock) unlock() { <-l }
+
+func (e *Engine) newContainer(rec record) *container {
+	return &container{
+		id: rec.ID, rec: rec, op: newOpLock(),
+		dir: filepath.Join(e.cfg.Root, "containers", rec.ID),
+		pod: filepath.Join(e.cfg.Run, "pods", rec.ID),
+	}
+}
+
+// find looks a container up by id, name, or a unique prefix of an id.
+func (e *Engine) find(ref string) (*container, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if ref == "" {
+		return nil, invalid("no container name or id given")
+	}
+	if c := e.containers[ref]; c != nil {
+		return c, nil
+	}
+	if c := e.containers[e.names[strings.TrimPrefix(ref, "/")]]; c != nil {
+		return c, nil
+	}
+	var found *container
+	for id, c := range e.containers {
+		if strings.HasPrefix(id, ref) {
+			if found != nil {
+				return nil, invalid("Multiple IDs found with provided prefix: %s", ref)
+			}
+			found = c
+		}
+	}
+	if found == nil {
+		return nil, notFound("No such container: %s", ref)
+	}
+	return found, nil
+}
+
+// save writes the record. It must be called with c.mu held, so that an older record never replaces a newer one.
+// durable waits for the disk: for what must outlive a power cut.
+func (c *container) save(durable bool) error {
+	raw, err := json.Marshal(&c.rec)
+	if err != nil {
+		return fmt.Errorf("container %s: %w", c.id, err)
+	}
+	if err := writeFile(filepath.Join(c.dir, "container.json"), raw, 0o600, durable); err != nil {
+		return fmt.Errorf("container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+// keep is whether the container's state is worth the disk's time: what is removed at its end need not outlive a
+// reboot.
+func (c *container) keep() bool { return !c.rec.Spec.AutoRemove }
+
+// writeFile replaces a file at once.
+func writeFile(path string, data []byte, mode os.FileMode, durable bool) error {
+	tmp := path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil && durable {
+		err = f.Sync()
+	}
+	if err2 := f.Close(); err == nil {
+		err = err2
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	if durable {
+		return syncDir(filepath.Dir(path))
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+func (c *container) logPath() string { return filepath.Join(c.dir, c.id+"-json.log") }
+func (c *container) upper() string   { return filepath.Join(c.dir, "upper") }
+
+// running gives the current run, or an error as Docker words it.
+func (c *container) running() (*run, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.run == nil {
+		return nil, conflict("container %s is not running", c.id)
+	}
+	return c.run, nil
+}
+
+// name is the container's name now, without a slash.
+func (c *container) name() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rec.Name
+}

@@ -1,0 +1,440 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"cale/image"
+	"cale/image/pull"
+	"cale/image/push"
+	"cale/image/store"
+	"cale/registry/client"
+)
+
+// An image without a tag is kept by a name that is the digest of what it was: the name goes when a tag comes, and a
+// prune takes it away.
+
+// imageCache keeps parsed images: they are immutable, and each start asks for one.
+type imageCache struct {
+	mu    sync.Mutex
+	byKey map[string]*store.Image
+}
+
+const maxImages = 64
+
+func (e *Engine) loadImage(target image.Descriptor, p image.Platform) (*store.Image, error) {
+	key := target.Digest.String() + " " + p.String()
+	e.images.mu.Lock()
+	img := e.images.byKey[key]
+	e.images.mu.Unlock()
+	if img != nil {
+		if _, err := e.store.Stat(img.ManifestDescriptor.Digest); err == nil {
+			return img, nil
+		}
+	}
+	img, err := e.store.Image(target, p)
+	if err != nil {
+		return nil, err
+	}
+	e.images.mu.Lock()
+	if len(e.images.byKey) >= maxImages || e.images.byKey == nil {
+		e.images.byKey = map[string]*store.Image{}
+	}
+	e.images.byKey[key] = img
+	e.images.mu.Unlock()
+	return img, nil
+}
+
+// resolveImage finds an image by name, id or prefix of an id; ref is how to call it, in the short form.
+func (e *Engine) resolveImage(name, platform string) (img *store.Image, ref string, err error) {
+	target, ref, err := e.resolveTarget(name)
+	if err != nil {
+		return nil, "", err
+	}
+	var p image.Platform
+	if platform != "" {
+		if p, err = image.ParsePlatform(platform); err != nil {
+			return nil, "", invalid("%v", err)
+		}
+	}
+	img, err = e.loadImage(target, p)
+	if errors.Is(err, image.ErrNoPlatform) || errors.Is(err, store.ErrNotFound) {
+		return nil, "", &Error{Class: ErrNoSuchImage, Text: fmt.Sprintf("No such image: %s (for the platform %s)", ref, p), Cause: err}
+	}
+	return img, ref, err
+}
+
+func (e *Engine) resolveTarget(name string) (image.Descriptor, string, error) {
+	var none image.Descriptor
+	if name == "" {
+		return none, "", invalid("no image given")
+	}
+	if d, err := image.ParseDigest(name); err == nil {
+		return e.targetByID(d.String(), name)
+	}
+	parsed, err := image.ParseReference(name)
+	if err == nil {
+		target, err := e.store.Resolve(parsed.String())
+		if err == nil {
+			return target, parsed.Familiar(), nil
+		}
+		if !parsed.Digest.IsZero() {
+			// name@digest of what was pulled by its tag
+			if t, err := e.targetByDigest(parsed); err == nil {
+				return t, parsed.Familiar(), nil
+			}
+		}
+		if !errors.Is(err, store.ErrNotFound) {
+			return none, "", err
+		}
+	}
+	if len(name) >= 4 && len(name) <= 64 && strings.Trim(name, "0123456789abcdef") == "" {
+		if t, r, err := e.targetByID("sha256:"+name, name); err == nil || !errors.Is(err, ErrNoSuchImage) {
+			return t, r, err
+		}
+	}
+	if err != nil {
+		return none, "", invalid("invalid reference format")
+	}
+	return none, "", fail(ErrNoSuchImage, "No such image: %s", parsed.Familiar())
+}
+
+// targetByID finds what is called by the digest (or a prefix of it) of its configuration or of itself.
+func (e *Engine) targetByID(prefix, asked string) (image.Descriptor, string, error) {
+	names, err := e.store.Names()
+	if err != nil {
+		return image.Descriptor{}, "", err
+	}
+	var found image.Descriptor
+	foundID := ""
+	for _, n := range names {
+		img, err := e.loadImage(n.Target, image.Platform{})
+		if err != nil {
+			continue // an index of things that are no images, or incomplete
+		}
+		id := img.ID.String()
+		if !strings.HasPrefix(id, prefix) && !strings.HasPrefix(n.Target.Digest.String(), prefix) && !strings.HasPrefix(img.ManifestDescriptor.Digest.String(), prefix) {
+			continue
+		}
+		if foundID != "" && foundID != id {
+			return found, "", invalid("image id prefix %s is not unique", asked)
+		}
+		found, foundID = n.Target, id
+	}
+	if foundID == "" {
+		return found, "", fail(ErrNoSuchImage, "No such image: %s", asked)
+	}
+	return found, asked, nil
+}
+
+// targetByDigest finds repository@digest among the repository's tags.
+func (e *Engine) targetByDigest(ref image.Reference) (image.Descriptor, error) {
+	names, err := e.store.Names()
+	if err != nil {
+		return image.Descriptor{}, err
+	}
+	for _, n := range names {
+		r, err := image.ParseReference(n.Name)
+		if err == nil && r.Name() == ref.Name() && n.Target.Digest == ref.Digest {
+			return n.Target, nil
+		}
+	}
+	return image.Descriptor{}, store.ErrNotFound
+}
+
+// leaseImage keeps an image while its container exists.
+func (e *Engine) leaseImage(id string, img *store.Image) error {
+	return e.store.AddLease(id, img.ManifestDescriptor.Digest, img.ID)
+}
+
+func (e *Engine) missingLayers(img *store.Image) string {
+	for _, d := range img.Config.DiffIDs {
+		if !e.store.Layers.Has(d) {
+			return d.String()
+		}
+	}
+	return ""
+}
+
+// Pull brings an image; digest is what its name stands for, "sha256:…", fresh says whether anything new came.
+func (e *Engine) Pull(ctx context.Context, ref, platform string, c *Credentials, progress func(pull.Event)) (digest string, fresh bool, err error) {
+	defer e.begin()()
+	parsed, err := image.ParseReference(ref)
+	if err != nil {
+		return "", false, invalid("invalid reference format")
+	}
+	o := pull.Options{Store: e.store, Client: e.clientFor(c), Ref: parsed, Progress: progress}
+	if platform != "" {
+		if o.Platform, err = image.ParsePlatform(platform); err != nil {
+			return "", false, invalid("%v", err)
+		}
+	}
+	name := pull.Name(parsed)
+	before, beforeErr := e.store.Resolve(name)
+	release := e.keepOld(before)
+	defer release()
+	target, err := pull.Pull(ctx, o)
+	if err != nil {
+		return "", false, registryError(err)
+	}
+	if beforeErr == nil && before.Digest != target.Digest {
+		if err := e.keepUntagged(before); err != nil {
+			return "", false, err
+		}
+	}
+	e.dropUntagged(target)
+	e.emitOther("image", "pull", parsed.Familiar(), "name", parsed.FamiliarName())
+	return target.Digest.String(), beforeErr != nil || before.Digest != target.Digest, nil
+}
+
+// keepOld pins what a name meant, while the name is being moved.
+func (e *Engine) keepOld(d image.Descriptor) (release func()) {
+	if d.Digest.IsZero() {
+		return func() {}
+	}
+	pin := e.store.Pin()
+	pin.Add(d.Digest)
+	return pin.Release
+}
+
+// keepUntagged gives an image that lost its last tag a name of its own.
+func (e *Engine) keepUntagged(d image.Descriptor) error {
+	names, err := e.store.Names()
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if n.Target.Digest == d.Digest {
+			return nil
+		}
+	}
+	return e.store.SetName(d.Digest.String(), d)
+}
+
+// dropUntagged takes that name away when the image has a tag (again).
+func (e *Engine) dropUntagged(d image.Descriptor) {
+	if _, err := e.store.Resolve(d.Digest.String()); err != nil {
+		return
+	}
+	if err := e.store.RemoveName(d.Digest.String()); err != nil {
+		e.cfg.Log("image %s: %v", d.Digest, err)
+	}
+}
+
+func (e *Engine) clientFor(c *Credentials) *client.Client {
+	if c == nil || *c == (Credentials{}) {
+		return e.registry
+	}
+	user, password := c.User, c.Password
+	if c.Token != "" {
+		user, password = "<token>", c.Token
+	}
+	return client.New(client.Options{PlainHTTP: e.cfg.PlainHTTP, UserAgent: "cale",
+		Credentials: func(string) (string, string) { return user, password }})
+}
+
+func registryError(err error) error {
+	switch {
+	case errors.Is(err, client.ErrNotFound), errors.Is(err, client.ErrDenied), errors.Is(err, image.ErrNoPlatform):
+		return &Error{Class: ErrNotFound, Text: err.Error(), Cause: err}
+	}
+	return err
+}
+
+// Push sends an image; size is of what its name stands for.
+func (e *Engine) Push(ctx context.Context, ref, platform string, c *Credentials, progress func(push.Event)) (digest string, size int64, err error) {
+	defer e.begin()()
+	parsed, err := image.ParseReference(ref)
+	if err != nil {
+		return "", 0, invalid("invalid reference format")
+	}
+	if _, err := e.store.Resolve(parsed.String()); errors.Is(err, store.ErrNotFound) {
+		return "", 0, notFound("An image does not exist locally with the tag: %s", parsed.FamiliarName())
+	}
+	o := push.Options{Store: e.store, Client: e.clientFor(c), Ref: parsed, Progress: progress}
+	if platform != "" {
+		if o.Platform, err = image.ParsePlatform(platform); err != nil {
+			return "", 0, invalid("%v", err)
+		}
+	}
+	d, err := push.Push(ctx, o)
+	if err != nil {
+		return "", 0, registryError(err)
+	}
+	e.emitOther("image", "push", parsed.Familiar(), "name", parsed.FamiliarName())
+	return d.Digest.String(), d.Size, nil
+}
+
+// TagImage gives an image one more name, or moves the name to it.
+func (e *Engine) TagImage(ctx context.Context, src, dst string) error {
+	defer e.begin()()
+	target, _, err := e.resolveTarget(src)
+	if err != nil {
+		return err
+	}
+	to, err := image.ParseReference(dst)
+	if err != nil {
+		return invalid("invalid reference format")
+	}
+	if !to.Digest.IsZero() {
+		return invalid("refusing to create a tag with a digest reference")
+	}
+	return e.setName(to, target)
+}
+
+// setName points a tag at an image; what it pointed at before is kept untagged.
+func (e *Engine) setName(to image.Reference, target image.Descriptor) error {
+	before, err := e.store.Resolve(to.String())
+	moved := err == nil && before.Digest != target.Digest
+	release := e.keepOld(before)
+	defer release()
+	if err := e.store.SetName(to.String(), target); err != nil {
+		return err
+	}
+	if moved {
+		if err := e.keepUntagged(before); err != nil {
+			return err
+		}
+	}
+	e.dropUntagged(target)
+	e.emitOther("image", "tag", target.Digest.String(), "name", to.Familiar())
+	return nil
+}
+
+// Images lists the images, newest first. There are no intermediate ones, so all makes no difference.
+func (e *Engine) Images(ctx context.Context, all bool) ([]Image, error) {
+	names, err := e.store.Names()
+	if err != nil {
+		return nil, err
+	}
+	byID := map[string]*Image{}
+	var order []*Image
+	used := e.imageUsers()
+	for _, n := range names {
+		img, err := e.loadImage(n.Target, image.Platform{})
+		if err != nil {
+			continue // incomplete, or no image: attestations alone, artifacts
+		}
+		key := img.ID.String()
+		info := byID[key]
+		if info == nil {
+			made := e.describe(img, n)
+			made.Containers = used[key]
+			info = &made
+			byID[key] = info
+			order = append(order, info)
+		}
+		addName(info, n)
+	}
+	slices.SortStableFunc(order, func(a, b *Image) int { return b.Created.Compare(a.Created) })
+	out := make([]Image, len(order))
+	for i, p := range order {
+		out[i] = *p
+	}
+	return out, nil
+}
+
+func (e *Engine) imageUsers() map[string]int {
+	used := map[string]int{}
+	for _, c := range e.all() {
+		used[c.imageID()]++
+	}
+	return used
+}
+
+func addName(info *Image, n store.Name) {
+	r, err := image.ParseReference(n.Name)
+	if err != nil || strings.HasPrefix(n.Name, "sha256:") || strings.HasPrefix(n.Name, "sha512:") {
+		return // an untagged image's
+	}
+	if r.Digest.IsZero() && !slices.Contains(info.Names, r.Familiar()) {
+		info.Names = append(info.Names, r.Familiar())
+	}
+	digest := r.FamiliarName() + "@" + n.Target.Digest.String()
+	if !slices.Contains(info.Digests, digest) {
+		info.Digests = append(info.Digests, digest)
+	}
+}
+
+// describe gives an image's facts, but its names.
+func (e *Engine) describe(img *store.Image, n store.Name) Image {
+	run := &img.Config.Run
+	info := Image{ID: img.ID.String(), Target: img.Target.Digest.String(), MediaType: img.Target.MediaType, TargetSize: img.Target.Size,
+		Labels: run.Labels, Architecture: img.Config.Platform.Architecture, OS: img.Config.Platform.OS, Variant: img.Config.Platform.Variant,
+		Author: img.Config.Author, RawConfig: img.Config.Raw}
+	if img.Config.Created != nil {
+		info.Created = *img.Config.Created
+	}
+	for i, d := range img.Config.DiffIDs {
+		info.Layers = append(info.Layers, d.String())
+		size, err := e.store.Layers.Size(d)
+		if err != nil && i < len(img.Manifest.Layers) {
+			size = img.Manifest.Layers[i].Size
+		}
+		info.Size += size
+	}
+	info.Config = Effective{Entrypoint: run.Entrypoint, Cmd: run.Cmd, Env: run.Env, User: run.User, WorkingDir: run.WorkingDir,
+		Labels: run.Labels, StopSignal: run.StopSignal, Volumes: run.Volumes, Exposed: mergePorts(run.ExposedPorts, &Spec{}),
+		Health: mergeHealth(nil, run.Healthcheck), Shell: run.Shell, OnBuild: run.OnBuild}
+	return info
+}
+
+// Image gives one image.
+func (e *Engine) Image(ctx context.Context, ref string) (Image, error) {
+	img, _, err := e.resolveImage(ref, "")
+	if err != nil {
+		return Image{}, err
+	}
+	info := e.describe(img, store.Name{Target: img.Target})
+	names, err := e.store.Names()
+	if err != nil {
+		return Image{}, err
+	}
+	for _, n := range names {
+		if other, err := e.loadImage(n.Target, image.Platform{}); err == nil && other.ID == img.ID {
+			addName(&info, n)
+		}
+	}
+	info.Containers = e.imageUsers()[info.ID]
+	return info, nil
+}
+
+// ImageHistory gives the steps of an image's making, the last first.
+func (e *Engine) ImageHistory(ctx context.Context, ref string) ([]History, error) {
+	img, _, err := e.resolveImage(ref, "")
+	if err != nil {
+		return nil, err
+	}
+	var out []History
+	layer := 0
+	for _, h := range img.Config.History {
+		step := History{ID: "<missing>", CreatedBy: h.CreatedBy, Comment: h.Comment}
+		if h.Created != nil {
+			step.Created = *h.Created
+		}
+		if !h.EmptyLayer && layer < len(img.Config.DiffIDs) {
+			size, err := e.store.Layers.Size(img.Config.DiffIDs[layer])
+			if err != nil && layer < len(img.Manifest.Layers) {
+				size = img.Manifest.Layers[layer].Size
+			}
+			step.Size = size
+			layer++
+		}
+		out = append(out, step)
+	}
+	slices.Reverse(out)
+	if len(out) == 0 {
+		out = []History{{Created: time.Time{}}}
+	}
+	info, err := e.Image(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	out[0].ID, out[0].Tags = info.ID, info.Names
+	return out, nil
+}

@@ -1,0 +1,158 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"cale/image"
+	"cale/image/store"
+)
+
+// RemoveImage takes a name away, and the image with its last name. prune is Docker's: parents without a name go too;
+// there are none here.
+func (e *Engine) RemoveImage(ctx context.Context, ref string, force, prune bool) ([]RemovedImage, error) {
+	defer e.begin()()
+	img, _, err := e.resolveImage(ref, "")
+	if err != nil {
+		return nil, err
+	}
+	names, err := e.namesOf(img)
+	if err != nil {
+		return nil, err
+	}
+	var drop []store.Name
+	if parsed, err := image.ParseReference(ref); err == nil {
+		for _, n := range names {
+			if n.Name == parsed.String() {
+				drop = []store.Name{n}
+			}
+		}
+	}
+	byName := drop != nil
+	if !byName {
+		drop = names
+	}
+	repos := map[string]bool{}
+	for _, n := range names {
+		if r, err := image.ParseReference(n.Name); err == nil && !isUntagged(n) {
+			repos[r.Name()] = true
+		}
+	}
+	short := img.ID.Short()
+	last := len(drop) == len(names)
+	if !byName && len(repos) > 1 && !force {
+		return nil, conflict("conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories", short)
+	}
+	if last {
+		if err := e.checkUnused(img, ref, byName, force); err != nil {
+			return nil, err
+		}
+	}
+	var out []RemovedImage
+	for _, n := range drop {
+		if err := e.store.RemoveName(n.Name); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return out, err
+		}
+		if !isUntagged(n) {
+			text := n.Name
+			if r, err := image.ParseReference(n.Name); err == nil {
+				text = r.Familiar()
+			}
+			out = append(out, RemovedImage{Untagged: text})
+			e.emitOther("image", "untag", img.ID.String(), "name", text)
+		}
+	}
+	if last {
+		out = append(out, RemovedImage{Deleted: img.ID.String()})
+		e.emitOther("image", "delete", img.ID.String(), "name", img.ID.String())
+		e.collect()
+	}
+	return out, nil
+}
+
+// isUntagged says whether a name only keeps an image that has none.
+func isUntagged(n store.Name) bool {
+	_, err := image.ParseDigest(n.Name)
+	return err == nil
+}
+
+func (e *Engine) namesOf(img *store.Image) ([]store.Name, error) {
+	names, err := e.store.Names()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(names, func(n store.Name) bool {
+		other, err := e.loadImage(n.Target, image.Platform{})
+		return n.Target.Digest != img.Target.Digest && (err != nil || other.ID != img.ID)
+	}), nil
+}
+
+// checkUnused refuses to remove the last name of an image that a container stands on.
+func (e *Engine) checkUnused(img *store.Image, ref string, byName, force bool) error {
+	for _, c := range e.all() {
+		c.mu.Lock()
+		uses, running := c.rec.ImageID == img.ID.String(), c.run != nil
+		c.mu.Unlock()
+		switch {
+		case !uses:
+		case byName && !force:
+			return conflict("conflict: unable to remove repository reference %q (must force) - container %s is using its referenced image %s", ref, c.id[:12], img.ID.Short())
+		case running && !byName:
+			return conflict("conflict: unable to delete %s (cannot be forced) - image is being used by running container %s", img.ID.Short(), c.id[:12])
+		case !force:
+			return conflict("conflict: unable to delete %s (must be forced) - image is being used by stopped container %s", img.ID.Short(), c.id[:12])
+		}
+	}
+	return nil
+}
+
+// collect removes what nobody needs any more, in the background: names are gone at once, trees take their time.
+func (e *Engine) collect() {
+	e.trash.Add(1)
+	go func() {
+		defer e.trash.Done()
+		if _, err := e.store.GC(context.WithoutCancel(e.ctx)); err != nil {
+			e.cfg.Log("%v", err)
+		}
+	}()
+}
+
+// PruneImages removes images no container uses: untagged ones, or all of them; match may be nil.
+func (e *Engine) PruneImages(ctx context.Context, all bool, match func(Image) bool) (PrunedImages, error) {
+	defer e.begin()()
+	var p PrunedImages
+	images, err := e.Images(ctx, true)
+	if err != nil {
+		return p, err
+	}
+	for _, i := range images {
+		if i.Containers > 0 || !all && len(i.Names) > 0 || match != nil && !match(i) {
+			continue
+		}
+		removed, err := e.RemoveImage(ctx, i.ID, true, true)
+		if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
+			continue // a container came meanwhile, or the image went
+		}
+		if err != nil {
+			return p, err
+		}
+		p.Removed = append(p.Removed, removed...)
+	}
+	e.trash.Wait()
+	freed, err := e.store.GC(ctx)
+	if err != nil {
+		return p, err
+	}
+	p.Bytes = freed.Bytes
+	if p.Bytes == 0 {
+		for _, i := range images {
+			if slices.ContainsFunc(p.Removed, func(r RemovedImage) bool { return r.Deleted == i.ID }) {
+				p.Bytes += i.Size
+			}
+		}
+	}
+	e.emitOther("image", "prune", "", "reclaimed", fmt.Sprint(p.Bytes))
+	return p, nil
+}

@@ -1,0 +1,204 @@
+package engine
+
+import (
+	"context"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"cale/engine/ocispec"
+)
+
+// Inspect gives the whole picture of a container; size also measures it, which takes time.
+func (e *Engine) Inspect(ctx context.Context, ref string, size bool) (Info, error) {
+	c, err := e.find(ref)
+	if err != nil {
+		return Info{}, err
+	}
+	info := e.info(c)
+	if size {
+		e.measure(c, &info)
+	}
+	return info, nil
+}
+
+// List gives all containers, the newest first.
+func (e *Engine) List(ctx context.Context, size bool) []Info {
+	var out []Info
+	for _, c := range e.all() {
+		info := e.info(c)
+		if size {
+			e.measure(c, &info)
+		}
+		out = append(out, info)
+	}
+	slices.SortFunc(out, func(a, b Info) int { return b.Created.Compare(a.Created) })
+	return out
+}
+
+// info copies a container's state. Maps and slices in the record are never changed in place, only replaced, so that
+// copies of the record may share them.
+func (e *Engine) info(c *container) Info {
+	c.mu.Lock()
+	rec, r := c.rec, c.run
+	c.mu.Unlock()
+	i := Info{
+		ID: c.id, Name: rec.Name, Created: rec.Created, Spec: rec.Spec, ImageID: rec.ImageID, ImageRef: rec.ImageRef,
+		State: rec.State, Restarts: rec.Restarts, Run: rec.Run,
+		HostnamePath: filepath.Join(c.dir, "hostname"), HostsPath: filepath.Join(c.dir, "hosts"), ResolvPath: filepath.Join(c.dir, "resolv.conf"),
+		UpperDir: c.upper(), WorkDir: filepath.Join(c.dir, "work"), MergedDir: filepath.Join(c.pod, "rootfs"),
+		Endpoints: e.endpoints(&rec),
+	}
+	if rec.Spec.Log.Driver != "none" {
+		i.LogPath = c.logPath()
+	}
+	args := slices.Concat(rec.Run.Entrypoint, rec.Run.Cmd)
+	i.Path, i.Args = args[0], args[1:]
+	if r != nil && r.health != nil {
+		i.State.Health = r.health.state()
+	}
+	if dirs, err := e.store.Layers.Lower(rec.Layers); err == nil {
+		i.LowerDirs = dirs
+	}
+	for _, m := range rec.Mounts {
+		i.Mounts = append(i.Mounts, e.mountPoint(&m))
+	}
+	for target := range rec.Spec.Tmpfs {
+		i.Mounts = append(i.Mounts, MountPoint{Type: "tmpfs", Destination: target, RW: true})
+	}
+	e.mu.Lock()
+	for id, x := range e.execs {
+		if x.c == c {
+			i.Execs = append(i.Execs, id)
+		}
+	}
+	e.mu.Unlock()
+	slices.Sort(i.Execs)
+	return i
+}
+
+func (e *Engine) mountPoint(m *Mount) MountPoint {
+	p := MountPoint{Type: m.Type, Destination: m.Target, RW: !m.ReadOnly, Propagation: m.Propagation}
+	switch m.Type {
+	case "volume":
+		p.Name, p.Source, p.Driver = m.Source, e.volumes.data(m.Source), "local"
+	case "bind":
+		p.Source = m.Source
+		if p.Propagation == "" {
+			p.Propagation = "rprivate"
+		}
+	}
+	return p
+}
+
+func (e *Engine) measure(c *container, i *Info) {
+	c.mu.Lock()
+	layers := c.rec.Layers
+	c.mu.Unlock()
+	rw := treeSize(c.upper())
+	root := rw
+	for _, d := range layers {
+		if n, err := e.store.Layers.Size(d); err == nil {
+			root += n
+		}
+	}
+	i.SizeRw, i.SizeRootFs = &rw, &root
+}
+
+// treeSize adds up the regular files below a directory, those with several names once. What can't be read counts
+// nothing.
+func treeSize(dir string) int64 {
+	var total int64
+	seen := map[[2]uint64]bool{}
+	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil
+		}
+		var st unix.Stat_t
+		if unix.Lstat(path, &st) != nil {
+			return nil
+		}
+		if st.Nlink > 1 {
+			key := [2]uint64{uint64(st.Dev), st.Ino}
+			if seen[key] {
+				return nil
+			}
+			seen[key] = true
+		}
+		total += st.Size
+		return nil
+	})
+	return total
+}
+
+// Info counts and describes.
+func (e *Engine) Info(ctx context.Context) SystemInfo {
+	s := SystemInfo{Root: e.cfg.Root, CgroupVersion: "1", Architecture: runtime.GOARCH, CPUs: hostCPUs(), Memory: hostMemory(),
+		Runtimes: maps.Clone(e.cfg.Runtimes), DefaultRuntime: e.cfg.DefaultRuntime, Labels: e.cfg.Labels,
+		InstanceID: strings.TrimPrefix(e.cfg.CgroupParent, "/")}
+	if ocispec.CgroupV2() {
+		s.CgroupVersion = "2"
+	}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		s.OS, s.KernelVersion = unix.ByteSliceToString(u.Sysname[:]), unix.ByteSliceToString(u.Release[:])
+	}
+	if s.Runtimes == nil {
+		s.Runtimes = map[string]Runtime{}
+	}
+	s.Runtimes["cale"] = Runtime{Path: e.cfg.Shim, Type: "shim"}
+	if s.DefaultRuntime == "" {
+		s.DefaultRuntime = "cale"
+	}
+	for _, c := range e.all() {
+		c.mu.Lock()
+		status := c.rec.State.Status
+		c.mu.Unlock()
+		s.Containers++
+		switch status {
+		case Running, Restarting:
+			s.Running++
+		case Paused:
+			s.Paused++
+		default:
+			s.Stopped++
+		}
+	}
+	if images, err := e.Images(ctx, false); err == nil {
+		s.Images = len(images)
+	}
+	return s
+}
+
+// DiskUsage measures everything.
+func (e *Engine) DiskUsage(ctx context.Context) (Usage, error) {
+	defer e.begin()()
+	var u Usage
+	var err error
+	if u.Images, err = e.Images(ctx, false); err != nil {
+		return u, err
+	}
+	u.Containers = e.List(ctx, true)
+	vols, err := e.Volumes(ctx)
+	if err != nil {
+		return u, err
+	}
+	for _, v := range vols {
+		u.Volumes = append(u.Volumes, VolumeUsage{Volume: v, Size: treeSize(v.Mountpoint), Refs: len(e.volumes.users(v.Name))})
+	}
+	layers, err := e.store.Layers.List()
+	if err != nil {
+		return u, err
+	}
+	for _, d := range layers {
+		if n, err := e.store.Layers.Size(d); err == nil {
+			u.LayersSize += n
+		}
+	}
+	return u, nil
+}

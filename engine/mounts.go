@@ -1,0 +1,195 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"cale/filetree"
+	"cale/image/store"
+)
+
+// resolveMounts settles a new container's mounts: makes its volumes, fills the fresh ones from the image, and adds
+// the image's VOLUMEs that nothing else covers. made are the volumes that did not exist before.
+func (e *Engine) resolveMounts(ctx context.Context, c *container, img *store.Image) (mounts []Mount, made []string, err error) {
+	s := &c.rec.Spec
+	taken := map[string]bool{}
+	defer func() {
+		if err != nil {
+			e.volumes.release(c.id)
+		}
+	}()
+	inherited, err := e.volumesFrom(s.VolumesFrom)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, m := range s.Mounts {
+		m.FromImage = false
+		if err := checkMount(&m); err != nil {
+			return nil, nil, err
+		}
+		if taken[m.Target] {
+			return nil, nil, invalid("Duplicate mount point: %s", m.Target)
+		}
+		taken[m.Target] = true
+		mounts = append(mounts, m)
+	}
+	for target := range s.Tmpfs {
+		clean := path.Clean(target)
+		if !path.IsAbs(target) || clean == "/" {
+			return nil, nil, invalid("invalid tmpfs mount path %q: it must be absolute, and not /", target)
+		}
+		if taken[clean] {
+			return nil, nil, invalid("Duplicate mount point: %s", clean)
+		}
+		taken[clean] = true
+	}
+	for _, m := range inherited {
+		if !taken[m.Target] { // what the container says itself wins
+			taken[m.Target] = true
+			mounts = append(mounts, m)
+		}
+	}
+	for _, target := range c.rec.Run.Volumes {
+		if !taken[target] {
+			taken[target] = true
+			mounts = append(mounts, Mount{Type: "volume", Target: target, FromImage: true})
+		}
+	}
+	for i := range mounts {
+		m := &mounts[i]
+		if m.Type != "volume" {
+			continue
+		}
+		name := m.Source
+		v, fresh, err := e.volumeCreate(name, m.Driver, m.DriverOpts, m.Labels, c.keep() || name != "")
+		if err != nil {
+			return nil, made, err
+		}
+		m.Source, m.Anonymous = v.Name, m.Anonymous || name == ""
+		e.volumes.hold(v.Name, c.id)
+		if _, err := e.volumes.get(v.Name); err != nil {
+			return nil, made, err // removed between creation and hold
+		}
+		if fresh {
+			made = append(made, v.Name)
+		}
+		if !m.NoCopy && len(v.Options) == 0 && m.Subpath == "" {
+			if err := e.fillVolume(ctx, v, c, img, m.Target); err != nil {
+				return nil, made, fmt.Errorf("volume %s: copy from the image: %w", v.Name, err)
+			}
+		}
+	}
+	return mounts, made, nil
+}
+
+func checkMount(m *Mount) error {
+	if !path.IsAbs(m.Target) {
+		return invalid("invalid mount config for type %q: invalid mount path: '%s' mount path must be absolute", m.Type, m.Target)
+	}
+	if m.Target = path.Clean(m.Target); m.Target == "/" {
+		return invalid("invalid mount config for type %q: invalid specification: destination can't be '/'", m.Type)
+	}
+	switch m.Type {
+	case "bind":
+		if !filepath.IsAbs(m.Source) {
+			return invalid("invalid mount config for type \"bind\": invalid mount path: '%s' mount path must be absolute", m.Source)
+		}
+		m.Source = filepath.Clean(m.Source)
+		if _, err := os.Lstat(m.Source); errors.Is(err, os.ErrNotExist) && !m.CreateSource {
+			return invalid("invalid mount config for type \"bind\": bind source path does not exist: %s", m.Source)
+		}
+		switch m.Propagation {
+		case "", "private", "rprivate", "shared", "rshared", "slave", "rslave":
+		default:
+			return invalid("invalid mount config for type \"bind\": invalid propagation mode: %s", m.Propagation)
+		}
+	case "volume":
+		if m.Subpath != "" && (filepath.IsAbs(m.Subpath) || !filepath.IsLocal(m.Subpath)) {
+			return invalid("subpath %q must be a relative path within the volume", m.Subpath)
+		}
+	case "tmpfs":
+		if m.Source != "" {
+			return invalid(`invalid mount config for type "tmpfs": field Source must not be specified`)
+		}
+	case "":
+		return invalid("invalid mount config: type is required")
+	default:
+		return invalid("mount type unknown: %q", m.Type)
+	}
+	return nil
+}
+
+// volumesFrom collects the mounts of other containers.
+func (e *Engine) volumesFrom(refs []string) ([]Mount, error) {
+	var out []Mount
+	for _, spec := range refs {
+		ref, mode, _ := strings.Cut(spec, ":")
+		readOnly := false
+		switch mode {
+		case "", "rw", "z", "Z":
+		case "ro":
+			readOnly = true
+		default:
+			return nil, invalid("invalid mode for volumes-from: %s", mode)
+		}
+		other, err := e.find(ref)
+		if err != nil {
+			return nil, err
+		}
+		other.mu.Lock()
+		for _, m := range other.rec.Mounts {
+			if m.Type == "tmpfs" {
+				continue
+			}
+			m.ReadOnly = m.ReadOnly || readOnly
+			m.NoCopy, m.FromImage, m.Anonymous = true, false, false
+			out = append(out, m)
+		}
+		other.mu.Unlock()
+	}
+	return out, nil
+}
+
+// fillVolume copies what the image has at target into an empty volume, all at once.
+func (e *Engine) fillVolume(ctx context.Context, v Volume, c *container, img *store.Image, target string) error {
+	if entries, err := os.ReadDir(v.Mountpoint); err != nil || len(entries) > 0 {
+		return err
+	}
+	dirs, err := e.store.Layers.Lower(img.Config.DiffIDs)
+	if err != nil || len(dirs) == 0 {
+		return err
+	}
+	root, err := openLayers(dirs, e.cfg.Run)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	tmp, err := os.MkdirTemp(filepath.Dir(v.Mountpoint), ".fill-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp) // gone already if it became the volume
+	dst, err := filetree.Open(tmp)
+	if err != nil {
+		return err
+	}
+	defer dst.Close()
+	// The target comes from the image perhaps: it is looked up in the image's tree only (CVE-2022-23648).
+	if err := filetree.CopyTree(ctx, dst, root, target); filetree.NotExist(err) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	// Renaming a directory over an empty one is atomic. If somebody wrote into the volume meanwhile, that stays.
+	if err := os.Rename(tmp, v.Mountpoint); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return nil
+}

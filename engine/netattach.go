@@ -1,0 +1,324 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"cale/network"
+)
+
+// isOwn says whether a network mode gives the container a namespace of its own, and whether it joins networks.
+func isOwn(mode string) (own, joins bool) {
+	switch {
+	case mode == "host", strings.HasPrefix(mode, "container:"):
+		return false, false
+	case mode == "none":
+		return true, false
+	}
+	return true, true
+}
+
+// networkName is the first network of a container that joins any.
+func networkName(mode string) string {
+	if mode == "" || mode == "default" {
+		return network.Bridge
+	}
+	return mode
+}
+
+// prepareNetwork pins the container's network namespace, or finds the one it shares. attach says whether it is to
+// be connected.
+func (e *Engine) prepareNetwork(c *container, rec *record, r *run) (netns string, attach bool, err error) {
+	mode := rec.Spec.Network.Mode
+	if mode == "host" {
+		return "", false, nil
+	}
+	if ref, ok := strings.CutPrefix(mode, "container:"); ok {
+		pid, err := e.otherPid(ref, "network")
+		if err != nil {
+			return "", false, err
+		}
+		other, err := e.find(ref)
+		if err != nil {
+			return "", false, err
+		}
+		if other.networkMode() == "host" {
+			return "", false, nil
+		}
+		return fmt.Sprintf("/proc/%d/ns/net", pid), false, nil
+	}
+	netns = filepath.Join(c.pod, "net")
+	if err := network.NewNamespace(netns); err != nil {
+		return "", false, fmt.Errorf("container %s: %w", c.id, err)
+	}
+	r.netns = netns
+	_, joins := isOwn(mode)
+	return netns, joins, nil
+}
+
+func (c *container) networkMode() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rec.Spec.Network.Mode
+}
+
+// attachNetworks connects the container and writes the files that tell it who it is.
+func (e *Engine) attachNetworks(ctx context.Context, c *container, rec *record, netns string) error {
+	n := &rec.Spec.Network
+	var endpoints []*network.Endpoint
+	first := networkName(n.Mode)
+	if !slices.Contains(rec.Left, first) {
+		a := e.attachment(rec, netns)
+		a.Network, a.MAC, a.IPv4, a.IPv6 = first, n.MAC, n.IPv4, n.IPv6
+		a.Aliases = append(a.Aliases, n.Aliases...)
+		a.Ports = e.publish(rec)
+		ep, err := e.nets.Attach(ctx, a)
+		if err != nil {
+			return networkError(err)
+		}
+		endpoints = append(endpoints, ep)
+	}
+	for _, o := range slices.Concat(n.Others, rec.Others) {
+		if o.Network == first || slices.Contains(rec.Left, o.Network) {
+			continue
+		}
+		ep, err := e.attachOther(ctx, rec, netns, o)
+		if err != nil {
+			return err
+		}
+		endpoints = append(endpoints, ep)
+	}
+	return e.writeEtc(c, rec, endpoints)
+}
+
+func (e *Engine) attachOther(ctx context.Context, rec *record, netns string, o NetworkEndpoint) (*network.Endpoint, error) {
+	a := e.attachment(rec, netns)
+	a.Network, a.IPv4, a.IPv6 = o.Network, o.IPv4, o.IPv6
+	a.Aliases = append(a.Aliases, o.Aliases...)
+	ep, err := e.nets.Attach(ctx, a)
+	if err != nil {
+		return nil, networkError(err)
+	}
+	return ep, nil
+}
+
+// attachment is what is the same on all of a container's networks.
+func (e *Engine) attachment(rec *record, netns string) network.Attach {
+	a := network.Attach{ID: rec.ID, NetNS: netns, Hostname: rec.Run.Hostname, Name: rec.Name, Aliases: []string{rec.ID[:12]}}
+	for _, s := range e.dnsServers(rec) {
+		if addr, err := netip.ParseAddr(s); err == nil {
+			a.Servers = append(a.Servers, addr)
+		}
+	}
+	return a
+}
+
+func (e *Engine) dnsServers(rec *record) []string {
+	if len(rec.Spec.Network.DNS) > 0 {
+		return rec.Spec.Network.DNS
+	}
+	return e.cfg.DNS
+}
+
+// publish lists the ports to make reachable: those asked for, and with PublishAll each exposed one.
+func (e *Engine) publish(rec *record) []network.PortMapping {
+	var out []network.PortMapping
+	taken := map[Port]bool{}
+	for _, p := range rec.Spec.Network.Publish {
+		if p.Protocol == "" {
+			p.Protocol = "tcp"
+		}
+		taken[p.Port] = true
+		out = append(out, network.PortMapping{HostIP: p.HostIP, HostPort: p.HostPort, HostPortEnd: p.HostPortEnd, ContainerPort: p.Number, Protocol: p.Protocol})
+	}
+	if rec.Spec.PublishAll {
+		for _, p := range rec.Run.Exposed {
+			if !taken[p] {
+				out = append(out, network.PortMapping{ContainerPort: p.Number, Protocol: p.Protocol})
+			}
+		}
+	}
+	return out
+}
+
+// networkError gives an error of package network its class here, and Docker's words around it.
+func networkError(err error) error {
+	var port *network.PortError
+	switch {
+	case errors.As(err, &port):
+		return &Error{Text: "failed to set up container networking: driver failed programming external connectivity on endpoint: " + port.Error(), Cause: err}
+	case errors.Is(err, network.ErrNotFound):
+		return &Error{Class: ErrNotFound, Text: err.Error(), Cause: err}
+	case errors.Is(err, network.ErrInUse), errors.Is(err, network.ErrExists):
+		return &Error{Class: ErrConflict, Text: err.Error(), Cause: err}
+	case errors.Is(err, network.ErrInvalid):
+		return &Error{Class: ErrInvalid, Text: err.Error(), Cause: err}
+	case errors.Is(err, network.ErrForbidden):
+		return &Error{Class: ErrForbidden, Text: err.Error(), Cause: err}
+	}
+	return fmt.Errorf("failed to set up container networking: %w", err)
+}
+
+// dropNetwork disconnects a container; its namespace stays until the pod's directory goes.
+func (e *Engine) dropNetwork(ctx context.Context, c *container) {
+	if err := e.nets.Detach(ctx, c.id); err != nil {
+		e.cfg.Log("container %s: disconnect: %v", c.id, err)
+	}
+}
+
+// prepareEtc makes the files that are bound into the container, so that they are there to be bound.
+func (e *Engine) prepareEtc(c *container, rec *record) error {
+	if strings.HasPrefix(rec.Spec.Network.Mode, "container:") {
+		return nil
+	}
+	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
+		f, err := os.OpenFile(filepath.Join(c.dir, name), os.O_CREATE|os.O_WRONLY, 0o644)
+		if err != nil {
+			return fmt.Errorf("container %s: %w", c.id, err)
+		}
+		f.Close()
+	}
+	return nil
+}
+
+// writeEtc fills the files in place: they may be bound already.
+func (e *Engine) writeEtc(c *container, rec *record, endpoints []*network.Endpoint) error {
+	n := &rec.Spec.Network
+	if strings.HasPrefix(n.Mode, "container:") {
+		return nil
+	}
+	hosts, err := e.hostsFile(rec, endpoints)
+	if err != nil {
+		return err
+	}
+	resolv, err := e.resolvFile(rec, endpoints)
+	if err != nil {
+		return err
+	}
+	hostname := rec.Run.Hostname
+	if n.Mode == "host" || rec.Spec.UTSMode == "host" {
+		if hostname, err = os.Hostname(); err != nil {
+			return err
+		}
+	}
+	for name, data := range map[string][]byte{"hosts": hosts, "hostname": []byte(hostname + "\n"), "resolv.conf": resolv} {
+		if err := os.WriteFile(filepath.Join(c.dir, name), data, 0o644); err != nil {
+			return fmt.Errorf("container %s: %w", c.id, err)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) hostsFile(rec *record, endpoints []*network.Endpoint) ([]byte, error) {
+	n := &rec.Spec.Network
+	var entries []network.HostEntry
+	for _, x := range n.ExtraHosts {
+		name, text, ok := cutHost(x)
+		if !ok {
+			return nil, invalid("bad format for add-host: %q", x)
+		}
+		if text == "host-gateway" {
+			if addr, ok := hostGateway(endpoints); ok {
+				entries = append(entries, network.HostEntry{Addr: addr, Names: []string{name}})
+				continue
+			}
+			return nil, invalid("unable to derive the IP value for host-gateway")
+		}
+		addr, err := netip.ParseAddr(strings.Trim(text, "[]"))
+		if err != nil {
+			return nil, invalid("invalid IP address in add-host: %q", text)
+		}
+		entries = append(entries, network.HostEntry{Addr: addr, Names: []string{name}})
+	}
+	names := []string{rec.Run.Hostname}
+	if d := rec.Spec.Domain; d != "" {
+		names = []string{rec.Run.Hostname + "." + d, rec.Run.Hostname}
+	} else if short, _, ok := strings.Cut(rec.Run.Hostname, "."); ok {
+		names = append(names, short)
+	}
+	for _, ep := range endpoints {
+		for _, p := range []netip.Prefix{ep.IPv4, ep.IPv6} {
+			if p.IsValid() {
+				entries = append(entries, network.HostEntry{Addr: p.Addr(), Names: names})
+			}
+		}
+	}
+	if n.Mode == "host" {
+		if own, err := os.ReadFile("/etc/hosts"); err == nil && len(entries) == 0 {
+			return own, nil
+		}
+	}
+	return network.WriteHosts(entries), nil
+}
+
+// cutHost splits name:address or name=address; the address may have colons itself.
+func cutHost(s string) (name, addr string, ok bool) {
+	i := strings.IndexAny(s, ":=")
+	if i <= 0 || i == len(s)-1 {
+		return "", "", false
+	}
+	return s[:i], s[i+1:], true
+}
+
+func hostGateway(endpoints []*network.Endpoint) (netip.Addr, bool) {
+	for _, ep := range endpoints {
+		if ep.Gateway.IsValid() {
+			return ep.Gateway, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+func (e *Engine) resolvFile(rec *record, endpoints []*network.Endpoint) ([]byte, error) {
+	n := &rec.Spec.Network
+	servers := e.dnsServers(rec)
+	var d network.DNS
+	if own, joins := isOwn(n.Mode); !own || !joins {
+		// Without a network of ours between, the host's own servers are reachable, or nothing is.
+		raw, err := os.ReadFile("/etc/resolv.conf")
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		d = network.ParseResolv(raw)
+		if len(servers)+len(n.DNSSearch)+len(n.DNSOptions) == 0 {
+			return raw, nil
+		}
+	} else {
+		var err error
+		if d, err = network.HostDNS(); err != nil {
+			return nil, err
+		}
+	}
+	if len(servers) > 0 {
+		d.Servers = nil
+		for _, s := range servers {
+			addr, err := netip.ParseAddr(s)
+			if err != nil {
+				return nil, invalid("invalid IP address for DNS server: %q", s)
+			}
+			d.Servers = append(d.Servers, addr)
+		}
+	}
+	for _, ep := range endpoints {
+		if ep.DNS.IsValid() { // this network answers for its names, and asks the servers above for others
+			d.Servers = []netip.Addr{ep.DNS}
+			break
+		}
+	}
+	if len(n.DNSSearch) > 0 {
+		d.Search = n.DNSSearch
+		if len(d.Search) == 1 && d.Search[0] == "." {
+			d.Search = nil
+		}
+	}
+	if len(n.DNSOptions) > 0 {
+		d.Options = n.DNSOptions
+	}
+	return network.WriteResolv(d), nil
+}

@@ -1,0 +1,461 @@
+package engine
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"cale/engine/ocispec"
+	"cale/filetree"
+)
+
+const (
+	defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	initTarget  = "/sbin/docker-init"
+	defaultShm  = 64 << 20
+)
+
+// ociSpec builds the runtime's configuration of a container from its record. netns is the pinned namespace's path,
+// or "" for the host's network.
+func (e *Engine) ociSpec(c *container, rec *record, netns string) (*specs.Spec, error) {
+	s := &rec.Spec
+	caps, err := ocispec.Capabilities(s.Security.CapAdd, s.Security.CapDrop, s.Security.Privileged)
+	if err != nil {
+		return nil, invalid("%v", err)
+	}
+	spec := &specs.Spec{
+		Version: specs.Version,
+		Root:    &specs.Root{Path: "rootfs", Readonly: s.Security.ReadOnly},
+		Linux: &specs.Linux{
+			CgroupsPath: path.Join(e.cgroupParent(s), rec.ID),
+			Sysctl:      s.Sysctls,
+			Resources:   linuxResources(&s.Resources),
+		},
+		Annotations: s.Annotations,
+	}
+	if spec.Process, err = e.ociProcess(c, rec, caps); err != nil {
+		return nil, err
+	}
+	if spec.Linux.Seccomp, err = ocispec.Seccomp(s.Security.Seccomp, caps, s.Security.Privileged); err != nil {
+		return nil, invalid("%v", err)
+	}
+	if err := e.ociNamespaces(spec, rec, netns); err != nil {
+		return nil, err
+	}
+	if err := ociDevices(spec, s); err != nil {
+		return nil, err
+	}
+	ociPaths(spec, s)
+	if spec.Mounts, err = e.ociMounts(c, rec); err != nil {
+		return nil, err
+	}
+	if s.Init {
+		if err := e.ociInit(spec); err != nil {
+			return nil, err
+		}
+	}
+	return spec, nil
+}
+
+func (e *Engine) cgroupParent(s *Spec) string {
+	if s.CgroupParent != "" {
+		return path.Join("/", s.CgroupParent)
+	}
+	return e.cfg.CgroupParent
+}
+
+// ociProcess describes the container's first process.
+func (e *Engine) ociProcess(c *container, rec *record, caps []string) (*specs.Process, error) {
+	s := &rec.Spec
+	acc, err := e.accountsOf(c, rec.Layers, rec.Started)
+	if err != nil {
+		return nil, err
+	}
+	user, _, err := ocispec.LookupUser(rec.Run.User, acc.passwd, acc.group, s.Security.GroupAdd)
+	if err != nil {
+		return nil, invalid("%v", err)
+	}
+	p := &specs.Process{
+		Terminal: s.TTY, User: user, Cwd: rec.Run.WorkingDir,
+		Args:            slices.Concat(rec.Run.Entrypoint, rec.Run.Cmd),
+		Env:             processEnv(rec.Run.Env, rec.Run.Hostname, s.TTY),
+		NoNewPrivileges: s.Security.NoNewPrivs,
+		ApparmorProfile: apparmor(s.Security.AppArmor),
+	}
+	if p.Cwd == "" {
+		p.Cwd = "/"
+	}
+	p.Capabilities = processCaps(caps, user.UID)
+	if s.TTY && s.ConsoleSize != [2]uint{} {
+		p.ConsoleSize = &specs.Box{Height: s.ConsoleSize[0], Width: s.ConsoleSize[1]}
+	}
+	if s.OOMScore != 0 {
+		p.OOMScoreAdj = &s.OOMScore
+	}
+	for _, u := range s.Resources.Ulimits {
+		p.Rlimits = append(p.Rlimits, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: uint64(u.Soft), Hard: uint64(u.Hard)})
+	}
+	return p, nil
+}
+
+// processCaps: what a user other than root may gain is bounded, but nothing is given at once, and nothing is ever
+// inheritable.
+func processCaps(caps []string, uid uint32) *specs.LinuxCapabilities {
+	lc := &specs.LinuxCapabilities{Bounding: caps}
+	if uid == 0 {
+		lc.Effective, lc.Permitted = caps, caps
+	}
+	return lc
+}
+
+func apparmor(profile string) string {
+	if profile == "unconfined" || profile == "docker-default" {
+		return ""
+	}
+	return profile
+}
+
+// processEnv puts the variables every process gets below those that were configured; a name without "=" takes one away.
+func processEnv(env []string, hostname string, tty bool) []string {
+	out := []string{defaultPath, "HOSTNAME=" + hostname}
+	if tty {
+		out = append(out, "TERM=xterm")
+	}
+	at := make(map[string]int, len(env)+3)
+	for i, v := range out {
+		k, _, _ := strings.Cut(v, "=")
+		at[k] = i
+	}
+	for _, v := range env {
+		k, _, set := strings.Cut(v, "=")
+		i, known := at[k]
+		switch {
+		case !set && known:
+			out[i] = ""
+		case !set:
+		case known:
+			out[i] = v
+		default:
+			at[k] = len(out)
+			out = append(out, v)
+		}
+	}
+	return slices.DeleteFunc(out, func(v string) bool { return v == "" })
+}
+
+// checkModes refuses sharing that makes no sense before a container exists.
+func (e *Engine) checkModes(s *Spec) error {
+	for _, m := range []struct{ name, mode, allowed string }{
+		{"PID", s.PidMode, "host private"}, {"IPC", s.IpcMode, "host private shareable none"},
+		{"UTS", s.UTSMode, "host private"}, {"cgroup", s.CgroupnsMode, "host private"}, {"user", s.UsernsMode, "host"},
+	} {
+		if m.mode == "" || slices.Contains(strings.Fields(m.allowed), m.mode) {
+			continue
+		}
+		other, ok := strings.CutPrefix(m.mode, "container:")
+		if !ok || m.name != "PID" && m.name != "IPC" {
+			return invalid("invalid %s mode: %s", m.name, m.mode)
+		}
+		if _, err := e.find(other); err != nil {
+			return err
+		}
+	}
+	if other, ok := strings.CutPrefix(s.Network.Mode, "container:"); ok {
+		if _, err := e.find(other); err != nil {
+			return err
+		}
+		switch {
+		case s.Hostname != "":
+			return invalid("conflicting options: hostname and the network mode")
+		case len(s.Network.Publish) > 0 || s.PublishAll:
+			return invalid("conflicting options: port publishing and the container type network mode")
+		case len(s.Network.DNS) > 0:
+			return invalid("conflicting options: dns and the network mode")
+		}
+	}
+	if s.UTSMode == "host" && s.Hostname != "" {
+		return invalid("conflicting options: hostname and the UTS mode")
+	}
+	return nil
+}
+
+// otherPid gives the process of a running container another one shares a namespace with.
+func (e *Engine) otherPid(ref, what string) (int, error) {
+	other, err := e.find(ref)
+	if err != nil {
+		return 0, err
+	}
+	other.mu.Lock()
+	defer other.mu.Unlock()
+	if other.run == nil || other.run.pid == 0 {
+		return 0, conflict("cannot join %s of a non running container: %s", what, other.id)
+	}
+	return other.run.pid, nil
+}
+
+func (e *Engine) ociNamespaces(spec *specs.Spec, rec *record, netns string) error {
+	s := &rec.Spec
+	ns := ocispec.Namespaces()
+	if netns == "" {
+		delete(ns, specs.NetworkNamespace)
+	} else {
+		ns[specs.NetworkNamespace] = netns
+	}
+	for _, share := range []struct {
+		mode, file string
+		kind       specs.LinuxNamespaceType
+	}{{s.PidMode, "pid", specs.PIDNamespace}, {s.IpcMode, "ipc", specs.IPCNamespace}, {s.UTSMode, "uts", specs.UTSNamespace}} {
+		if share.mode == "host" {
+			delete(ns, share.kind)
+		} else if ref, ok := strings.CutPrefix(share.mode, "container:"); ok {
+			pid, err := e.otherPid(ref, strings.ToUpper(share.file))
+			if err != nil {
+				return err
+			}
+			ns[share.kind] = "/proc/" + strconv.Itoa(pid) + "/ns/" + share.file
+		}
+	}
+	if s.CgroupnsMode == "private" || s.CgroupnsMode == "" && ocispec.CgroupV2() && !s.Security.Privileged {
+		ns[specs.CgroupNamespace] = ""
+	}
+	for _, kind := range []specs.LinuxNamespaceType{specs.MountNamespace, specs.NetworkNamespace, specs.UTSNamespace, specs.PIDNamespace, specs.IPCNamespace, specs.CgroupNamespace} {
+		if p, ok := ns[kind]; ok {
+			spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: kind, Path: p})
+		}
+	}
+	if _, own := ns[specs.UTSNamespace]; own {
+		spec.Hostname, spec.Domainname = rec.Run.Hostname, s.Domain
+	}
+	return nil
+}
+
+func ociDevices(spec *specs.Spec, s *Spec) error {
+	rules := ocispec.DeviceRules(s.Security.Privileged)
+	if s.Security.Privileged {
+		devices, _, err := ocispec.Device("/dev", "/dev", "rwm")
+		if err != nil {
+			return err
+		}
+		// The runtime makes these itself.
+		own := []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/console", "/dev/ptmx"}
+		for _, d := range devices {
+			if !slices.Contains(own, d.Path) {
+				spec.Linux.Devices = append(spec.Linux.Devices, d)
+			}
+		}
+	}
+	for _, d := range s.Resources.Devices {
+		if s.Security.Privileged && (d.Container == "" || d.Container == d.Host) {
+			continue
+		}
+		devices, r, err := ocispec.Device(d.Host, d.Container, d.Permissions)
+		if err != nil {
+			return invalid("%v", err)
+		}
+		spec.Linux.Devices = append(spec.Linux.Devices, devices...)
+		rules = append(rules, r...)
+	}
+	for _, text := range s.Resources.DeviceCgroupRules {
+		r, err := ocispec.DeviceRule(text)
+		if err != nil {
+			return invalid("%v", err)
+		}
+		rules = append(rules, r)
+	}
+	spec.Linux.Resources.Devices = rules
+	return nil
+}
+
+func ociPaths(spec *specs.Spec, s *Spec) {
+	if s.Security.Privileged || s.Security.SystemPaths == "unconfined" {
+		return
+	}
+	spec.Linux.MaskedPaths, spec.Linux.ReadonlyPaths = s.Security.MaskedPaths, s.Security.ReadonlyPaths
+	if s.Security.MaskedPaths == nil {
+		spec.Linux.MaskedPaths = ocispec.MaskedPaths()
+	}
+	if s.Security.ReadonlyPaths == nil {
+		spec.Linux.ReadonlyPaths = ocispec.ReadonlyPaths()
+	}
+}
+
+// ociInit puts a small init program in front of the container's own.
+func (e *Engine) ociInit(spec *specs.Spec) error {
+	prog := e.cfg.Init
+	for _, name := range []string{"docker-init", "tini-static", "tini", "catatonit"} {
+		if prog != "" {
+			break
+		}
+		prog, _ = program(name)
+	}
+	if prog == "" {
+		return invalid("no init program found (docker-init, tini or catatonit): install one, or start the container without --init")
+	}
+	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: initTarget, Type: "bind", Source: prog, Options: []string{"bind", "ro"}})
+	spec.Process.Args = append([]string{initTarget, "--"}, spec.Process.Args...)
+	return nil
+}
+
+// ociMounts lists what is mounted, parents before what lies in them.
+func (e *Engine) ociMounts(c *container, rec *record) ([]specs.Mount, error) {
+	s := &rec.Spec
+	shm := s.ShmSize
+	if shm == 0 {
+		shm = defaultShm
+	}
+	ipcOther, ipcShared := strings.CutPrefix(s.IpcMode, "container:")
+	ownShm := !ipcShared && s.IpcMode != "host" && s.IpcMode != "none" && s.IpcMode != "shareable"
+	mounts := ocispec.Mounts(shm, ownShm, s.Network.Mode == "host", s.IpcMode == "host", s.Security.Privileged)
+	bindShm := func(source string) {
+		mounts = append(mounts, specs.Mount{Destination: "/dev/shm", Type: "bind", Source: source, Options: []string{"rbind", "nosuid", "noexec", "nodev"}})
+	}
+	switch {
+	case s.IpcMode == "host":
+		bindShm("/dev/shm")
+	case s.IpcMode == "shareable":
+		bindShm(filepath.Join(c.pod, "shm"))
+	case ipcShared:
+		other, err := e.find(ipcOther)
+		if err != nil {
+			return nil, err
+		}
+		path := filepath.Join(other.pod, "shm")
+		if _, err := os.Stat(path); err != nil {
+			return nil, invalid("non-shareable IPC (hint: use IpcMode:shareable for the donor container): %s", other.id)
+		}
+		bindShm(path)
+	}
+	if s.CgroupnsMode == "host" && s.Security.Privileged {
+		for i := range mounts {
+			if mounts[i].Type == "cgroup" {
+				mounts[i].Options = []string{"rw", "nosuid", "noexec", "nodev"}
+			}
+		}
+	}
+	var own []specs.Mount
+	for _, m := range rec.Mounts {
+		om, err := e.ociMount(&m)
+		if err != nil {
+			return nil, err
+		}
+		own = append(own, om)
+	}
+	for target, options := range s.Tmpfs {
+		o := []string{"noexec", "nosuid", "nodev"}
+		if options != "" {
+			o = append(o, strings.Split(options, ",")...)
+		}
+		own = append(own, specs.Mount{Destination: path.Clean(target), Type: "tmpfs", Source: "tmpfs", Options: o})
+	}
+	taken := map[string]bool{}
+	for _, m := range own {
+		taken[m.Destination] = true
+	}
+	mounts = slices.DeleteFunc(mounts, func(m specs.Mount) bool { return taken[m.Destination] })
+	writable := "rw"
+	if s.Security.ReadOnly {
+		writable = "ro"
+	}
+	for _, f := range []struct{ name, target string }{{"resolv.conf", "/etc/resolv.conf"}, {"hostname", "/etc/hostname"}, {"hosts", "/etc/hosts"}} {
+		if !taken[f.target] {
+			own = append(own, specs.Mount{Destination: f.target, Type: "bind", Source: filepath.Join(e.etcDir(c, s), f.name), Options: []string{"rbind", "rprivate", writable}})
+		}
+	}
+	slices.SortStableFunc(own, func(a, b specs.Mount) int {
+		return strings.Count(path.Clean(a.Destination), "/") - strings.Count(path.Clean(b.Destination), "/")
+	})
+	return append(mounts, own...), nil
+}
+
+// etcDir is where a container's hosts, hostname and resolv.conf are: with the container whose network it shares.
+func (e *Engine) etcDir(c *container, s *Spec) string {
+	if ref, ok := strings.CutPrefix(s.Network.Mode, "container:"); ok {
+		if other, err := e.find(ref); err == nil {
+			return other.dir
+		}
+	}
+	return c.dir
+}
+
+// ociMount translates one mount of the client's, or one volume of the image's.
+func (e *Engine) ociMount(m *Mount) (specs.Mount, error) {
+	out := specs.Mount{Destination: m.Target}
+	switch m.Type {
+	case "tmpfs":
+		out.Type, out.Source = "tmpfs", "tmpfs"
+		out.Options = []string{"noexec", "nosuid", "nodev"}
+		if m.TmpfsSize > 0 {
+			out.Options = append(out.Options, "size="+strconv.FormatInt(m.TmpfsSize, 10))
+		}
+		if m.TmpfsMode != 0 {
+			out.Options = append(out.Options, fmt.Sprintf("mode=%o", m.TmpfsMode))
+		}
+	case "volume":
+		v, err := e.volumes.get(m.Source)
+		if err != nil {
+			return out, err
+		}
+		if v.Options["device"] != "" {
+			// A volume with a device of its own is mounted in each container by itself.
+			out.Type, out.Source = v.Options["type"], v.Options["device"]
+			if o := v.Options["o"]; o != "" {
+				out.Options = strings.Split(o, ",")
+			}
+			if out.Type == "none" || out.Type == "" {
+				out.Type = "bind"
+			}
+			break
+		}
+		out.Type, out.Source = "bind", v.Mountpoint
+		if m.Subpath != "" {
+			if out.Source, err = subpath(v.Mountpoint, m.Subpath); err != nil {
+				return out, err
+			}
+		}
+		out.Options = []string{"rbind", "rprivate"}
+	case "bind":
+		out.Type, out.Source = "bind", m.Source
+		if _, err := os.Stat(m.Source); os.IsNotExist(err) {
+			if !m.CreateSource {
+				return out, invalid("invalid mount config for type \"bind\": bind source path does not exist: %s", m.Source)
+			}
+			if err := os.MkdirAll(m.Source, 0o755); err != nil {
+				return out, fmt.Errorf("error while creating mount source path '%s': %w", m.Source, err)
+			}
+		}
+		kind, propagation := "rbind", m.Propagation
+		if m.NonRecursive {
+			kind = "bind"
+		}
+		if propagation == "" {
+			propagation = "rprivate"
+		}
+		out.Options = []string{kind, propagation}
+	}
+	if m.ReadOnly {
+		out.Options = append(out.Options, "ro")
+	}
+	return out, nil
+}
+
+// subpath resolves a directory within a volume; links in the volume can't lead out of it.
+func subpath(volume, sub string) (string, error) {
+	root, err := filetree.Open(volume)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	fd, err := root.OpenFD(sub, unix.O_PATH, 0)
+	if err != nil {
+		return "", fmt.Errorf("volume subpath: %w", err)
+	}
+	defer unix.Close(fd)
+	return os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+}

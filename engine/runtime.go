@@ -1,0 +1,61 @@
+package engine
+
+import (
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// target is which programs run a container.
+type target struct {
+	shim    string
+	oci     string // a foreign OCI runtime, or "" for our own
+	foreign bool   // a shim that isn't ours: it knows nothing of our stdio
+}
+
+// ourRuntimes are names for what is built in.
+var ourRuntimes = map[string]bool{"": true, "cale": true, "cale-oci": true, "io.cale.v1": true}
+
+// runtimeFor finds what a runtime's name means: a configured name, our own, an OCI runtime's path or a name in
+// $PATH, or a containerd shim's type (io.containerd.NAME.VERSION) or path.
+func (e *Engine) runtimeFor(name string) (target, error) {
+	if name == "" {
+		name = e.cfg.DefaultRuntime
+	}
+	if r, ok := e.cfg.Runtimes[name]; ok && r.Path != "" {
+		if len(r.Args) > 0 {
+			return target{}, fail(ErrUnsupported, "runtime %s: arguments for runtimes are not supported; give the path of a script", name)
+		}
+		if r.Type == "shim" {
+			return target{shim: r.Path, foreign: true}, nil
+		}
+		return target{shim: e.cfg.Shim, oci: r.Path}, nil
+	}
+	if ourRuntimes[name] {
+		return target{shim: e.cfg.Shim}, nil
+	}
+	if kind, ok := strings.CutPrefix(name, "io.containerd."); ok {
+		name = "containerd-shim-" + strings.ReplaceAll(kind, ".", "-")
+		if path, err := exec.LookPath(name); err == nil {
+			return target{shim: path, foreign: true}, nil
+		}
+		return target{}, invalid("unknown or invalid runtime name: %s is not in $PATH", name)
+	}
+	path := name
+	if !filepath.IsAbs(path) {
+		// A name alone may only mean a well known runtime: anything else in $PATH is no runtime.
+		switch name {
+		case "runc", "crun", "youki", "runsc", "kata-runtime":
+		default:
+			return target{}, invalid("unknown or invalid runtime name: %s", name)
+		}
+	}
+	path, err := exec.LookPath(path)
+	if err != nil {
+		return target{}, invalid("unknown or invalid runtime name: %s", name)
+	}
+	if strings.HasPrefix(filepath.Base(path), "containerd-shim-") {
+		return target{shim: path, foreign: true}, nil
+	}
+	return target{shim: e.cfg.Shim, oci: path}, nil
+}

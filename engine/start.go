@@ -1,0 +1,353 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"cale/network"
+	"cale/runtime/cgroup"
+	"cale/shim"
+	"cale/shim/stdio"
+)
+
+const startTimeout = 2 * time.Minute
+
+// Start starts a created or stopped container.
+func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) error {
+	defer e.begin()()
+	c, err := e.find(ref)
+	if err != nil {
+		return err
+	}
+	if err := c.op.lock(ctx); err != nil {
+		return err
+	}
+	defer c.op.unlock()
+	c.mu.Lock()
+	c.cancelRestart()
+	c.mu.Unlock()
+	return e.start(ctx, c, false)
+}
+
+// start starts a container whose op lock is held. again is true for the restart policy's doing.
+func (e *Engine) start(ctx context.Context, c *container, again bool) error {
+	c.mu.Lock()
+	switch {
+	case c.removing:
+		c.mu.Unlock()
+		return conflict("container is marked for removal and cannot be started")
+	case c.run != nil && c.rec.State.Status == Paused:
+		c.mu.Unlock()
+		return conflict("cannot start a paused container, try unpause instead")
+	case c.run != nil:
+		c.mu.Unlock()
+		return fail(ErrNotModified, "container %s is already running", c.id)
+	}
+	if !again {
+		c.rec.Stopped = false
+		c.rec.Restarts = 0
+		c.backoff = 0
+	}
+	rec := c.rec // the spec in it isn't changed while op is held
+	c.mu.Unlock()
+
+	// A client that goes away doesn't stop a start half way.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+	defer cancel()
+	r := &run{done: make(chan struct{})}
+	if err := e.launch(ctx, c, &rec, r); err != nil {
+		e.unwind(ctx, c, r)
+		e.startFailed(c, err)
+		return err
+	}
+	c.mu.Lock()
+	st := &c.rec.State
+	*st = State{Status: Running, Pid: r.pid, StartedAt: r.started}
+	c.rec.Started = true
+	c.run = r
+	if c.keep() {
+		policy := c.rec.Spec.Restart.Name
+		if err := c.save(policy != "" && policy != "no"); err != nil {
+			e.cfg.Log("%v", err)
+		}
+	}
+	c.mu.Unlock()
+	e.emit(c, "start")
+	e.follow(c, r)
+	return nil
+}
+
+// launch makes everything a run needs and lets the process go. What it made is taken away by unwind.
+func (e *Engine) launch(ctx context.Context, c *container, rec *record, r *run) error {
+	s := &rec.Spec
+	target, err := e.runtimeFor(s.Runtime)
+	if err != nil {
+		return err
+	}
+	r.foreign = target.foreign
+	// The directory says whose all the rest is, so it is first.
+	if err := os.Mkdir(c.pod, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("container %s: %w", c.id, err)
+	}
+	if err := e.prepareEtc(c, rec); err != nil {
+		return err
+	}
+	netns, attach, err := e.prepareNetwork(c, rec, r)
+	if err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		r.shim, err = shim.Start(gctx, shim.Launch{Binary: target.shim, Namespace: "cale", ID: c.id, Bundle: c.pod})
+		if err != nil {
+			return fmt.Errorf("start shim of container %s: %w", c.id, err)
+		}
+		return nil
+	})
+	networked := make(chan error, 1)
+	if attach {
+		go func() { networked <- e.attachNetworks(ctx, c, rec, netns) }()
+	} else {
+		networked <- e.writeEtc(c, rec, nil)
+	}
+	join := func() error { // the network's goroutine must not outlive this function
+		err := <-networked
+		networked <- err
+		return err
+	}
+	g.Go(func() error { return e.writeBundle(c, rec, netns) })
+	if err := g.Wait(); err != nil {
+		join()
+		return err
+	}
+	request := shim.CreateRequest{ID: c.id, Bundle: c.pod, Terminal: s.TTY, Runtime: target.oci}
+	if request.Rootfs, err = e.rootfs(c, rec); err != nil {
+		join()
+		return err
+	}
+	if err := e.stdioOf(c, rec, &request); err != nil {
+		join()
+		return err
+	}
+	pid, err := r.shim.Create(ctx, request)
+	// A port that is taken is a better answer than what comes of it.
+	if err2 := join(); err2 != nil {
+		return err2
+	}
+	if err != nil {
+		return startError(err)
+	}
+	r.pid = int(pid)
+	e.admit(ctx, c)
+	if _, err := r.shim.Start(ctx, c.id, ""); err != nil {
+		return startError(err)
+	}
+	r.started = time.Now()
+	return nil
+}
+
+// writeBundle writes config.json and what it refers to below the bundle.
+func (e *Engine) writeBundle(c *container, rec *record, netns string) error {
+	if rec.Spec.IpcMode == "shareable" {
+		if err := mountShm(filepath.Join(c.pod, "shm"), rec.Spec.ShmSize); err != nil {
+			return err
+		}
+	}
+	spec, err := e.ociSpec(c, rec, netns)
+	if err != nil {
+		return err
+	}
+	raw, err := json.Marshal(spec)
+	if err != nil {
+		return fmt.Errorf("container %s: %w", c.id, err)
+	}
+	return os.WriteFile(filepath.Join(c.pod, "config.json"), raw, 0o600)
+}
+
+// rootfs describes the overlay of the image's layers and the container's own directory.
+func (e *Engine) rootfs(c *container, rec *record) ([]shim.Mount, error) {
+	dirs, err := e.store.Layers.Lower(rec.Layers)
+	if err != nil {
+		return nil, fmt.Errorf("layers of container %s: %w", c.id, err)
+	}
+	if len(dirs) == 0 { // an image of nothing: overlay needs a directory below
+		empty := filepath.Join(c.dir, "empty")
+		if err := os.MkdirAll(empty, 0o755); err != nil {
+			return nil, err
+		}
+		dirs = []string{empty}
+	}
+	return []shim.Mount{{Type: "overlay", Source: "overlay", Options: overlayOptions(dirs, c.upper(), filepath.Join(c.dir, "work"))}}, nil
+}
+
+// overlayOptions writes the options as mount(8) takes them; colons and backslashes in names are escaped.
+func overlayOptions(lowers []string, upper, work string) []string {
+	escape := strings.NewReplacer(`\`, `\\`, `:`, `\:`)
+	escaped := make([]string, len(lowers))
+	for i, d := range lowers {
+		escaped[i] = escape.Replace(d)
+	}
+	return []string{"lowerdir=" + strings.Join(escaped, ":"), "upperdir=" + upper, "workdir=" + work}
+}
+
+// stdioOf says where output goes: the shim writes the log and serves who attaches.
+func (e *Engine) stdioOf(c *container, rec *record, r *shim.CreateRequest) error {
+	s := &rec.Spec
+	size, files, err := logLimits(s.Log)
+	if err != nil {
+		return err
+	}
+	u := stdio.URI{Log: c.logPath(), Driver: "json-file", MaxSize: size, MaxFile: files, Attach: filepath.Join(c.pod, "attach.sock"),
+		Stdin: s.OpenStdin, StdinOnce: s.StdinOnce, Attrs: logAttrs(rec)}
+	if s.Log.Driver == "none" {
+		u.Log, u.Driver = "", "none"
+	}
+	text := u.String()
+	r.Stdout = text
+	if s.OpenStdin {
+		r.Stdin = text
+	}
+	if !s.TTY {
+		r.Stderr = text
+	}
+	return nil
+}
+
+func mountShm(path string, size int64) error {
+	if size == 0 {
+		size = defaultShm
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if err := unix.Mount("shm", path, "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("mode=1777,size=%d", size)); err != nil {
+		return fmt.Errorf("mount %s: %w", path, err)
+	}
+	return nil
+}
+
+// startError words a failed start as Docker does, since scripts look for these words.
+func startError(err error) error {
+	text := "failed to create task for container: failed to create shim task: OCI runtime create failed: " + err.Error()
+	class := error(nil)
+	if shim.IsCommandNotFound(err) || shim.IsCommandNotExecutable(err) {
+		class = ErrInvalid
+	}
+	return &Error{Class: class, Text: text, Cause: err}
+}
+
+// exitCodeOf is the code of a container that could not be started.
+func exitCodeOf(err error) int {
+	switch {
+	case shim.IsCommandNotFound(err):
+		return 127
+	case shim.IsCommandNotExecutable(err):
+		return 126
+	}
+	return 128
+}
+
+// startFailed records why a container didn't start.
+func (e *Engine) startFailed(c *container, err error) {
+	c.mu.Lock()
+	st := &c.rec.State
+	st.Error, st.ExitCode, st.Pid = err.Error(), exitCodeOf(err), 0
+	if c.rec.Started {
+		st.Status, st.FinishedAt = Exited, time.Now()
+	}
+	if err := c.save(false); err != nil {
+		e.cfg.Log("%v", err)
+	}
+	remove := c.rec.Spec.AutoRemove
+	pending := c.takePending()
+	code, text := st.ExitCode, st.Error
+	exits := c.exits
+	c.exits = nil
+	c.mu.Unlock()
+	for _, p := range pending {
+		p.fail()
+	}
+	for _, ch := range exits {
+		ch <- WaitResult{ExitCode: code, Err: text}
+	}
+	if remove {
+		if err := e.removeNow(c, RemoveOptions{Volumes: true}); err != nil {
+			e.cfg.Log("remove container %s: %v", c.id, err)
+		}
+	}
+}
+
+// unwind takes away all that a run has, whatever part of it there is. It is also how an ended run is cleaned up.
+func (e *Engine) unwind(ctx context.Context, c *container, r *run) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+	defer cancel()
+	netDone := make(chan struct{})
+	go func() {
+		defer close(netDone)
+		e.dropNetwork(ctx, c)
+	}()
+	if r != nil && r.shim != nil {
+		if _, err := r.shim.Delete(ctx, c.id, ""); err != nil && !shim.IsNotFound(err) && !shim.IsUnavailable(err) {
+			// Still running, or half made: end it by force.
+			r.shim.Kill(ctx, c.id, "", uint32(unix.SIGKILL), true)
+			if _, err := r.shim.Delete(ctx, c.id, ""); err != nil && !shim.IsNotFound(err) && !shim.IsUnavailable(err) {
+				e.cfg.Log("container %s: delete: %v", c.id, err)
+			}
+		}
+	}
+	<-netDone
+}
+
+// clearPod ends the shim and removes the bundle. The directory goes last: it is what says that there was a run.
+func (e *Engine) clearPod(ctx context.Context, c *container, r *run) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+	defer cancel()
+	if r != nil && r.shim != nil {
+		if err := r.shim.Shutdown(ctx); err != nil && !shim.IsUnavailable(err) {
+			e.cfg.Log("container %s: shim: %v", c.id, err)
+		}
+		r.shim.Close()
+	}
+	shm := filepath.Join(c.pod, "shm")
+	if _, err := os.Lstat(shm); err == nil {
+		if err := unix.Unmount(shm, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+			e.cfg.Log("unmount %s: %v", shm, err)
+		}
+	}
+	if err := network.RemoveNamespace(filepath.Join(c.pod, "net")); err != nil {
+		e.cfg.Log("container %s: %v", c.id, err)
+	}
+	if err := os.RemoveAll(c.pod); err != nil {
+		e.cfg.Log("container %s: %v", c.id, err)
+	}
+}
+
+// killCgroup ends whatever is left of a container whose shim is gone, and removes its cgroup.
+func (e *Engine) killCgroup(c *container) {
+	c.mu.Lock()
+	path := filepath.Join(e.cgroupParent(&c.rec.Spec), c.id)
+	c.mu.Unlock()
+	if err := destroyCgroup(path); err != nil {
+		e.cfg.Log("container %s: %v", c.id, err)
+	}
+}
+
+func destroyCgroup(path string) error {
+	g, err := cgroup.Open(path, cgroup.Options{})
+	if err != nil || !g.Exists() {
+		return err
+	}
+	if err := g.Kill(); err != nil {
+		return err
+	}
+	return g.Destroy()
+}
