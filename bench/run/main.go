@@ -1,0 +1,112 @@
+// Command run measures how long a container of a program that does nothing takes, ours and the peers' side by side:
+// the low-level runtimes (cale-oci, crun, runc) and the whole stacks (cale, docker, podman), as far as they are
+// installed. It prints medians and how many times longer the peers take.
+//
+//	go run ./bench/run [-n rounds] [-bin folder] [-only runtimes|stacks]
+//
+// Package peers says where.
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"cale/bench/peers"
+)
+
+var (
+	rounds = flag.Int("n", 30, "rounds a contender runs")
+	binDir = flag.String("bin", "bin", "the folder with our programs")
+	only   = flag.String("only", "", "\"runtimes\" or \"stacks\"")
+)
+
+func main() {
+	flag.Parse()
+	peers.Main(run)
+}
+
+func run() error {
+	bin, err := filepath.Abs(*binDir)
+	if err != nil {
+		return err
+	}
+	if *only != "stacks" {
+		list, done, err := runtimes(bin)
+		if err == nil {
+			err = race("OCI runtime: run", list)
+		}
+		done()
+		if err != nil {
+			return err
+		}
+	}
+	if *only == "runtimes" {
+		return nil
+	}
+	stacks, done, err := peers.Stacks(bin, peers.True())
+	defer done()
+	if err != nil {
+		return err
+	}
+	var list []contender
+	for _, s := range stacks {
+		argv := append(s.Command, "run", "--rm", s.Image)
+		list = append(list, contender{s.Name, func(int) []string { return argv }, s.Env})
+	}
+	return race("whole stack: run --rm", list)
+}
+
+// contender is one command line to be timed. Argv gets the round, for names.
+type contender struct {
+	name string
+	argv func(round int) []string
+	env  []string
+}
+
+// race runs all contenders in turn, so that what disturbs the machine disturbs all, and prints the outcome. The
+// first two rounds warm up.
+func race(title string, list []contender) error {
+	const warm = 2
+	times := make([][]time.Duration, len(list))
+	for round := range warm + *rounds {
+		for i, c := range list {
+			argv := c.argv(round)
+			cmd := exec.Command(argv[0], argv[1:]...)
+			cmd.Env = append(os.Environ(), c.env...)
+			var out bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &out, &out
+			began := time.Now()
+			err := cmd.Run()
+			took := time.Since(began)
+			if err != nil {
+				return fmt.Errorf("%s: %w\n%s", c.name, err, out.Bytes())
+			}
+			if round >= warm {
+				times[i] = append(times[i], took)
+			}
+		}
+	}
+	fmt.Printf("%s (%d rounds)\n", title, *rounds)
+	var ours time.Duration
+	for i, c := range list {
+		t := times[i]
+		slices.Sort(t)
+		median := t[len(t)/2]
+		line := fmt.Sprintf("  %-10s median %8.2f ms   least %8.2f ms", c.name, ms(median), ms(t[0]))
+		if i == 0 {
+			ours = median
+		} else {
+			line += fmt.Sprintf("   %5.1f times ours", float64(median)/float64(ours))
+		}
+		fmt.Println(line)
+	}
+	return nil
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -1,0 +1,122 @@
+// Command start measures the memory of idle containers, ours and the peers': the proportional set size (PSS, where
+// shared pages count by their sharers) of what each stack keeps running once, and for each container. The contained
+// program itself takes next to nothing.
+//
+//	go run ./bench/start [-n containers] [-bin folder]
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"cale/bench/peers"
+)
+
+var (
+	count  = flag.Int("n", 10, "containers to start on each stack")
+	binDir = flag.String("bin", "bin", "the folder with our programs")
+)
+
+func main() {
+	flag.Parse()
+	peers.Main(run)
+}
+
+func run() error {
+	bin, err := filepath.Abs(*binDir)
+	if err != nil {
+		return err
+	}
+	stacks, done, err := peers.Stacks(bin, peers.Pause())
+	defer done()
+	if err != nil {
+		return err
+	}
+	ours := 0.0
+	for i, s := range stacks {
+		each, err := one(s)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.Name, err)
+		}
+		if i == 0 {
+			ours = each
+		} else if ours > 0 {
+			fmt.Printf("  %-10s %25.1f times ours\n", "", each/ours)
+		}
+	}
+	return nil
+}
+
+// one starts the containers on one stack, prints its memory in KiB and returns that of one container.
+func one(s *peers.Stack) (float64, error) {
+	var ids []string
+	defer func() {
+		if len(ids) > 0 {
+			_, _ = s.Run(append([]string{"rm", "-f"}, ids...)...)
+		}
+	}()
+	began := time.Now()
+	for range *count {
+		id, err := s.Run("run", "-d", s.Image)
+		if err != nil {
+			return 0, err
+		}
+		ids = append(ids, id)
+	}
+	took := time.Since(began) / time.Duration(*count)
+	time.Sleep(2 * time.Second) // garbage collectors and page frees settle
+	once, _, err := memory(s.Daemons)
+	if err != nil {
+		return 0, err
+	}
+	all, n, err := memory(s.Shims)
+	if err != nil {
+		return 0, err
+	}
+	each := float64(all) / float64(*count)
+	fmt.Printf("  %-10s %8.0f KiB a container (%d supervisors of %d containers), %8d KiB once; %.1f ms a start\n",
+		s.Name, each, n, *count, once, float64(took.Microseconds())/1000)
+	return each, nil
+}
+
+// memory adds up the PSS of the programs of these names that live in our mount namespace.
+func memory(names []string) (kib, processes int, err error) {
+	own, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return 0, 0, err
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, e := range entries {
+		dir := "/proc/" + e.Name()
+		exe, err := os.Readlink(dir + "/exe")
+		if err != nil || !slices.Contains(names, filepath.Base(exe)) {
+			continue
+		}
+		if ns, _ := os.Readlink(dir + "/ns/mnt"); ns != own {
+			continue
+		}
+		text, err := os.ReadFile(dir + "/smaps_rollup")
+		if err != nil {
+			continue
+		}
+		processes++
+		for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
+			if value, ok := strings.CutPrefix(lines.Text(), "Pss:"); ok {
+				n, _ := strconv.Atoi(strings.Fields(value)[0])
+				kib += n
+			}
+		}
+	}
+	return kib, processes, nil
+}
