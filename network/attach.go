@@ -52,6 +52,7 @@ func (s *Store) attach(n *network, a Attach, ns int) (_ *Endpoint, err error) {
 	if err := s.up(n); err != nil {
 		return nil, err
 	}
+	s.watchFilter()
 	e, err := s.lease(n, a)
 	if err != nil {
 		return nil, err
@@ -72,6 +73,7 @@ func (s *Store) attach(n *network, a Attach, ns int) (_ *Endpoint, err error) {
 	if err := s.changeTable(c, false); err != nil {
 		return nil, err
 	}
+	s.startProxies(e)
 	s.flushFlows(e)
 	return e, nil
 }
@@ -160,25 +162,19 @@ func (s *Store) connect(n *network, e *Endpoint, ns int) error {
 		return err
 	}
 	pair := rtnl.Veth{Name: e.HostLink, MTU: n.mtu, Peer: e.Interface, PeerMAC: mac, PeerNS: ns}
-	bridge, err := s.addVeth(n, pair)
+	err = s.addVeth(n, pair)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) {
 		// Somebody removed the bridge under us; make it again, once.
 		n.index = 0
 		if err = s.up(n); err == nil {
-			bridge, err = s.addVeth(n, pair)
+			err = s.addVeth(n, pair)
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("make interface %s: %w", e.Interface, err)
 	}
-	if !n.icc() {
-		l, err := s.route.Link(e.HostLink)
-		if err == nil {
-			err = s.route.Do(rtnl.SetIsolated(l.Index))
-		}
-		if err != nil {
-			return fmt.Errorf("isolate interface %s of bridge %d: %w", e.HostLink, bridge, err)
-		}
+	if err := s.setPort(n, e); err != nil {
+		return err
 	}
 	inside, err := rtnl.OpenIn(ns)
 	if err != nil {

@@ -63,6 +63,7 @@ type Store struct {
 	nets       map[string]*network // by ID
 	containers map[string][]*Endpoint
 	ports      ports
+	bridged    bool // bridged packets pass the IP hooks, see watchFilter
 	synced     bool // the table in the kernel was written by this process
 	dns        *names
 	opened     time.Time

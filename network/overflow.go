@@ -26,17 +26,17 @@ func isOverflow(name, bridge string) bool {
 }
 
 // addVeth makes a container's pair on the first bridge that has room.
-func (s *Store) addVeth(n *network, v rtnl.Veth) (bridge int, err error) {
+func (s *Store) addVeth(n *network, v rtnl.Veth) (err error) {
 	for i := 0; ; i++ {
 		v.Master = n.index
 		if i > 0 {
 			if v.Master, err = s.overflow(n, i-1); err != nil {
-				return 0, err
+				return err
 			}
 		}
 		err = s.route.Do(rtnl.NewVeth(v))
 		if !errors.Is(err, unix.EXFULL) {
-			return v.Master, err
+			return err
 		}
 	}
 }

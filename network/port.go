@@ -25,6 +25,14 @@ type portOwner struct {
 	endpoint string // ID
 	addr     netip.Addr
 	socket   int // -1 if none
+	proxy    *proxy
+}
+
+func (o portOwner) close() {
+	if o.proxy != nil {
+		o.proxy.close()
+	}
+	closeSocket(o.socket)
 }
 
 // free reports whether no endpoint of ours has the port on that address.
@@ -71,7 +79,7 @@ func (p *ports) release(endpoint string, addr netip.Addr, key portKey) {
 	list := p.byPort[key]
 	for i, o := range list {
 		if o.endpoint == endpoint && o.addr == addr {
-			closeSocket(o.socket)
+			o.close()
 			list = append(list[:i:i], list[i+1:]...)
 			break
 		}
@@ -92,7 +100,7 @@ func (p *ports) releaseAll(e *Endpoint) {
 func (p *ports) close() {
 	for _, list := range p.byPort {
 		for _, o := range list {
-			closeSocket(o.socket)
+			o.close()
 		}
 	}
 	p.byPort = map[portKey][]portOwner{}

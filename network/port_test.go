@@ -13,6 +13,19 @@ import (
 // Every way in: the host's loopback and own addresses, another machine,
 // another container, the container itself; IPv4 and IPv6; TCP and UDP.
 func TestPublishedPortAnswersFromEverywhere(t *testing.T) {
+	for _, bridged := range []string{"0", "1"} {
+		t.Run("bridge-nf-call="+bridged, func(t *testing.T) {
+			for _, path := range []string{bridgeFilter4, bridgeFilter6} {
+				if err := writeSysctl(path, bridged); err != nil && bridged == "1" {
+					t.Skip("no br_netfilter:", err)
+				}
+			}
+			testPublishedPort(t)
+		})
+	}
+}
+
+func testPublishedPort(t *testing.T) {
 	s := openStore(t, Config{})
 	far := outside(t)
 	server, client := newBox(t), newBox(t)

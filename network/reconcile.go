@@ -43,16 +43,17 @@ func (s *Store) Reconcile(ctx context.Context, alive func(id string) bool) error
 		}
 	}
 	known := map[string]bool{}
-	for id, list := range s.containers {
+	for _, list := range s.containers {
 		for _, e := range list {
 			known[e.HostLink] = true
 			for _, p := range e.Ports {
+				s.ports.release(e.ID, p.HostIP, portKey{p.Protocol, p.HostPort})
 				s.ports.restore(e.ID, p)
 			}
 		}
-		_ = id
 	}
 	errs = append(errs, s.sweep(links, known)...)
+	s.watchFilter()
 	for _, n := range s.nets {
 		_, exists := byName[n.def.Bridge]
 		if len(n.endpoints) == 0 && !exists {
@@ -66,6 +67,7 @@ func (s *Store) Reconcile(ctx context.Context, alive func(id string) bool) error
 			if err := s.repair(n, e, byName[e.HostLink]); err != nil {
 				errs = append(errs, fmt.Errorf("repair %.12s on network %s: %w", e.Container, n.def.Name, err))
 			}
+			s.startProxies(e)
 		}
 	}
 	// The table may hold ports of the dead: write it anew, or take it away if

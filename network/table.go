@@ -23,6 +23,8 @@ const (
 	setNets4    = "nets4" // all our subnets
 	setNets6    = "nets6"
 
+	setProxied = "proxied" // addresses of the host that the proxy serves
+
 	mapAddr4 = "ports4" // host address, protocol, port → container address, port
 	mapAddr6 = "ports6"
 	mapAny4  = "ports4_any" // protocol, port → container address, port
@@ -37,6 +39,7 @@ var tableSets = []nft.Set{
 	{Name: setMasq6, Key: []nft.Kind{nft.IPv6}, Interval: true},
 	{Name: setNets4, Key: []nft.Kind{nft.IPv4}, Interval: true},
 	{Name: setNets6, Key: []nft.Kind{nft.IPv6}, Interval: true},
+	{Name: setProxied, Key: []nft.Kind{nft.IPv6}},
 	{Name: mapAddr4, Key: []nft.Kind{nft.IPv4, nft.Proto, nft.Port}, Data: []nft.Kind{nft.IPv4, nft.Port}},
 	{Name: mapAddr6, Key: []nft.Kind{nft.IPv6, nft.Proto, nft.Port}, Data: []nft.Kind{nft.IPv6, nft.Port}},
 	{Name: mapAny4, Key: []nft.Kind{nft.Proto, nft.Port}, Data: []nft.Kind{nft.IPv4, nft.Port}},
@@ -79,6 +82,7 @@ func addRules(b *nft.Batch) {
 	b.AddRule("ports", family, v6, proto(8), nft.DstPort(r(9)), nft.Map(mapAny6, r(8)), nft.DNAT(true, r(0), r(4)))
 	for name, hook := range map[string]uint32{"prerouting": unix.NF_INET_PRE_ROUTING, "output": unix.NF_INET_LOCAL_OUT} {
 		b.AddChain(nft.Chain{Name: name, Type: "nat", Hook: hook, Priority: -100})
+		b.AddRule(name, family, v6, nft.Addr(true, true, r(0)), nft.In(setProxied, r(0)), nft.Accept())
 		b.AddRule(name, nft.DstType(r(0)), nft.Equal(r(0), u32(unix.RTN_LOCAL)), nft.Jump("ports"))
 	}
 
@@ -93,8 +97,7 @@ func addRules(b *nft.Batch) {
 	}
 	// The host's loopback means another machine to the container.
 	source(toBridge, false, loopback4...)
-	ip6loopback := netip.IPv6Loopback().As16()
-	source(toBridge, true, nft.Equal(r(0), ip6loopback[:]))
+	source(toBridge, true, nft.Equal(r(0), loopback6.Key))
 	// A container that comes back through a published port: the answer must
 	// pass here again and not go straight to it.
 	source(toBridge, false, append([]nft.Expr{nft.In(setNets4, r(0))}, translated()...)...)
@@ -112,6 +115,8 @@ func addRules(b *nft.Batch) {
 	// What was not published is for the network's own containers only.
 	b.AddRule("forward", out, nft.In(setBridges, r(0)), nft.Drop())
 }
+
+var loopback6 = nft.Element{Key: netip.IPv6Loopback().AsSlice()}
 
 // content collects a table's elements: set by set.
 type content map[string][]nft.Element
@@ -197,6 +202,9 @@ func (s *Store) syncTable() error {
 	}
 	addRules(b)
 	c := content{}
+	if s.bridged {
+		c.add(setProxied, loopback6)
+	}
 	for _, n := range s.nets {
 		if n.index == 0 {
 			continue

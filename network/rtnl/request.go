@@ -92,13 +92,23 @@ func SetMaster(index, master int) *Message {
 	return New(unix.RTM_NEWLINK, 0, linkHeader(index, 0, 0)).Uint32(unix.IFLA_MASTER, uint32(master))
 }
 
-// SetIsolated forbids a bridge port to exchange frames with other isolated
-// ports.
-func SetIsolated(index int) *Message {
+// SetPort changes how a bridge treats one of its ports. An isolated port
+// exchanges no frames with other isolated ports; a hairpin port may get back
+// what came from it.
+func SetPort(index int, isolated, hairpin bool) *Message {
 	h := unix.IfInfomsg{Family: unix.AF_BRIDGE, Index: int32(index)}
 	m := New(unix.RTM_SETLINK, 0, append([]byte(nil), bytesOf(&h)...))
-	const isolated = 33 // IFLA_BRPORT_ISOLATED
-	return m.Nest(unix.IFLA_PROTINFO, func() { m.Uint8(isolated, 1) })
+	const portMode, portIsolated = 4, 33 // IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED
+	return m.Nest(unix.IFLA_PROTINFO, func() {
+		m.Uint8(portMode, flag(hairpin)).Uint8(portIsolated, flag(isolated))
+	})
+}
+
+func flag(b bool) uint8 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // RouteLocalnet allows a device to carry packets of 127.0.0.0/8, which the
