@@ -5,11 +5,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"cale/image"
 	"cale/image/store"
 )
+
+// maxTags bounds the tags that one request sets.
+const maxTags = 100
 
 // find is the manifest that a tag or digest names in a repository.
 func (g *registry) find(repo, at string) (image.Digest, error) {
@@ -79,12 +83,15 @@ func (g *registry) putManifest(w http.ResponseWriter, r *http.Request, repo, at 
 		return &problem{http.StatusRequestEntityTooLarge, "SIZE_INVALID", fmt.Sprintf("the manifest is larger than %d bytes", image.MaxManifestSize)}
 	}
 	d := image.FromBytes(raw)
-	tag := ""
+	tags := []string{at}
 	if want, err := image.ParseDigest(at); err == nil {
 		if d, err = digestAs(want, raw); err != nil {
 			return err
 		}
-	} else if tag = at; !image.ValidTag(tag) {
+		// The specification's next version lets one request set several tags.
+		tags = r.URL.Query()["tag"]
+	}
+	if len(tags) > maxTags || slices.ContainsFunc(tags, func(t string) bool { return !image.ValidTag(t) }) {
 		return &problem{http.StatusBadRequest, "TAG_INVALID", "invalid tag or digest"}
 	}
 	doc, err := readManifest(r.Header.Get("Content-Type"), d, raw)
@@ -100,10 +107,15 @@ func (g *registry) putManifest(w http.ResponseWriter, r *http.Request, repo, at 
 	if err := g.store.PutAs(image.Descriptor{MediaType: doc.desc.MediaType, Digest: d, Size: doc.desc.Size}, raw); err != nil {
 		return err
 	}
-	if err := g.enter(repo, tag, doc); err != nil {
+	if err := g.enter(repo, tags, doc); err != nil {
 		return err
 	}
 	h := w.Header()
+	if at == d.String() {
+		for _, t := range tags {
+			h.Add("OCI-Tag", t)
+		}
+	}
 	h.Set("Location", "/v2/"+repo+"/manifests/"+at)
 	h.Set("Docker-Content-Digest", d.String())
 	if !doc.subject.IsZero() {
@@ -181,35 +193,38 @@ func (g *registry) complete(repo string, doc *document, pin *store.Pin) error {
 	return nil
 }
 
-// enter makes a manifest known in its repository, under a tag if there is one.
-func (g *registry) enter(repo, tag string, doc *document) error {
+// enter makes a manifest known in its repository, under its tags if there are
+// any.
+func (g *registry) enter(repo string, tags []string, doc *document) error {
 	g.change.Lock()
 	defer g.change.Unlock()
 	d := doc.desc.Digest
-	if tag == "" {
+	if len(tags) == 0 {
 		if err := g.store.AddLease(g.lease(repo, d), d); err != nil {
 			return err
 		}
 		return g.store.Sync()
 	}
-	name := g.name(repo, tag)
-	old, err := g.store.Resolve(name)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return err
-	}
-	if err == nil && old.Digest != d {
-		// What the tag named stays available by its digest.
-		if err := g.store.AddLease(g.lease(repo, old.Digest), old.Digest); err != nil {
+	target := image.Descriptor{MediaType: doc.desc.MediaType, Digest: d, Size: doc.desc.Size}
+	for _, tag := range tags {
+		name := g.name(repo, tag)
+		old, err := g.store.Resolve(name)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		if err == nil && old.Digest != d {
+			// What the tag named stays available by its digest.
+			if err := g.store.AddLease(g.lease(repo, old.Digest), old.Digest); err != nil {
+				return err
+			}
+		}
+		if err := g.store.SetName(name, target); err != nil {
 			return err
 		}
 	}
-	target := image.Descriptor{MediaType: doc.desc.MediaType, Digest: d, Size: doc.desc.Size}
-	if err := g.store.SetName(name, target); err != nil {
-		return err
-	}
-	// The name holds it, and what is below it, from now on.
+	// The names hold it, and what is below it, from now on.
 	for _, held := range append([]image.Descriptor{target}, doc.manifests...) {
-		if err := g.store.RemoveLease(g.lease(repo, held.Digest)); err != nil && !errors.Is(err, store.ErrNotFound) {
+		if err := g.store.RemoveLease(g.lease(repo, held.Digest)); err != nil {
 			return err
 		}
 	}
