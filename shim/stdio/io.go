@@ -44,6 +44,7 @@ type IO struct {
 	mu       sync.Mutex
 	stdin    *os.File // pipe's writing end or the terminal's master
 	console  *os.File
+	size     unix.Winsize // asked for before there was a terminal
 	clients  map[*client]struct{}
 	finished bool // no more output will come
 }
@@ -182,6 +183,9 @@ func (o *IO) Console(master *os.File) {
 	}
 	o.mu.Lock()
 	o.console = f
+	if o.size.Row != 0 || o.size.Col != 0 {
+		o.resizeLocked()
+	}
 	if o.wantsStdin() {
 		o.stdin = f
 	}
@@ -228,19 +232,28 @@ func (o *IO) closeStdin() {
 // ErrNoTerminal refuses to resize a process without terminal.
 var ErrNoTerminal = errors.New("the process has no terminal")
 
-// Resize sets the terminal's size in characters.
+// Resize sets the terminal's size in characters. A size that comes before the
+// terminal does is kept for it.
 func (o *IO) Resize(width, height uint16) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.console == nil {
+	if !o.req.Terminal {
 		return ErrNoTerminal
 	}
+	o.size = unix.Winsize{Row: height, Col: width}
+	if o.console == nil {
+		return nil
+	}
+	return o.resizeLocked()
+}
+
+func (o *IO) resizeLocked() error {
 	rc, err := o.console.SyscallConn()
 	if err != nil {
 		return err
 	}
 	cerr := rc.Control(func(fd uintptr) {
-		err = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: height, Col: width})
+		err = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &o.size)
 	})
 	return errors.Join(cerr, err)
 }
