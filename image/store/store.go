@@ -73,6 +73,9 @@ type Store struct {
 	sweep   sync.WaitGroup
 	stop    context.CancelFunc // of sweep
 
+	closing  sync.Once
+	closeErr error
+
 	lease leaseWriter
 }
 
@@ -124,15 +127,17 @@ func open(root string) (*Store, error) {
 	return s, nil
 }
 
-// Close writes what is pending and closes the store.
+// Close writes what is pending and closes the store. It may be called again.
 func (s *Store) Close() error {
-	s.stop()
-	s.sweep.Wait()
-	err := s.lease.stop()
-	if cerr := s.db.Close(); err == nil {
-		err = cerr
-	}
-	return err
+	s.closing.Do(func() {
+		s.stop()
+		s.sweep.Wait()
+		s.closeErr = s.lease.stop()
+		if err := s.db.Close(); s.closeErr == nil {
+			s.closeErr = err
+		}
+	})
+	return s.closeErr
 }
 
 // Root is the store's directory.
