@@ -47,7 +47,9 @@ type Veth struct {
 	PeerNS  int // descriptor, or -1 for the same namespace
 }
 
-// NewVeth asks for the pair.
+// NewVeth asks for the pair, with one queue each: veth passes packets on
+// without queueing, but by default has a queue for every processor, each of
+// them an object to make and register.
 func NewVeth(v Veth) *Message {
 	m := New(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, linkHeader(0, unix.IFF_UP, unix.IFF_UP))
 	m.String(unix.IFLA_IFNAME, v.Name)
@@ -57,12 +59,14 @@ func NewVeth(v Veth) *Message {
 	if v.MTU > 0 {
 		m.Uint32(unix.IFLA_MTU, uint32(v.MTU))
 	}
+	m.Uint32(unix.IFLA_NUM_TX_QUEUES, 1).Uint32(unix.IFLA_NUM_RX_QUEUES, 1)
 	return m.Nest(unix.IFLA_LINKINFO, func() {
 		m.String(unix.IFLA_INFO_KIND, "veth")
 		m.Nest(unix.IFLA_INFO_DATA, func() {
 			m.Nest(1, func() { // VETH_INFO_PEER
 				m.Raw(linkHeader(0, 0, 0))
 				m.String(unix.IFLA_IFNAME, v.Peer)
+				m.Uint32(unix.IFLA_NUM_TX_QUEUES, 1).Uint32(unix.IFLA_NUM_RX_QUEUES, 1)
 				if v.PeerMAC != nil {
 					m.Attr(unix.IFLA_ADDRESS, v.PeerMAC)
 				}
