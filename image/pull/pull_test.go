@@ -71,7 +71,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 type setup struct {
-	t   *testing.T
+	t   testing.TB
 	reg *fake
 	ref image.Reference
 	Options
@@ -79,7 +79,7 @@ type setup struct {
 	events []Event
 }
 
-func newSetup(t *testing.T) *setup {
+func newSetup(t testing.TB) *setup {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("unpacking layers needs root")
