@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 )
 
 // entry is a command in the table: its name and one-line help are there
@@ -28,6 +27,7 @@ const (
 )
 
 func (a *App) rootCommand() *cobra.Command {
+	cobra.EnableCommandSorting = false // help sorts, but for the first group
 	root := &cobra.Command{
 		Use:              "cale [OPTIONS] COMMAND",
 		Short:            "Containers on this machine",
@@ -233,10 +233,8 @@ func help(c *cobra.Command, w io.Writer) {
 		}
 	}
 	flags := c.LocalFlags()
-	visible := false
-	flags.VisitAll(func(f *pflag.Flag) { visible = visible || !f.Hidden && f.Name != "help" })
-	if visible {
-		fmt.Fprintf(w, "\nOptions:\n%s", flags.FlagUsagesWrapped(80))
+	if text := flagUsages(flags); text != "" {
+		fmt.Fprintf(w, "\nOptions:\n%s", text)
 	}
 	if c.HasSubCommands() {
 		fmt.Fprintf(w, "\nRun '%s COMMAND --help' for more information on a command.\n", path)

@@ -1,0 +1,181 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"cale/cli/credential"
+	"cale/client"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+func (a *App) loginCommand() *cobra.Command {
+	c := &cobra.Command{Use: "login [OPTIONS] [SERVER]", Args: between(0, 1)}
+	f := c.Flags()
+	user := f.StringP("username", "u", "", "Username")
+	password := f.StringP("password", "p", "", "Password or Personal Access Token (PAT)")
+	fromStdin := f.Bool("password-stdin", false, "Take the Password or Personal Access Token (PAT) from stdin")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		server := ""
+		if len(args) == 1 {
+			server = registryHost(args[0])
+		}
+		if *password != "" {
+			fmt.Fprintln(a.Err, "WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
+			if *fromStdin {
+				return errors.New("--password and --password-stdin are mutually exclusive")
+			}
+		}
+		if *fromStdin {
+			if *user == "" {
+				return errors.New("the --password-stdin option requires --username to be set")
+			}
+			b, err := io.ReadAll(io.LimitReader(a.In, 64<<10))
+			if err != nil {
+				return err
+			}
+			*password = strings.TrimRight(string(b), "\r\n")
+		}
+		if err := a.askCredentials(user, password); err != nil {
+			return err
+		}
+		auth := client.Auth{Username: *user, Password: *password, ServerAddress: credential.Key(server)}
+		api, err := a.client()
+		if err != nil {
+			return err
+		}
+		status, token, err := api.Login(cmd.Context(), auth)
+		if err != nil {
+			return err
+		}
+		if token != "" {
+			auth.Password, auth.IdentityToken = "", token
+		}
+		where, err := credential.Save(auth)
+		if err != nil {
+			return fmt.Errorf("saving credentials: %w", err)
+		}
+		if strings.HasSuffix(where, ".json") {
+			fmt.Fprintf(a.Err, "\nWARNING! Your credentials are stored unencrypted in '%s'.\nConfigure a credential helper to remove this warning.\n\n", where)
+		}
+		if status == "" {
+			status = "Login Succeeded"
+		}
+		fmt.Fprintln(a.Out, status)
+		return nil
+	}
+	return c
+}
+
+// registryHost is a registry's address without scheme and path.
+func registryHost(s string) string {
+	if _, rest, ok := strings.Cut(s, "://"); ok {
+		s = rest
+	}
+	s, _, _ = strings.Cut(s, "/")
+	return s
+}
+
+// askCredentials asks at the terminal for what is missing.
+func (a *App) askCredentials(user, password *string) error {
+	if *user != "" && *password != "" {
+		return nil
+	}
+	fd, ok := terminal(a.In)
+	if !ok {
+		return errors.New("cannot perform an interactive login from a non TTY device")
+	}
+	if *user == "" {
+		fmt.Fprint(a.Out, "Username: ")
+		line, err := readLine(a.In)
+		if err != nil {
+			return err
+		}
+		if *user = strings.TrimSpace(line); *user == "" {
+			return errors.New("non-null username required")
+		}
+	}
+	if *password == "" {
+		fmt.Fprint(a.Out, "Password: ")
+		b, err := term.ReadPassword(fd)
+		fmt.Fprintln(a.Out)
+		if err != nil {
+			return err
+		}
+		if *password = string(b); *password == "" {
+			return errors.New("password is required")
+		}
+	}
+	return nil
+}
+
+func (a *App) logoutCommand() *cobra.Command {
+	c := &cobra.Command{Use: "logout [SERVER]", Args: between(0, 1)}
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		server := ""
+		if len(args) == 1 {
+			server = registryHost(args[0])
+		}
+		name := credential.Key(server)
+		known, err := credential.Erase(server)
+		if err != nil {
+			return fmt.Errorf("could not erase credentials: %w", err)
+		}
+		if !known {
+			fmt.Fprintf(a.Out, "Not logged in to %s\n", name)
+			return nil
+		}
+		fmt.Fprintf(a.Out, "Removing login credentials for %s\n", name)
+		return nil
+	}
+	return c
+}
+
+func (a *App) registryCommand() *cobra.Command {
+	c := &cobra.Command{Use: "registry [OPTIONS]", Args: noArgs, Long: "Serve this engine's images as a registry. Without options, list the addresses served."}
+	f := c.Flags()
+	listen := f.String("listen", "", "Address to serve on (host:port; port 0 chooses one)")
+	quiet := f.BoolP("quiet", "q", false, "Only print the address")
+	stop := f.String("stop", "", "Stop serving on an address, or \"all\"")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		api, err := a.client()
+		if err != nil {
+			return err
+		}
+		ctx := cmd.Context()
+		switch {
+		case *listen != "" && *stop != "":
+			return errors.New("conflicting options: --listen and --stop")
+		case *listen != "":
+			address, err := api.RegistryServe(ctx, *listen)
+			if err != nil {
+				return err
+			}
+			if *quiet {
+				fmt.Fprintln(a.Out, address)
+			} else {
+				fmt.Fprintf(a.Out, "Serving images on %s\n", address)
+			}
+			return nil
+		case *stop != "":
+			address := *stop
+			if address == "all" {
+				address = ""
+			}
+			return api.RegistryStop(ctx, address)
+		}
+		served, err := api.RegistryList(ctx)
+		if err != nil {
+			return err
+		}
+		for _, r := range served {
+			fmt.Fprintln(a.Out, r.Address)
+		}
+		return nil
+	}
+	return c
+}
