@@ -25,6 +25,7 @@ type record struct {
 	ImageRef string            `json:"imageRef"`
 	Manifest image.Digest      `json:"manifest"`
 	Layers   []image.Digest    `json:"layers"`
+	Init     bool              `json:"init,omitempty"` // the layer of mount points lies over the image
 	Run      Effective         `json:"run"`
 	Mounts   []Mount           `json:"mounts"`
 	State    State             `json:"state"`

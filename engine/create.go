@@ -59,6 +59,9 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 	if missing := e.missingLayers(img); missing != "" {
 		return "", nil, fmt.Errorf("image %s is incomplete: layer %s is not unpacked; pull it again", ref, missing)
 	}
+	if c.rec.Init, err = e.imageFitsInit(img); err != nil {
+		return "", nil, err
+	}
 	if err := os.Mkdir(c.dir, 0o700); err != nil {
 		return "", nil, fmt.Errorf("container %s: %w", id, err)
 	}

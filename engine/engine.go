@@ -50,6 +50,7 @@ type Engine struct {
 
 	accounts accountCache
 	images   imageCache
+	initDir  string
 	bootOnce sync.Once
 	fresh    bool // the machine was restarted since the last engine
 }
@@ -111,6 +112,9 @@ func (e *Engine) open(ctx context.Context) (err error) {
 		return fmt.Errorf("networks: %w", err)
 	}
 	e.registry = client.New(client.Options{Credentials: e.cfg.Credentials, PlainHTTP: e.cfg.PlainHTTP, UserAgent: "cale"})
+	if err := e.openInit(); err != nil {
+		return err
+	}
 	e.volumes.open(filepath.Join(e.cfg.Root, "volumes"))
 	return e.reconcile(ctx)
 }

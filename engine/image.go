@@ -23,6 +23,7 @@ import (
 type imageCache struct {
 	mu    sync.Mutex
 	byKey map[string]*store.Image
+	inits map[image.Digest]bool // by id: whether the layer of mount points fits
 }
 
 const maxImages = 64
@@ -437,4 +438,25 @@ func (e *Engine) ImageHistory(ctx context.Context, ref string) ([]History, error
 	}
 	out[0].ID, out[0].Tags = info.ID, info.Names
 	return out, nil
+}
+
+// imageFitsInit is fitsInit, asked once for each image.
+func (e *Engine) imageFitsInit(img *store.Image) (bool, error) {
+	e.images.mu.Lock()
+	fits, known := e.images.inits[img.ID]
+	e.images.mu.Unlock()
+	if known {
+		return fits, nil
+	}
+	fits, err := e.fitsInit(img.Config.DiffIDs)
+	if err != nil {
+		return false, err
+	}
+	e.images.mu.Lock()
+	if len(e.images.inits) >= maxImages || e.images.inits == nil {
+		e.images.inits = map[image.Digest]bool{}
+	}
+	e.images.inits[img.ID] = fits
+	e.images.mu.Unlock()
+	return fits, nil
 }

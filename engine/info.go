@@ -62,7 +62,7 @@ func (e *Engine) info(c *container) Info {
 	if r != nil && r.health != nil {
 		i.State.Health = r.health.state()
 	}
-	if dirs, err := e.store.Layers.Lower(rec.Layers); err == nil {
+	if dirs, err := e.lowers(&rec); err == nil {
 		i.LowerDirs = dirs
 	}
 	for _, m := range rec.Mounts {

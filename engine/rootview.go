@@ -24,9 +24,9 @@ func openLayers(dirs []string, scratch string) (*filetree.Root, error) {
 	if len(dirs) == 0 {
 		return nil, errors.New("no layers")
 	}
-	fd, err := overlayFD(dirs)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
-		return overlayOld(dirs, scratch) // before Linux 6.7: no "lowerdir+"
+	fd, err := overlayFD(dirs, "", "")
+	if oldKernel(err) {
+		return overlayOld(dirs, scratch)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("mount overlay: %w", err)
@@ -34,37 +34,70 @@ func openLayers(dirs []string, scratch string) (*filetree.Root, error) {
 	return filetree.FromFD(fd, "container"), nil
 }
 
-func overlayFD(dirs []string) (int, error) {
+// oldKernel says whether an overlay failed for want of "lowerdir+", which came with Linux 6.7.
+func oldKernel(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+// overlayFD makes a detached overlay mount: for reading only, or writable with upper and work.
+func overlayFD(dirs []string, upper, work string) (int, error) {
 	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, err
 	}
 	defer unix.Close(fs)
-	for _, d := range dirs {
-		if err := unix.FsconfigSetString(fs, "lowerdir+", d); err != nil {
-			return -1, err
+	set := func(key, value string) {
+		if err == nil {
+			err = unix.FsconfigSetString(fs, key, value)
 		}
 	}
-	if err := unix.FsconfigSetString(fs, "source", "overlay"); err != nil {
+	set("source", "overlay")
+	for _, d := range dirs {
+		set("lowerdir+", d)
+	}
+	attr := unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
+	if upper != "" {
+		set("upperdir", upper)
+		set("workdir", work)
+	} else {
+		attr |= unix.MOUNT_ATTR_RDONLY
+	}
+	if err != nil {
 		return -1, err
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return -1, err
 	}
-	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attr)
 }
 
-// overlayOld mounts with mount(2), whose one page of options needs short names, and takes the mount away again.
-func overlayOld(dirs []string, scratch string) (*filetree.Root, error) {
-	var names []string
+// shortNames gives names for directories that fit, many of them, into the one page mount(2) takes.
+func shortNames(dirs []string) (names []string, done func(), err error) {
+	var open []*filetree.Root
+	done = func() {
+		for _, f := range open {
+			f.Close()
+		}
+	}
 	for _, d := range dirs {
 		f, err := filetree.Open(d)
 		if err != nil {
-			return nil, err
+			done()
+			return nil, nil, err
 		}
-		defer f.Close()
+		open = append(open, f)
 		names = append(names, "/proc/self/fd/"+strconv.Itoa(f.FD()))
 	}
+	return names, done, nil
+}
+
+// overlayOld mounts with mount(2), and takes the mount away again.
+func overlayOld(dirs []string, scratch string) (*filetree.Root, error) {
+	names, done, err := shortNames(dirs)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	at, err := os.MkdirTemp(scratch, "view-")
 	if err != nil {
 		return nil, err
@@ -80,6 +113,31 @@ func overlayOld(dirs []string, scratch string) (*filetree.Root, error) {
 		err = fmt.Errorf("unmount %s: %w", at, err2)
 	}
 	return f, err
+}
+
+// mountOverlay mounts a writable overlay at a path.
+func mountOverlay(dirs []string, upper, work, at string) error {
+	fd, err := overlayFD(dirs, upper, work)
+	if oldKernel(err) {
+		names, done, err := shortNames(append([]string{upper, work}, dirs...))
+		if err != nil {
+			return err
+		}
+		defer done()
+		opts := "upperdir=" + names[0] + ",workdir=" + names[1] + ",lowerdir=" + strings.Join(names[2:], ":")
+		if err := unix.Mount("overlay", at, "overlay", unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, opts); err != nil {
+			return fmt.Errorf("mount overlay: %w", err)
+		}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("mount overlay: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("mount overlay: %w", err)
+	}
+	return nil
 }
 
 // accounts are the passwd and group files of a tree.

@@ -175,16 +175,9 @@ func (e *Engine) writeBundle(c *container, rec *record, netns string) error {
 
 // rootfs describes the overlay of the image's layers and the container's own directory.
 func (e *Engine) rootfs(c *container, rec *record) ([]shim.Mount, error) {
-	dirs, err := e.store.Layers.Lower(rec.Layers)
+	dirs, err := e.lowers(rec)
 	if err != nil {
-		return nil, fmt.Errorf("layers of container %s: %w", c.id, err)
-	}
-	if len(dirs) == 0 { // an image of nothing: overlay needs a directory below
-		empty := filepath.Join(c.dir, "empty")
-		if err := os.MkdirAll(empty, 0o755); err != nil {
-			return nil, err
-		}
-		dirs = []string{empty}
+		return nil, err
 	}
 	return []shim.Mount{{Type: "overlay", Source: "overlay", Options: overlayOptions(dirs, c.upper(), filepath.Join(c.dir, "work"))}}, nil
 }

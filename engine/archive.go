@@ -1,0 +1,317 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cale/engine/ocispec"
+	"cale/filetree"
+	"cale/layer"
+)
+
+// StatPath describes a file in a container, a link itself and not what it leads to.
+func (e *Engine) StatPath(ctx context.Context, ref, name string) (PathStat, error) {
+	c, err := e.find(ref)
+	if err != nil {
+		return PathStat{}, err
+	}
+	var st PathStat
+	err = e.withTree(ctx, c, func(root *filetree.Root) (err error) {
+		st, err = statPath(root, ref, name)
+		return err
+	})
+	return st, err
+}
+
+// followed makes a name's trailing slash or dot mean the directory a link leads to.
+func followed(name string) bool { return strings.HasSuffix(name, "/") || strings.HasSuffix(name, "/.") }
+
+func statPath(root *filetree.Root, ref, name string) (PathStat, error) {
+	stat := root.Lstat
+	if followed(name) {
+		stat = root.Stat
+	}
+	raw, err := stat(name)
+	if filetree.NotExist(err) {
+		return PathStat{}, notFound("Could not find the file %s in container %s", name, ref)
+	}
+	if err != nil {
+		return PathStat{}, err
+	}
+	st := PathStat{Name: path.Base(path.Join("/", name)), Size: raw.Size, Mode: uint32(fileMode(raw.Mode)), Mtime: time.Unix(raw.Mtim.Unix())}
+	if raw.Mode&unix.S_IFMT == unix.S_IFLNK {
+		target, err := root.Readlink(name)
+		if err != nil {
+			return PathStat{}, err
+		}
+		if !path.IsAbs(target) {
+			target = path.Join(path.Dir(path.Join("/", name)), target)
+		}
+		st.LinkTarget = path.Clean(target)
+	}
+	return st, nil
+}
+
+// fileMode translates a mode of stat(2) into Go's, which Docker's API speaks.
+func fileMode(mode uint32) fs.FileMode {
+	m := fs.FileMode(mode & 0o777)
+	switch mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		m |= fs.ModeDir
+	case unix.S_IFLNK:
+		m |= fs.ModeSymlink
+	case unix.S_IFIFO:
+		m |= fs.ModeNamedPipe
+	case unix.S_IFSOCK:
+		m |= fs.ModeSocket
+	case unix.S_IFBLK:
+		m |= fs.ModeDevice
+	case unix.S_IFCHR:
+		m |= fs.ModeDevice | fs.ModeCharDevice
+	}
+	for bit, flag := range map[uint32]fs.FileMode{syscall.S_ISUID: fs.ModeSetuid, syscall.S_ISGID: fs.ModeSetgid, syscall.S_ISVTX: fs.ModeSticky} {
+		if mode&bit != 0 {
+			m |= flag
+		}
+	}
+	return m
+}
+
+// CopyFrom writes a tar of path (the last element is the archive's top) and returns its stat before the first byte.
+// The reader must be closed.
+func (e *Engine) CopyFrom(ctx context.Context, ref, name string) (PathStat, io.ReadCloser, error) {
+	c, err := e.find(ref)
+	if err != nil {
+		return PathStat{}, nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	pr, pw := io.Pipe()
+	head := make(chan error, 1)
+	var st PathStat
+	end := e.begin()
+	go func() {
+		defer end()
+		told := false
+		err := e.withTree(ctx, c, func(root *filetree.Root) error {
+			var err error
+			if st, err = statPath(root, ref, name); err != nil {
+				return err
+			}
+			told = true
+			head <- nil
+			top, from := st.Name, name
+			if followed(name) {
+				from = strings.TrimRight(strings.TrimSuffix(name, "."), "/") + "/."
+				if strings.HasSuffix(name, "/.") {
+					top = "."
+				}
+			}
+			return writeTar(ctx, root, from, top, pw)
+		})
+		if !told {
+			head <- err
+		}
+		pw.CloseWithError(err)
+	}()
+	if err := <-head; err != nil {
+		cancel()
+		return PathStat{}, nil, err
+	}
+	e.emit(c, "archive-path")
+	return st, &pipeEnd{pr, cancel}, nil
+}
+
+type pipeEnd struct {
+	*io.PipeReader
+	cancel context.CancelFunc
+}
+
+func (p *pipeEnd) Close() error {
+	p.cancel()
+	return p.PipeReader.Close()
+}
+
+// CopyTo unpacks a plain tar into the directory path.
+func (e *Engine) CopyTo(ctx context.Context, ref, name string, r io.Reader, o CopyOptions) error {
+	defer e.begin()()
+	c, err := e.find(ref)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	rec := c.rec
+	c.mu.Unlock()
+	err = e.withTree(ctx, c, func(root *filetree.Root) error {
+		st, err := root.Stat(name)
+		if filetree.NotExist(err) {
+			return notFound("Could not find the file %s in container %s", name, ref)
+		}
+		if err != nil {
+			return err
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return invalid("extraction point is not a directory")
+		}
+		if rec.Spec.Security.ReadOnly && !inVolume(rec.Mounts, name) {
+			return fail(ErrForbidden, "container rootfs is marked read-only")
+		}
+		opts := layer.ExtractOptions{Into: name, KeepKinds: o.NoOverwriteDirNonDir}
+		if o.CopyUIDGID {
+			acc, err := readAccounts(root)
+			if err != nil {
+				return err
+			}
+			u, _, err := ocispec.LookupUser(rec.Run.User, acc.passwd, acc.group, nil)
+			if err != nil {
+				return invalid("%v", err)
+			}
+			opts.Owner = &layer.Owner{UID: u.UID, GID: u.GID}
+		}
+		_, err = layer.Extract(ctx, root, r, opts)
+		return err
+	})
+	if errors.Is(err, unix.EROFS) {
+		return fail(ErrForbidden, "container rootfs is marked read-only")
+	}
+	if err != nil {
+		return err
+	}
+	e.emit(c, "extract-to-dir")
+	return nil
+}
+
+// inVolume says whether a path lies in a writable mount.
+func inVolume(mounts []Mount, name string) bool {
+	name = path.Join("/", name)
+	for _, m := range mounts {
+		if name == m.Target || strings.HasPrefix(name, m.Target+"/") {
+			return !m.ReadOnly
+		}
+	}
+	return false
+}
+
+// Export writes a container's files as a tar, without its volumes.
+func (e *Engine) Export(ctx context.Context, ref string, w io.Writer) error {
+	defer e.begin()()
+	c, err := e.find(ref)
+	if err != nil {
+		return err
+	}
+	root, err := e.ownFiles(c)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := writeTar(ctx, root, "", "", w); err != nil {
+		return fmt.Errorf("export container %s: %w", ref, err)
+	}
+	e.emit(c, "export")
+	return nil
+}
+
+// ownFiles opens the image's files with the container's own over them, for reading.
+func (e *Engine) ownFiles(c *container) (*filetree.Root, error) {
+	c.mu.Lock()
+	rec := c.rec
+	c.mu.Unlock()
+	dirs, err := e.lowers(&rec)
+	if err != nil {
+		return nil, err
+	}
+	return openLayers(append([]string{c.upper()}, dirs...), e.cfg.Run)
+}
+
+// Changes lists what differs from the image: 0 changed, 1 added, 2 deleted.
+func (e *Engine) Changes(ctx context.Context, ref string) ([]Change, error) {
+	c, err := e.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	rec := c.rec
+	c.mu.Unlock()
+	dirs, err := e.lowers(&rec)
+	if err != nil {
+		return nil, err
+	}
+	below, err := openLayers(dirs, e.cfg.Run)
+	if err != nil {
+		return nil, err
+	}
+	defer below.Close()
+	upper, err := filetree.Open(c.upper())
+	if err != nil {
+		return nil, err
+	}
+	defer upper.Close()
+	mounts := map[string]bool{}
+	for _, m := range rec.Mounts {
+		mounts[m.Target] = true
+	}
+	for t := range rec.Spec.Tmpfs {
+		mounts[path.Clean(t)] = true
+	}
+	var out []Change
+	err = upper.Walk("", func(en *filetree.Entry) error {
+		if en.Path == "" {
+			return ctx.Err()
+		}
+		name := "/" + en.Path
+		if mounts[name] {
+			return nil // made to be mounted on
+		}
+		old, err := below.Lstat(en.Path)
+		there := err == nil
+		kind := en.Stat.Mode & unix.S_IFMT
+		switch {
+		case kind == unix.S_IFCHR && en.Stat.Rdev == 0:
+			if there {
+				out = append(out, Change{Kind: 2, Path: name})
+			}
+			return nil
+		case !there:
+			out = append(out, Change{Kind: 1, Path: name})
+			return nil
+		}
+		out = append(out, Change{Kind: 0, Path: name})
+		opaque, _ := filetree.Xattr(en.Dir, en.Name, "trusted.overlay.opaque")
+		if kind == unix.S_IFDIR && old.Mode&unix.S_IFMT == unix.S_IFDIR && string(opaque) == "y" {
+			hidden, err := deletedIn(below, upper, en.Path)
+			if err != nil {
+				return err
+			}
+			out = append(out, hidden...)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// deletedIn lists what an opaque directory hides and doesn't hold itself.
+func deletedIn(below, upper *filetree.Root, dir string) ([]Change, error) {
+	var out []Change
+	err := below.Walk(dir, func(en *filetree.Entry) error {
+		if en.Path == "" {
+			return nil
+		}
+		name := path.Join(dir, en.Path)
+		if _, err := upper.Lstat(name); filetree.NotExist(err) {
+			out = append(out, Change{Kind: 2, Path: "/" + name})
+		}
+		if en.IsDir() {
+			return fs.SkipDir
+		}
+		return nil
+	})
+	return out, err
+}

@@ -1,0 +1,158 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"cale/filetree"
+)
+
+// withTree calls fn with a container's files as the container sees them, its volumes included, and writable. While
+// fn works on a stopped container nobody can start it.
+func (e *Engine) withTree(ctx context.Context, c *container, fn func(*filetree.Root) error) error {
+	if err := c.op.lock(ctx); err != nil {
+		return err
+	}
+	unlock := func() { c.op.unlock() }
+	c.mu.Lock()
+	r, rec, removing := c.run, c.rec, c.removing
+	c.mu.Unlock()
+	if removing {
+		unlock()
+		return notFound("No such container: %s", c.id)
+	}
+	if r != nil {
+		root, err := processRoot(r.pid)
+		// The process is the container's: its end is recorded under op only.
+		unlock()
+		if err != nil {
+			return conflict("container %s is not running", c.id)
+		}
+		defer root.Close()
+		return fn(root)
+	}
+	defer unlock()
+	dirs, err := e.lowers(&rec)
+	if err != nil {
+		return err
+	}
+	own := slices.ContainsFunc(rec.Mounts, func(m Mount) bool { return m.Type != "tmpfs" })
+	if !own {
+		fd, err := overlayFD(dirs, c.upper(), c.dir+"/work")
+		if err == nil {
+			root := filetree.FromFD(fd, "container")
+			defer root.Close()
+			return fn(root)
+		}
+	}
+	return e.withMounts(c, &rec, dirs, fn)
+}
+
+// withMounts mounts a stopped container's files and volumes in a mount namespace of one thread, which ends with fn:
+// nothing of it shows on the host or in another container.
+func (e *Engine) withMounts(c *container, rec *record, dirs []string, fn func(*filetree.Root) error) error {
+	at, err := os.MkdirTemp(e.cfg.Run, "tree-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(at)
+	type result struct {
+		root *filetree.Root
+		err  error
+	}
+	mounted, done := make(chan result), make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		// The thread is never unlocked: it dies with this goroutine, and its mount namespace with it.
+		runtime.LockOSThread()
+		root, err := e.mountTree(c, rec, dirs, at)
+		mounted <- result{root, err}
+		<-done
+	}()
+	res := <-mounted
+	if res.err == nil {
+		res.err = fn(res.root)
+		res.root.Close()
+	}
+	close(done)
+	<-ended
+	return res.err
+}
+
+func (e *Engine) mountTree(c *container, rec *record, dirs []string, at string) (*filetree.Root, error) {
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+		return nil, fmt.Errorf("mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return nil, fmt.Errorf("mount namespace: %w", err)
+	}
+	if err := mountOverlay(dirs, c.upper(), c.dir+"/work", at); err != nil {
+		return nil, err
+	}
+	root, err := filetree.Open(at)
+	if err != nil {
+		return nil, err
+	}
+	mounts := slices.Clone(rec.Mounts)
+	slices.SortStableFunc(mounts, func(a, b Mount) int { return strings.Count(a.Target, "/") - strings.Count(b.Target, "/") })
+	for _, m := range mounts {
+		if err := e.mountInto(root, &m); err != nil {
+			root.Close()
+			return nil, err
+		}
+	}
+	return root, nil
+}
+
+// mountInto binds a volume or a host path into a tree, if both ends are there.
+func (e *Engine) mountInto(root *filetree.Root, m *Mount) error {
+	if m.Type == "tmpfs" {
+		return nil
+	}
+	om, err := e.ociMount(m)
+	if err != nil {
+		return err
+	}
+	if om.Type != "bind" {
+		return nil // a file system of its own is mounted while the container runs
+	}
+	st, err := os.Stat(om.Source)
+	if err != nil {
+		return fmt.Errorf("mount %s: %w", m.Target, err)
+	}
+	var fd int
+	if st.IsDir() {
+		fd, err = root.MkdirAll(m.Target, 0o755)
+	} else {
+		fd, err = root.OpenFD(m.Target, unix.O_PATH, 0)
+		if filetree.NotExist(err) {
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("mount %s: %w", m.Target, err)
+	}
+	defer unix.Close(fd)
+	src, err := unix.OpenTree(unix.AT_FDCWD, om.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		return fmt.Errorf("mount %s: %w", m.Target, err)
+	}
+	defer unix.Close(src)
+	if m.ReadOnly {
+		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+		if err := unix.MountSetattr(src, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
+			return fmt.Errorf("mount %s: %w", m.Target, err)
+		}
+	}
+	if err := unix.MoveMount(src, "", fd, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+		return fmt.Errorf("mount %s: %w", m.Target, err)
+	}
+	return nil
+}
