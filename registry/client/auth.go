@@ -125,7 +125,7 @@ func (a *auth) fetch(ctx context.Context, e *endpoint, scope string, t *token) e
 		scopes = append(scopes, strings.Fields(t.extra)...)
 	}
 	res, err := e.c.patiently(ctx, &pace{}, true, func() (*http.Response, error) {
-		return e.c.askToken(ctx, realm, service, scopes, user, pass)
+		return e.askToken(ctx, realm, service, scopes, user, pass)
 	})
 	if err != nil {
 		return err
@@ -169,7 +169,7 @@ func (a *auth) fetch(ctx context.Context, e *endpoint, scope string, t *token) e
 
 // askToken sends one request to a token service: OAuth 2 for an identity
 // token, else Docker's GET with the password, if there is one.
-func (c *Client) askToken(ctx context.Context, realm url.URL, service string, scopes []string, user, pass string) (*http.Response, error) {
+func (e *endpoint) askToken(ctx context.Context, realm url.URL, service string, scopes []string, user, pass string) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := time.AfterFunc(answerTimeout, func() { cancel(errNoAnswer) })
 	defer stop.Stop()
@@ -198,13 +198,13 @@ func (c *Client) askToken(ctx context.Context, realm url.URL, service string, sc
 		cancel(nil)
 		return nil, err
 	}
-	req.Header.Set("User-Agent", c.opts.UserAgent)
+	req.Header.Set("User-Agent", e.c.opts.UserAgent)
 	if method == http.MethodPost {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	} else if user != "" || pass != "" {
 		req.Header.Set("Authorization", basic(user, pass))
 	}
-	res, err := c.http.Do(req)
+	res, err := e.http.Do(req)
 	if err != nil {
 		if context.Cause(ctx) == errNoAnswer {
 			err = errNoAnswer

@@ -29,6 +29,11 @@ type Options struct {
 	// content from before the domain's own registry is asked; credentials are
 	// never sent to them.
 	Mirrors func(domain string) []string
+	// CertDirs are folders with a folder "host:port" for each registry that
+	// has certificates of its own, as Docker has them: *.crt are authorities
+	// to trust, NAME.cert and NAME.key are what to show. Nil means Docker's
+	// and Podman's places in /etc. It has no effect together with HTTP.
+	CertDirs []string
 	// UserAgent is sent with each request.
 	UserAgent string
 }
@@ -55,9 +60,12 @@ func New(o Options) *Client {
 	if o.UserAgent == "" {
 		o.UserAgent = "cale"
 	}
+	if o.CertDirs == nil {
+		o.CertDirs = []string{"/etc/docker/certs.d", "/etc/containers/certs.d"}
+	}
 	h := http.Client{Transport: transport()}
 	if o.HTTP != nil {
-		h = *o.HTTP
+		h, o.CertDirs = *o.HTTP, nil
 	}
 	// Redirects are followed by hand, so that what is sent along is decided
 	// here; and no cookie of one registry is shown to another.
@@ -69,6 +77,8 @@ func New(o Options) *Client {
 // endpoint is one place that speaks the protocol, with what is known of it.
 type endpoint struct {
 	c      *Client
+	http   *http.Client
+	err    error  // why it can't be spoken to
 	domain string // whose credentials it gets; empty for a mirror
 	base   url.URL
 	pace   pace
@@ -85,7 +95,7 @@ func (c *Client) home(domain string) *endpoint {
 		domain, host = "docker.io", dockerHub
 	}
 	base := url.URL{Scheme: "https", Host: host}
-	if c.opts.PlainHTTP(host) {
+	if c.opts.PlainHTTP(host) && c.certDir(host) == "" {
 		base.Scheme = "http"
 	}
 	return c.endpoint(domain, base)
@@ -112,7 +122,10 @@ func (c *Client) endpoint(domain string, base url.URL) *endpoint {
 	key := domain + " " + base.String()
 	e := c.endpoints[key]
 	if e == nil {
-		e = &endpoint{c: c, domain: domain, base: base}
+		e = &endpoint{c: c, domain: domain, base: base, http: c.http}
+		if dir := c.certDir(base.Host); dir != "" && base.Scheme == "https" {
+			e.http, e.err = c.withCerts(dir)
+		}
 		c.endpoints[key] = e
 	}
 	return e

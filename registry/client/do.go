@@ -29,6 +29,9 @@ var errRedirect = errors.New("redirect refused")
 // asks for them: tokens expire in the middle of a transfer. Any answer other
 // than "later" and "who are you" is the caller's.
 func (e *endpoint) do(ctx context.Context, c call) (*http.Response, error) {
+	if e.err != nil {
+		return nil, e.err
+	}
 	for asked := 0; ; asked++ {
 		sent, err := e.auth.authorization(ctx, e, c.scope)
 		if err != nil {
@@ -110,7 +113,7 @@ func (e *endpoint) hop(ctx context.Context, c call, to *url.URL, authorization s
 		// Sending may take as long as it moves.
 		r.moved = func() { timer.Reset(wait) }
 	}
-	res, err := e.c.http.Do(req)
+	res, err := e.http.Do(req)
 	timer.Stop()
 	if err != nil {
 		if context.Cause(ctx) == errNoAnswer {
