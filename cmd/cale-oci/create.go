@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+
+	"cale/runtime"
+	"cale/runtime/spec"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+var specVersion = specs.Version
+
+// createFlags are the options that create and run share.
+type createFlags struct {
+	bundle, console, pidFile, pidFDSocket string
+	preserve                              int
+	noPivot, noKeyring                    bool
+	detach, keep, noSubreaper             bool
+}
+
+func (c *createFlags) add(f *flags) {
+	f.str(&c.bundle, "bundle", "b")
+	f.str(&c.console, "console-socket")
+	f.str(&c.pidFile, "pid-file")
+	f.str(&c.pidFDSocket, "pidfd-socket")
+	f.int(&c.preserve, "preserve-fds")
+	f.bool(&c.noPivot, "no-pivot")
+	f.bool(&c.noKeyring, "no-new-keyring")
+}
+
+// options turns the flags into what the runtime takes.
+func (a *app) options(c *createFlags, id string) (runtime.Options, error) {
+	o := runtime.Options{
+		ID: id, Bundle: c.bundle, StateDir: a.root, PidFile: c.pidFile, ConsoleSocket: c.console,
+		NoPivot: c.noPivot, NoNewKeyring: c.noKeyring, SystemdCgroup: a.systemd, PreserveFDs: c.preserve, Warn: a.warn,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+	}
+	if o.Bundle == "" {
+		o.Bundle = "."
+	}
+	var err error
+	if o.Bundle, err = filepath.Abs(o.Bundle); err != nil {
+		return o, err
+	}
+	if o.Spec, _, err = spec.Load(filepath.Join(o.Bundle, spec.File)); err != nil {
+		return o, err
+	}
+	n, err := listenFDs()
+	if err != nil {
+		return o, err
+	}
+	if n > 0 && o.Spec.Process != nil {
+		o.PreserveFDs += n
+		o.Spec.Process.Env = append(o.Spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_PID=1")
+	}
+	return o, nil
+}
+
+// listenFDs is the number of sockets systemd's socket activation has passed, which the container gets.
+func listenFDs() (int, error) {
+	s := os.Getenv("LISTEN_FDS")
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 || n > 4096 {
+		return 0, fmt.Errorf("LISTEN_FDS=%q is no number of descriptors", s)
+	}
+	return n, nil
+}
+
+func cmdCreate(a *app, args []string) error {
+	var c createFlags
+	var f flags
+	c.add(&f)
+	args, err := f.parse(args, true)
+	if err != nil {
+		return err
+	}
+	if err := exactly("create", args, 1, 1); err != nil {
+		return err
+	}
+	o, err := a.options(&c, args[0])
+	if err != nil {
+		return err
+	}
+	if _, err := runtime.Create(context.Background(), o); err != nil {
+		return err
+	}
+	return nil
+}
+
+func cmdRun(a *app, args []string) error {
+	var c createFlags
+	var f flags
+	c.add(&f)
+	f.bool(&c.detach, "detach", "d")
+	f.bool(&c.keep, "keep")
+	f.bool(&c.noSubreaper, "no-subreaper")
+	args, err := f.parse(args, true)
+	if err != nil {
+		return err
+	}
+	if err := exactly("run", args, 1, 1); err != nil {
+		return err
+	}
+	o, err := a.options(&c, args[0])
+	if err != nil {
+		return err
+	}
+	failed := func(err error) error { return err }
+	if c.detach {
+		_, err := runtime.Run(context.Background(), o)
+		if err != nil {
+			return failed(err)
+		}
+		return nil
+	}
+	if !c.noSubreaper {
+		unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	}
+	fg, err := newForeground(o.Spec.Process, c.console)
+	if err != nil {
+		return err
+	}
+	defer fg.restore()
+	o.ConsoleSocket, o.Console = c.console, fg.console
+	ct, err := runtime.Run(context.Background(), o)
+	if err != nil {
+		return failed(err)
+	}
+	code := fg.wait(ct.InitPid(), ct.PidFD())
+	if !c.keep {
+		if err := ct.Delete(true); err != nil {
+			fg.restore()
+			return failed(err)
+		}
+	}
+	fg.restore()
+	return &exitError{code: code}
+}
+
+func cmdStart(a *app, args []string) error {
+	c, err := a.one("start", args)
+	if err != nil {
+		return err
+	}
+	return c.Start(context.Background())
+}
+
+// one loads the container that is a command's only argument.
+func (a *app) one(command string, args []string) (*runtime.Container, error) {
+	var f flags
+	args, err := f.parse(args, true)
+	if err != nil {
+		return nil, err
+	}
+	if err := exactly(command, args, 1, 1); err != nil {
+		return nil, err
+	}
+	return runtime.Load(a.root, args[0])
+}
+
+func cmdExec(a *app, args []string) error {
+	var e execFlags
+	var f flags
+	e.add(&f)
+	args, err := f.parse(args, false)
+	if err != nil {
+		return err
+	}
+	least := 2
+	if e.process != "" {
+		least = 1
+	}
+	if err := exactly("exec", args, least, -1); err != nil {
+		return err
+	}
+	if e.detach && e.preserve < 0 {
+		return errors.New("preserve-fds must not be negative")
+	}
+	c, err := runtime.Load(a.root, args[0])
+	if err != nil {
+		return err
+	}
+	code, err := e.exec(a, c, args[1:])
+	if err != nil {
+		return &exitError{255, fmt.Errorf("exec failed: %w", err)}
+	}
+	return &exitError{code: code}
+}
+
+func (e *execFlags) exec(a *app, c *runtime.Container, args []string) (int, error) {
+	ps, err := e.processSpec(c, args)
+	if err != nil {
+		return 0, err
+	}
+	o := runtime.ExecOptions{
+		Process: ps, PidFile: e.pidFile, ConsoleSocket: e.console, PreserveFDs: e.preserve, CgroupSub: e.cgroups,
+		IgnorePaused: e.ignorePaused, Warn: a.warn, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+	}
+	n, err := listenFDs()
+	if err != nil {
+		return 0, err
+	}
+	if n > 0 {
+		o.PreserveFDs += n
+		ps.Env = append(ps.Env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_PID=1")
+	}
+	if e.detach {
+		p, err := c.Exec(context.Background(), o)
+		if err != nil {
+			return 0, err
+		}
+		p.PidFD.Close()
+		return 0, nil
+	}
+	fg, err := newForeground(ps, e.console)
+	if err != nil {
+		return 0, err
+	}
+	defer fg.restore()
+	o.Console = fg.console
+	p, err := c.Exec(context.Background(), o)
+	if err != nil {
+		return 0, err
+	}
+	return fg.wait(p.Pid, p.PidFD), nil
+}
+
+// forward starts sending the signals this program gets to a process.
+func forward(signals chan os.Signal, pidfd *os.File, resize func()) {
+	for s := range signals {
+		switch s {
+		case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE:
+		case unix.SIGWINCH:
+			resize()
+		default:
+			unix.PidfdSendSignal(int(pidfd.Fd()), s.(unix.Signal), nil, 0)
+		}
+	}
+}
+
+func notifySignals() chan os.Signal {
+	ch := make(chan os.Signal, 64)
+	signal.Notify(ch)
+	return ch
+}

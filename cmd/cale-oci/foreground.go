@@ -1,0 +1,96 @@
+package main
+
+import (
+	"io"
+	"os"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// foreground keeps this program between its terminal and a process: it relays a terminal, forwards signals, and
+// takes the exit status over.
+type foreground struct {
+	signals chan os.Signal
+	console func(*os.File)
+	masters chan *os.File
+	saved   *unix.Termios
+	copied  chan struct{}
+}
+
+func newForeground(ps *specs.Process, consoleSocket string) (*foreground, error) {
+	f := &foreground{signals: notifySignals()}
+	if ps != nil && ps.Terminal && consoleSocket == "" {
+		f.masters = make(chan *os.File, 1)
+		f.console = func(m *os.File) { f.masters <- m }
+	}
+	return f, nil
+}
+
+// wait relays until the process has ended, and returns its status as a shell would.
+func (f *foreground) wait(pid int, pidfd *os.File) int {
+	resize := func() {}
+	if f.masters != nil {
+		master := <-f.masters
+		resize = func() { copySize(master) }
+		f.relay(master)
+	}
+	go forward(f.signals, pidfd, resize)
+	var ws unix.WaitStatus
+	for {
+		got, err := unix.Wait4(-1, &ws, 0, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || got == pid {
+			break // others are orphans that a subreaper inherits
+		}
+	}
+	if f.copied != nil {
+		// What the process has written still has to come out; others may hold the terminal open.
+		select {
+		case <-f.copied:
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+	if ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return ws.ExitStatus()
+}
+
+// relay copies between this program's terminal, in raw mode, and a terminal's master.
+func (f *foreground) relay(master *os.File) {
+	copySize(master)
+	if t, err := unix.IoctlGetTermios(0, unix.TCGETS); err == nil {
+		f.saved = t
+		raw := *t
+		raw.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
+		raw.Oflag &^= unix.OPOST
+		raw.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
+		raw.Cflag = raw.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
+		raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
+		unix.IoctlSetTermios(0, unix.TCSETS, &raw)
+	}
+	go io.Copy(master, os.Stdin)
+	f.copied = make(chan struct{})
+	go func() {
+		io.Copy(os.Stdout, master)
+		close(f.copied)
+	}()
+}
+
+func copySize(master *os.File) {
+	if ws, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ); err == nil {
+		unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, ws)
+	}
+}
+
+// restore puts the terminal back.
+func (f *foreground) restore() {
+	if f.saved != nil {
+		unix.IoctlSetTermios(0, unix.TCSETS, f.saved)
+		f.saved = nil
+	}
+}

@@ -1,0 +1,208 @@
+// Command cale-oci is the low-level container runtime: the OCI runtime specification behind runc's command line.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"time"
+)
+
+// version is set by the build.
+var version = "1.0.0-dev"
+
+// app is one run of the program: the global flags and where messages go.
+type app struct {
+	root    string
+	log     string
+	format  string
+	debug   bool
+	systemd bool
+	logFile io.Writer
+}
+
+// command is one subcommand. Its run gets what follows the command's name.
+type command struct {
+	name  string
+	usage string
+	short string
+	run   func(a *app, args []string) error
+}
+
+var commands = []command{
+	{"create", "[options] <container-id>", "create a container that waits to be started", cmdCreate},
+	{"delete", "[--force] <container-id>", "remove what is left of a container", cmdDelete},
+	{"events", "[--stats] [--interval 5s] <container-id>", "show a container's statistics and out-of-memory events", cmdEvents},
+	{"exec", "[options] <container-id> <command> [args...]", "run a process in a container", cmdExec},
+	{"features", "", "show what this runtime can do", cmdFeatures},
+	{"kill", "[--all] <container-id> [signal]", "send a signal to a container's first process", cmdKill},
+	{"list", "[--quiet] [--format table|json]", "list containers", cmdList},
+	{"pause", "<container-id>", "freeze a container's processes", cmdPause},
+	{"ps", "[--format table|json] <container-id> [ps options]", "show a container's processes", cmdPs},
+	{"resume", "<container-id>", "thaw a container's processes", cmdResume},
+	{"run", "[options] <container-id>", "create and start a container", cmdRun},
+	{"spec", "[--rootless] [--bundle dir]", "write a configuration to start from", cmdSpec},
+	{"start", "<container-id>", "start a created container", cmdStart},
+	{"state", "<container-id>", "show a container's state", cmdState},
+	{"update", "[options] <container-id>", "change a container's limits", cmdUpdate},
+}
+
+// exitError carries an exit status out of a command.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+
+func main() {
+	// The program lives for some milliseconds: collecting its garbage costs more than keeping it.
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(256 << 20)
+	a := &app{}
+	os.Exit(a.main(os.Args[1:]))
+}
+
+func (a *app) main(args []string) int {
+	var help, showVersion bool
+	var ignored string
+	fs := flags{}
+	fs.str(&a.root, "root")
+	fs.str(&a.log, "log")
+	fs.str(&a.format, "log-format")
+	fs.bool(&a.debug, "debug")
+	fs.bool(&a.systemd, "systemd-cgroup")
+	fs.str(&ignored, "criu")
+	fs.str(&ignored, "rootless")
+	fs.bool(&help, "help", "h")
+	fs.bool(&showVersion, "version", "v")
+	rest, err := fs.parse(args, false)
+	if err != nil {
+		return a.fatal(err, 1)
+	}
+	if err := a.openLog(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	switch {
+	case showVersion:
+		fmt.Printf("cale-oci version %s\nspec: %s\n", version, specVersion)
+		return 0
+	case help || len(rest) == 0 || rest[0] == "help":
+		usage()
+		return 0
+	}
+	if a.root == "" {
+		a.root = defaultRoot()
+	}
+	if a.root, err = filepath.Abs(a.root); err != nil {
+		return a.fatal(err, 1)
+	}
+	for _, c := range commands {
+		if c.name != rest[0] {
+			continue
+		}
+		err := c.run(a, rest[1:])
+		var exit *exitError
+		switch {
+		case err == nil:
+			return 0
+		case errors.Is(err, errHelp):
+			fmt.Printf("NAME:\n   cale-oci %s - %s\n\nUSAGE:\n   cale-oci %s %s\n", c.name, c.short, c.name, c.usage)
+			return 0
+		case errors.As(err, &exit) && exit.err == nil:
+			return exit.code
+		case exit != nil:
+			return a.fatal(exit.err, exit.code)
+		}
+		return a.fatal(err, 1)
+	}
+	return a.fatal(fmt.Errorf("No help topic for %q", rest[0]), 3)
+}
+
+// defaultRoot is where states are kept.
+func defaultRoot() string {
+	if os.Geteuid() != 0 {
+		if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+			return filepath.Join(dir, "cale-oci")
+		}
+	}
+	return "/run/cale-oci"
+}
+
+func usage() {
+	fmt.Print("NAME:\n   cale-oci - run containers by the OCI runtime specification\n\n" +
+		"USAGE:\n   cale-oci [global options] command [options] [arguments]\n\nCOMMANDS:\n")
+	for _, c := range commands {
+		fmt.Printf("   %-9s %s\n", c.name, c.short)
+	}
+	fmt.Print("\nGLOBAL OPTIONS:\n   --root value        directory of the containers' states\n" +
+		"   --log value         file for messages (default: stderr)\n   --log-format value  text or json\n" +
+		"   --debug             more messages\n   --systemd-cgroup    use systemd's cgroup driver\n" +
+		"   --version, -v       print the version\n")
+}
+
+func (a *app) openLog() error {
+	switch a.format {
+	case "", "text", "json":
+	default:
+		return fmt.Errorf("invalid log-format: %s", a.format)
+	}
+	if a.log == "" {
+		return nil
+	}
+	f, err := os.OpenFile(a.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	a.logFile = f
+	return nil
+}
+
+// message writes a line in the format of runc's log, which callers read.
+func (a *app) message(level, text string) {
+	w := a.logFile
+	if w == nil {
+		w = os.Stderr
+	}
+	now := time.Now().Format(time.RFC3339)
+	if a.format == "json" {
+		fmt.Fprintf(w, "{\"level\":%s,\"msg\":%s,\"time\":%s}\n", quoteJSON(level), quoteJSON(text), quoteJSON(now))
+		return
+	}
+	fmt.Fprintf(w, "time=%q level=%s msg=%q\n", now, level, text)
+}
+
+func (a *app) warn(text string) { a.message("warning", text) }
+
+// fatal reports an error, to the log and to whoever looks.
+func (a *app) fatal(err error, code int) int {
+	a.message("error", err.Error())
+	if a.logFile != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	return code
+}
+
+// quoteJSON is a JSON string.
+func quoteJSON(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r < 0x20:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}

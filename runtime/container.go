@@ -1,0 +1,268 @@
+package runtime
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"time"
+
+	"cale/runtime/cgroup"
+	"cale/runtime/linux"
+	"cale/runtime/spec"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Files of a container's state directory.
+const (
+	stateFile  = "state.json"
+	configFile = "config.json" // the configuration it was created with
+	startFifo  = "exec.fifo"   // what a created container waits on; gone once started
+	resultFifo = "result.fifo" // where it tells what became of its execve
+)
+
+// recordVersion is the version of state.json's format.
+const recordVersion = 1
+
+// record is state.json. It is on disk before what it names exists.
+type record struct {
+	Format     int       `json:"format"`
+	ID         string    `json:"id"`
+	Bundle     string    `json:"bundle"`
+	Rootfs     string    `json:"rootfs"`
+	Created    time.Time `json:"created"`
+	UID        int       `json:"uid"`
+	CgroupPath string    `json:"cgroupPath"`
+	NoCgroup   bool      `json:"noCgroup,omitempty"`
+	Pid        int       `json:"pid,omitempty"`
+	// PidStart is init's start time in clock ticks after boot: a pid alone may have come to mean another process.
+	PidStart uint64 `json:"pidStart,omitempty"`
+	BootID   string `json:"bootID,omitempty"`
+}
+
+// Container is a container that exists on disk. Its methods may be called by several processes at once.
+type Container struct {
+	dir   string
+	rec   record
+	spec  *specs.Spec
+	pidfd *os.File // init's, if this process made it
+	group *cgroup.Cgroup
+}
+
+// validID says whether an ID may name a directory.
+func validID(id string) error {
+	if id == "" || len(id) > 1024 || id == "." || id == ".." {
+		return fmt.Errorf("invalid container ID format: %q", id)
+	}
+	for _, c := range []byte(id) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '+', c == '.', c == '-':
+		default:
+			return fmt.Errorf("invalid container ID format: %q", id)
+		}
+	}
+	return nil
+}
+
+// Load finds a container.
+func Load(stateDir, id string) (*Container, error) {
+	if err := validID(id); err != nil {
+		return nil, err
+	}
+	c := &Container{dir: filepath.Join(stateDir, id)}
+	raw, err := os.ReadFile(filepath.Join(c.dir, stateFile))
+	if errors.Is(err, os.ErrNotExist) {
+		// A creation that was killed at its very start leaves an empty directory.
+		if st, err := os.Stat(c.dir); err != nil || !st.IsDir() {
+			return nil, ErrNotFound
+		}
+		c.rec = record{ID: id, NoCgroup: true}
+		return c, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(raw, &c.rec); err != nil {
+		return nil, fmt.Errorf("state of container %s: %w", id, err)
+	}
+	if c.rec.Format != recordVersion || c.rec.ID != id {
+		return nil, fmt.Errorf("state of container %s: not written by this runtime", id)
+	}
+	return c, nil
+}
+
+// List returns the states of all containers, by ID.
+func List(stateDir string) ([]State, error) {
+	entries, err := os.ReadDir(stateDir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var list []State
+	for _, e := range entries {
+		if !e.IsDir() || validID(e.Name()) != nil {
+			continue
+		}
+		c, err := Load(stateDir, e.Name())
+		if err != nil {
+			continue // deleted meanwhile, or not ours
+		}
+		if s, err := c.State(); err == nil {
+			list = append(list, s)
+		}
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].ID < list[j].ID })
+	return list, nil
+}
+
+// ID returns the container's ID.
+func (c *Container) ID() string { return c.rec.ID }
+
+// InitPid returns the pid of the container's first process; it may have ended.
+func (c *Container) InitPid() int { return c.rec.Pid }
+
+// PidFD returns init's pidfd if the container was created by this process, else nil. It belongs to the container.
+func (c *Container) PidFD() *os.File { return c.pidfd }
+
+// Cgroup returns the container's control group; nil if it has none.
+func (c *Container) Cgroup() (*cgroup.Cgroup, error) {
+	if c.rec.NoCgroup {
+		return nil, nil
+	}
+	if c.group == nil {
+		g, err := cgroup.Open(c.rec.CgroupPath, cgroup.Options{Name: c.rec.ID})
+		if err != nil {
+			return nil, err
+		}
+		c.group = g
+	}
+	return c.group, nil
+}
+
+// Spec returns the configuration the container was created with.
+func (c *Container) Spec() (*specs.Spec, error) {
+	if c.spec == nil {
+		s, _, err := spec.Load(filepath.Join(c.dir, configFile))
+		if err != nil {
+			return nil, err
+		}
+		if s.Linux == nil {
+			s.Linux = &specs.Linux{}
+		}
+		c.spec = s
+	}
+	return c.spec, nil
+}
+
+// Status asks the kernel what the container is doing.
+func (c *Container) Status() (Status, error) {
+	if c.rec.Pid == 0 {
+		return Creating, nil
+	}
+	if !c.alive() {
+		return Stopped, nil
+	}
+	if _, err := os.Lstat(filepath.Join(c.dir, startFifo)); err == nil {
+		return Created, nil
+	}
+	if g, err := c.Cgroup(); err == nil && g != nil {
+		if frozen, err := g.Frozen(); err == nil && frozen {
+			return Paused, nil
+		}
+	}
+	return Running, nil
+}
+
+// alive reports whether init is there, as the process it was.
+func (c *Container) alive() bool {
+	if c.rec.Pid == 0 {
+		return false
+	}
+	st, err := linux.ReadProcessStat(c.rec.Pid)
+	return err == nil && st.Start == c.rec.PidStart && !st.Dead()
+}
+
+// State returns the container's state as the specification has it.
+func (c *Container) State() (State, error) {
+	status, err := c.Status()
+	if err != nil {
+		return State{}, err
+	}
+	s := State{
+		Version: specs.Version, ID: c.rec.ID, Status: status, Bundle: c.rec.Bundle, Rootfs: c.rec.Rootfs,
+		Created: c.rec.Created, Owner: owner(c.rec.UID),
+	}
+	if status != Stopped {
+		s.Pid = c.rec.Pid
+	}
+	if sp, err := c.Spec(); err == nil {
+		s.Annotations = sp.Annotations
+	}
+	return s, nil
+}
+
+// save writes state.json. It lives no longer than the machine runs, so nothing is synced.
+func (c *Container) save() error {
+	raw, err := json.Marshal(&c.rec)
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(c.dir, stateFile), raw, 0o600)
+}
+
+// writeFile replaces a file in one step.
+func writeFile(name string, data []byte, mode os.FileMode) error {
+	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+".tmp")
+	if err := os.WriteFile(tmp, data, mode); err != nil {
+		return err
+	}
+	return os.Rename(tmp, name)
+}
+
+// openInit opens init's pidfd, made sure to be init's.
+func (c *Container) openInit() (*os.File, error) {
+	if c.rec.Pid == 0 {
+		return nil, ErrNotRunning
+	}
+	fd, err := unix.PidfdOpen(c.rec.Pid, 0)
+	if err != nil {
+		if err == unix.ESRCH {
+			return nil, ErrNotRunning
+		}
+		return nil, fmt.Errorf("open process %d: %w", c.rec.Pid, err)
+	}
+	f := os.NewFile(uintptr(fd), "pidfd")
+	// Read after it was opened: if init is there now, the descriptor is its.
+	if !c.alive() {
+		f.Close()
+		return nil, ErrNotRunning
+	}
+	return f, nil
+}
+
+// lock keeps other processes from changing the container's state; closing the file unlocks.
+func (c *Container) lock() (*os.File, error) {
+	f, err := os.Open(c.dir)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, ErrNotFound
+		}
+		return nil, err
+	}
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if err == nil {
+			return f, nil
+		}
+		if err != unix.EINTR {
+			f.Close()
+			return nil, fmt.Errorf("lock container %s: %w", c.rec.ID, err)
+		}
+	}
+}

@@ -1,0 +1,317 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"cale/runtime/cgroup"
+	"cale/runtime/launch"
+	"cale/runtime/linux"
+	"cale/runtime/rootfs"
+	"cale/runtime/spec"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Create makes a container whose process waits just before its execve. If it fails, nothing is left. The caller is
+// the process's parent and has to reap it.
+func Create(ctx context.Context, o Options) (*Container, error) { return create(ctx, o, true) }
+
+// Run is Create and Start in one, without the waiting in between.
+func Run(ctx context.Context, o Options) (*Container, error) { return create(ctx, o, false) }
+
+func create(ctx context.Context, o Options, wait bool) (_ *Container, err error) {
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
+	if err := validID(o.ID); err != nil {
+		return nil, err
+	}
+	bundle, err := filepath.Abs(o.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	s, raw := o.Spec, []byte(nil)
+	if s == nil {
+		s, raw, err = spec.Load(filepath.Join(bundle, spec.File))
+	} else {
+		raw, err = json.Marshal(s)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := spec.Validate(s); err != nil {
+		return nil, err
+	}
+	if s.Process == nil {
+		return nil, errors.New("the configuration has no process")
+	}
+	if err := (terminalTarget{o.ConsoleSocket, o.Console}).check(s.Process); err != nil {
+		return nil, err
+	}
+	c, lock, err := newContainer(o, s, raw, bundle)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	defer func() {
+		if err != nil {
+			c.remove()
+		}
+	}()
+	if err := c.launch(ctx, o, wait); err != nil {
+		return nil, err
+	}
+	if o.PidFile != "" {
+		if err := writeFile(o.PidFile, fmt.Append(nil, c.rec.Pid), 0o644); err != nil {
+			return nil, fmt.Errorf("pid file: %w", err)
+		}
+	}
+	if !wait {
+		if err := c.poststart(s, o.Warn); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// newContainer makes the state directory, locked, with all on disk that finds what is made next.
+func newContainer(o Options, s *specs.Spec, raw []byte, bundle string) (*Container, *os.File, error) {
+	c := &Container{dir: filepath.Join(o.StateDir, o.ID), spec: s}
+	c.rec = record{
+		Format: recordVersion, ID: o.ID, Bundle: bundle, Rootfs: spec.Rootfs(s, bundle), Created: time.Now().UTC(),
+		UID: os.Geteuid(), CgroupPath: s.Linux.CgroupsPath,
+	}
+	err := os.Mkdir(c.dir, 0o700)
+	if errors.Is(err, os.ErrNotExist) {
+		if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
+			return nil, nil, err
+		}
+		err = os.Mkdir(c.dir, 0o700)
+	}
+	if errors.Is(err, os.ErrExist) {
+		return nil, nil, fmt.Errorf("%w: %s", ErrExists, o.ID)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	lock, err := c.lock()
+	if err == nil {
+		err = os.WriteFile(filepath.Join(c.dir, configFile), raw, 0o600)
+	}
+	if err == nil {
+		err = c.save()
+	}
+	if err != nil {
+		if lock != nil {
+			lock.Close()
+		}
+		os.RemoveAll(c.dir)
+		return nil, nil, err
+	}
+	return c, lock, nil
+}
+
+// launch makes the container's cgroup and process.
+func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
+	s := c.spec
+	privileged := linux.PermittedCapabilities()&(1<<unix.CAP_SYS_ADMIN) != 0
+	plan := &initPlan{spec: s, setgroups: true}
+	if !o.NoNewKeyring {
+		plan.keyring = keyringName(o.ID)
+	}
+	ns, err := newNamespaces(s, privileged)
+	if err != nil {
+		return err
+	}
+	defer ns.close()
+	plan.ns = ns
+	denySetgroups := ns.newUser && !privileged
+	plan.setgroups = !denySetgroups
+
+	group, err := c.makeCgroup(o, privileged)
+	if err != nil {
+		return err
+	}
+	cfg := launch.Config{Flags: ns.clone, PidNS: ns.pid}
+	var dirs map[string]string
+	if group != nil {
+		if cfg.Cgroup, plan.cgroups, err = openCgroup(group); err != nil {
+			return err
+		}
+		defer closeAll(append(plan.cgroups, cfg.Cgroup))
+		dirs = group.Dirs()
+	}
+	hasUser := spec.HasNamespace(s, specs.UserNamespace)
+	plan.tree, err = rootfs.Prepare(rootfs.Options{
+		Spec: s, Bundle: c.rec.Bundle, Mounts: o.Rootfs, CgroupDirs: dirs, NewUser: hasUser,
+		Unprivileged: !privileged, HostMounts: !spec.HasNamespace(s, specs.MountNamespace), NoPivot: o.NoPivot,
+		UserNS: openUserNS, Warn: o.Warn,
+	})
+	if err != nil {
+		return err
+	}
+	defer plan.tree.Close()
+	stdio := [3]*os.File{o.Stdin, o.Stdout, o.Stderr}
+	plan.proc, err = newProcess(s.Process, stdio, o.PreserveFDs, hasUser, s.Linux.Seccomp, o.Warn)
+	if err != nil {
+		return err
+	}
+	defer plan.proc.close()
+	if _, ok := lookupEnv(plan.proc.env, "HOME"); !ok {
+		plan.proc.env = append(plan.proc.env, "HOME="+homeIn(plan.tree.RootFile(), s.Process.User.UID))
+	}
+	plan.hooks = s.Hooks != nil && len(s.Hooks.Prestart)+len(s.Hooks.CreateRuntime)+len(s.Hooks.CreateContainer) > 0 ||
+		len(s.Linux.NetDevices) > 0
+	if wait {
+		if plan.start, plan.result, err = c.makeFifos(); err != nil {
+			return err
+		}
+		defer closeAll([]*os.File{plan.start, plan.result})
+		cfg.Until = syncReady
+	}
+	if cfg.Program, err = plan.program(); err != nil {
+		return err
+	}
+	term := terminalTarget{o.ConsoleSocket, o.Console}
+	cfg.Sync = func(p *launch.Proc, at launch.Point) error {
+		switch at.ID {
+		case syncMaps:
+			return writeMaps(p.Pid, s.Linux.UIDMappings, s.Linux.GIDMappings, denySetgroups)
+		case syncConsole:
+			return term.deliver(at.Sent)
+		case syncHooks:
+			if err := c.setInit(p); err != nil {
+				return err
+			}
+			if err := moveNetDevices(s, p); err != nil {
+				return err
+			}
+			return c.createHooks(p)
+		case syncNotify:
+			return c.sendListener(p, int(at.Value), s)
+		case syncReady:
+			return c.setInit(p)
+		}
+		return nil
+	}
+	proc, err := launch.Run(ctx, cfg)
+	if err != nil {
+		return commandError(err, s.Process.Args[0])
+	}
+	c.pidfd = proc.PidFD
+	if !wait {
+		if err := c.setInit(proc); err != nil {
+			proc.Kill()
+			return err
+		}
+	}
+	return nil
+}
+
+// makeCgroup makes the container's group, unless the caller may not and didn't ask for anything.
+func (c *Container) makeCgroup(o Options, privileged bool) (*cgroup.Cgroup, error) {
+	res := c.spec.Linux.Resources
+	group, err := cgroup.Open(c.rec.CgroupPath, cgroup.Options{Name: c.rec.ID, Systemd: o.SystemdCgroup})
+	if err == nil {
+		c.group = group
+		err = group.Create(res)
+	}
+	if err == nil {
+		return group, nil
+	}
+	if privileged || c.rec.CgroupPath != "" {
+		return nil, err
+	}
+	o.Warn("running without a cgroup: " + err.Error())
+	c.rec.NoCgroup = true
+	c.group = nil
+	return nil, c.save()
+}
+
+// openCgroup opens what a child needs to be in a group: a directory to be cloned into, and files to write to.
+func openCgroup(g *cgroup.Cgroup) (*os.File, []*os.File, error) {
+	dir, err := g.CloneFD()
+	if err != nil {
+		return nil, nil, err
+	}
+	var files []*os.File
+	for _, name := range g.SelfFiles() {
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			closeAll(append(files, dir))
+			return nil, nil, err
+		}
+		files = append(files, f)
+	}
+	return dir, files, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// setInit writes down who init is.
+func (c *Container) setInit(p *launch.Proc) error {
+	if c.rec.Pid == p.Pid {
+		return nil
+	}
+	st, err := linux.ReadProcessStat(p.Pid)
+	if err != nil {
+		return fmt.Errorf("process %d: %w", p.Pid, err)
+	}
+	c.rec.Pid, c.rec.PidStart = p.Pid, st.Start
+	return c.save()
+}
+
+// makeFifos makes and opens what a created container waits on and answers to. Both are opened for reading and
+// writing, so that neither the opening nor a lack of the other side blocks.
+func (c *Container) makeFifos() (start, result *os.File, err error) {
+	var files [2]*os.File
+	for i, name := range []string{startFifo, resultFifo} {
+		file := filepath.Join(c.dir, name)
+		if err = unix.Mkfifo(file, 0o600); err == nil {
+			var fd int
+			if fd, err = unix.Open(file, unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
+				files[i] = os.NewFile(uintptr(fd), file)
+				continue
+			}
+		}
+		closeAll(files[:])
+		return nil, nil, &os.PathError{Op: "make fifo", Path: file, Err: err}
+	}
+	return files[0], files[1], nil
+}
+
+// openUserNS makes a user namespace with mappings and returns it; its only process ends at once.
+func openUserNS(uids, gids []specs.LinuxIDMapping) (*os.File, error) {
+	p := launch.New()
+	p.Sync(syncMaps)
+	p.Call(unix.SYS_EXIT_GROUP, launch.N(0))
+	var ns *os.File
+	proc, err := launch.Run(context.Background(), launch.Config{
+		Program: p, Flags: unix.CLONE_NEWUSER,
+		Sync: func(p *launch.Proc, _ launch.Point) (err error) {
+			if err := writeMaps(p.Pid, uids, gids, false); err != nil {
+				return err
+			}
+			ns, err = os.Open(fmt.Sprintf("/proc/%d/ns/user", p.Pid))
+			return err
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	proc.Kill()
+	return ns, nil
+}

@@ -1,0 +1,147 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"cale/runtime/launch"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// createHooks runs the hooks of a creation. createContainer hooks run in the container's namespaces.
+func (c *Container) createHooks(p *launch.Proc) error {
+	h := c.spec.Hooks
+	if h == nil {
+		return nil
+	}
+	//lint:ignore SA1019 prestart is deprecated and still in use everywhere
+	if err := c.runHooks("prestart", h.Prestart, Creating, nil); err != nil {
+		return err
+	}
+	if err := c.runHooks("createRuntime", h.CreateRuntime, Creating, nil); err != nil {
+		return err
+	}
+	return c.runHooks("createContainer", h.CreateContainer, Creating, p.PidFD)
+}
+
+// startHooks runs the startContainer hooks, in the container's namespaces and root.
+func (c *Container) startHooks() error {
+	h := c.spec.Hooks
+	if h == nil || len(h.StartContainer) == 0 {
+		return nil
+	}
+	f, err := c.openInit()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return c.runHooks("startContainer", h.StartContainer, Created, f)
+}
+
+// poststart runs the poststart hooks; one that fails ends the container.
+func (c *Container) poststart(s *specs.Spec, warn func(string)) error {
+	if s.Hooks == nil {
+		return nil
+	}
+	return c.runHooks("poststart", s.Hooks.Poststart, Running, nil)
+}
+
+// poststop runs the poststop hooks; the container is gone whatever they say.
+func (c *Container) poststop() {
+	s, err := c.Spec()
+	if err != nil || s.Hooks == nil {
+		return
+	}
+	for _, h := range s.Hooks.Poststop {
+		c.runHooks("poststop", []specs.Hook{h}, Stopped, nil)
+	}
+}
+
+// runHooks runs hooks one after the other, with the container's state on their stdin.
+func (c *Container) runHooks(kind string, hooks []specs.Hook, status Status, inside *os.File) error {
+	if len(hooks) == 0 {
+		return nil
+	}
+	st, err := c.State()
+	if err != nil {
+		return err
+	}
+	st.Status = status
+	if status != Stopped {
+		st.Pid = c.rec.Pid
+	}
+	state, err := json.Marshal(specs.State{Version: st.Version, ID: st.ID, Status: specs.ContainerState(st.Status), Pid: st.Pid,
+		Bundle: st.Bundle, Annotations: st.Annotations})
+	if err != nil {
+		return err
+	}
+	for i, h := range hooks {
+		if inside != nil {
+			err = c.runInside(h, state, inside)
+		} else {
+			err = c.runOutside(h, state)
+		}
+		if err != nil {
+			return fmt.Errorf("error running %s hook #%d: %w", kind, i, err)
+		}
+	}
+	return nil
+}
+
+// runOutside runs a hook in the runtime's namespaces.
+func (c *Container) runOutside(h specs.Hook, state []byte) error {
+	ctx, cancel := hookContext(h)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, h.Path)
+	cmd.Args = hookArgs(h)
+	cmd.Env = h.Env
+	if cmd.Env == nil {
+		cmd.Env = []string{}
+	}
+	cmd.Dir = c.rec.Bundle
+	cmd.Stdin = bytes.NewReader(state)
+	cmd.WaitDelay = time.Second
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &limited{b: &out}, &limited{b: &out}
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		return fmt.Errorf("hook ran past specified timeout of %ds", *h.Timeout)
+	}
+	if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, exec.ErrWaitDelay) {
+		return fmt.Errorf("%w, output: %s", err, bytes.TrimSpace(out.Bytes()))
+	}
+	return nil
+}
+
+func hookContext(h specs.Hook) (context.Context, context.CancelFunc) {
+	if h.Timeout == nil {
+		return context.WithCancel(context.Background())
+	}
+	return context.WithTimeout(context.Background(), time.Duration(*h.Timeout)*time.Second)
+}
+
+// hookArgs is a hook's argv, as execv takes it: the path is not part of it.
+func hookArgs(h specs.Hook) []string {
+	if len(h.Args) == 0 {
+		return []string{h.Path}
+	}
+	return h.Args
+}
+
+// limited keeps the first part of what is written.
+type limited struct{ b *bytes.Buffer }
+
+func (l *limited) Write(p []byte) (int, error) {
+	if room := 4096 - l.b.Len(); room > 0 {
+		l.b.Write(p[:min(room, len(p))])
+	}
+	return len(p), nil
+}

@@ -1,0 +1,124 @@
+package runtime
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+
+	"cale/runtime/launch"
+	"cale/runtime/rootfs"
+	"cale/runtime/spec"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Points at which a child waits for its parent.
+const (
+	syncMaps    = 1 + iota // in a new user namespace without mappings
+	syncHooks              // all is mounted, the root isn't entered
+	syncConsole            // the terminal's master comes along
+	syncNotify             // the number of the seccomp listener comes along
+	syncReady              // nothing is left but to wait for the start
+)
+
+// initPlan is everything init's program is made of.
+type initPlan struct {
+	spec       *specs.Spec
+	ns         *namespaces
+	tree       *rootfs.Tree
+	proc       *process
+	cgroups    []*os.File
+	setgroups  bool
+	hooks      bool
+	keyring    string   // name of a new session keyring, or ""
+	start      *os.File // what to wait on before the execve; nil: don't wait
+	result     *os.File
+	hostMounts bool
+}
+
+// program writes down what init does.
+func (i *initPlan) program() (*launch.Program, error) {
+	p := launch.New()
+	s, pr := i.spec, i.proc
+	pr.emitEarly(p)
+	emitJoinCgroups(p, i.cgroups)
+	i.ns.emit(p, s, i.setgroups)
+	p.Step("start a session")
+	p.Call(unix.SYS_SETSID)
+	if i.keyring != "" {
+		p.Step("join a new session keyring")
+		const joinSessionKeyring = 1
+		p.Call(unix.SYS_KEYCTL, launch.N(joinSessionKeyring), p.Str(i.keyring)).Accept(unix.ENOSYS, unix.EPERM, unix.EDQUOT)
+	}
+	if s.Hostname != "" {
+		p.Step("set the hostname " + s.Hostname)
+		p.Call(unix.SYS_SETHOSTNAME, p.Str(s.Hostname), launch.N(len(s.Hostname)))
+	}
+	if s.Domainname != "" {
+		p.Step("set the domainname " + s.Domainname)
+		p.Call(unix.SYS_SETDOMAINNAME, p.Str(s.Domainname), launch.N(len(s.Domainname)))
+	}
+	if spec.NewNamespace(s, specs.NetworkNamespace) {
+		emitLoopback(p)
+	}
+	i.tree.Build(p)
+	if len(s.Linux.Sysctl) > 0 {
+		pr.emitProcfs(p)
+		for _, k := range slices.Sorted(maps.Keys(s.Linux.Sysctl)) {
+			p.Step("set the sysctl " + k)
+			pr.emitWriteProc(p, "sys/"+spec.SysctlPath(k), s.Linux.Sysctl[k])
+		}
+	}
+	i.tree.Mkdir(p, pr.spec.Cwd)
+	slave := launch.Reg(-1)
+	if pr.spec.Terminal {
+		slave = pr.emitTerminal(p, i.tree.Root())
+		i.tree.BindConsole(p, slave)
+	} else {
+		pr.emitStdio(p)
+	}
+	if i.hooks {
+		p.Step("wait for hooks")
+		p.Sync(syncHooks)
+	}
+	i.tree.Enter(p)
+	if slave >= 0 {
+		emitControl(p, slave)
+	}
+	if err := emitPersonality(p, s.Linux.Personality); err != nil {
+		return nil, err
+	}
+	if err := emitMemoryPolicy(p, s.Linux.MemoryPolicy); err != nil {
+		return nil, err
+	}
+	return p, i.finish(p)
+}
+
+// finish adds the part of the program that comes when the root is entered.
+func (i *initPlan) finish(p *launch.Program) error {
+	pr := i.proc
+	pr.emitLabels(p)
+	pr.emitChdir(p)
+	if err := pr.emitIdentity(p, i.setgroups); err != nil {
+		return err
+	}
+	command := emitLookup(p, pr.spec.Args[0], pr.env)
+	if pr.filter.NeedsListener {
+		fd := pr.emitSeccomp(p)
+		p.SyncValue(syncNotify, fd)
+	}
+	if i.start != nil {
+		p.Step("report to the caller")
+		p.Sync(syncReady)
+		p.Set(launch.ReportReg, launch.N(i.result.Fd()))
+		p.Step("wait for the start")
+		p.Call(unix.SYS_READ, launch.N(i.start.Fd()), launch.Ptr(p.Mem(8)), launch.N(1)).Want(1)
+	}
+	pr.emitExec(p, command)
+	return nil
+}
+
+// keyringName is how runc names a container's session keyring.
+func keyringName(id string) string { return fmt.Sprintf("_ses.%s", id) }

@@ -1,0 +1,51 @@
+package runtime
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+
+	"cale/runtime/launch"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// sendListener hands the descriptor of a seccomp filter that notifies to the agent the configuration names.
+func (c *Container) sendListener(p *launch.Proc, fd int, s *specs.Spec) error {
+	own, err := unix.PidfdGetfd(int(p.PidFD.Fd()), fd, 0)
+	if err != nil {
+		return fmt.Errorf("get the seccomp listener: %w", err)
+	}
+	defer unix.Close(own)
+	sec := s.Linux.Seccomp
+	if sec.ListenerPath == "" {
+		return fmt.Errorf("seccomp rules notify, and there is no listenerPath")
+	}
+	st, err := c.State()
+	if err != nil {
+		return err
+	}
+	pid := st.Pid
+	if pid == 0 {
+		pid = p.Pid
+	}
+	state := specs.ContainerProcessState{
+		Version: specs.Version, Fds: []string{specs.SeccompFdName}, Pid: p.Pid, Metadata: sec.ListenerMetadata,
+		State: specs.State{Version: specs.Version, ID: c.rec.ID, Status: specs.ContainerState(st.Status), Pid: pid,
+			Bundle: c.rec.Bundle, Annotations: st.Annotations},
+	}
+	raw, err := json.Marshal(state)
+	if err != nil {
+		return err
+	}
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: sec.ListenerPath})
+	if err != nil {
+		return fmt.Errorf("seccomp listener: %w", err)
+	}
+	defer conn.Close()
+	if _, _, err := conn.WriteMsgUnix(raw, unix.UnixRights(own), nil); err != nil {
+		return fmt.Errorf("seccomp listener: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,284 @@
+package runtime
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"unsafe"
+
+	"cale/runtime/launch"
+	"cale/runtime/linux/startlimit"
+	"cale/runtime/seccomp"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// atCwd is AT_FDCWD as an argument.
+var atCwd = launch.N(unix.AT_FDCWD)
+
+// stepCwd names the steps that enter the working directory.
+const stepCwd = "enter the working directory"
+
+// process is what init and a process of exec have in common: who they are and what they run.
+type process struct {
+	spec     *specs.Process
+	env      []string
+	stdio    [3]*os.File
+	opened   []*os.File
+	caps     capSets
+	filter   seccomp.Filter
+	preserve int
+	procfs   launch.Reg // a proc file system nobody else sees, once made
+	hasProc  bool
+	cwdDone  launch.Reg
+}
+
+// newProcess works out everything that needs no child. close must be called.
+func newProcess(ps *specs.Process, stdio [3]*os.File, preserve int, userNS bool, sec *specs.LinuxSeccomp, warn func(string)) (*process, error) {
+	pr := &process{spec: ps, stdio: stdio, preserve: preserve}
+	pr.env = uniqueEnv(ps.Env)
+	pr.caps = newCapSets(ps.Capabilities, userNS, warn)
+	if sec != nil {
+		f, err := seccomp.Compile(sec)
+		if err != nil {
+			return nil, err
+		}
+		pr.filter = f
+	}
+	if ps.Terminal {
+		return pr, nil
+	}
+	for i, f := range pr.stdio {
+		if f == nil {
+			null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+			if err != nil {
+				return nil, err
+			}
+			pr.opened = append(pr.opened, null)
+			pr.stdio[i] = null
+		}
+	}
+	return pr, nil
+}
+
+func (pr *process) close() {
+	for _, f := range pr.opened {
+		f.Close()
+	}
+	pr.opened = nil
+}
+
+// uniqueEnv keeps the last value of each variable, in the order of first mention.
+func uniqueEnv(env []string) []string {
+	out := make([]string, 0, len(env)+1)
+	at := make(map[string]int, len(env))
+	for _, e := range env {
+		k, _, _ := strings.Cut(e, "=")
+		if i, ok := at[k]; ok {
+			out[i] = e
+			continue
+		}
+		at[k] = len(out)
+		out = append(out, e)
+	}
+	return out
+}
+
+// emitEarly adds the steps that come first, when the child still is what its parent was: it takes over neither
+// signal dispositions nor a umask, and can't be traced or looked into from a namespace it joins.
+func (pr *process) emitEarly(p *launch.Program) {
+	p.Step("prepare the process")
+	p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_DUMPABLE), launch.N(0), launch.N(0), launch.N(0), launch.N(0))
+	p.Call(unix.SYS_UMASK, launch.N(0))
+	action := launch.Ptr(p.Mem(64)) // struct sigaction of zeros: SIG_DFL
+	for sig := 1; sig <= 64; sig++ {
+		if sig != int(unix.SIGKILL) && sig != int(unix.SIGSTOP) {
+			p.Call(unix.SYS_RT_SIGACTION, launch.N(sig), action, launch.N(0), launch.N(8))
+		}
+	}
+	p.Call(unix.SYS_RT_SIGPROCMASK, launch.N(unix.SIG_SETMASK), launch.Ptr(p.Mem(8)), launch.N(0), launch.N(8))
+	if adj := pr.spec.OOMScoreAdj; adj != nil {
+		p.Step(fmt.Sprintf("set oom_score_adj to %d", *adj))
+		text := fmt.Sprint(*adj)
+		fd := p.Call(unix.SYS_OPENAT, atCwd, p.Str("/proc/self/oom_score_adj"), launch.N(unix.O_WRONLY|unix.O_CLOEXEC)).New()
+		p.Call(unix.SYS_WRITE, fd.Arg(), p.Str(text), launch.N(len(text)))
+		p.Close(fd)
+	}
+}
+
+// emitJoinCgroups writes the child into v1 groups, whose files the parent has opened.
+func emitJoinCgroups(p *launch.Program, files []*os.File) {
+	for _, f := range files {
+		p.Step("join the cgroup " + f.Name())
+		p.Call(unix.SYS_WRITE, launch.N(f.Fd()), p.Str("0"), launch.N(1))
+	}
+}
+
+// emitStdio adds the steps that give the process its descriptors 0 to 2. They are chosen by the caller, so the
+// owner changes only for what the process could otherwise not open again by /dev/stdout: pipes.
+func (pr *process) emitStdio(p *launch.Program) {
+	p.Step("set up stdin, stdout and stderr")
+	var regs [3]launch.Reg
+	for i, f := range pr.stdio {
+		fd := launch.N(f.Fd())
+		var st unix.Stat_t
+		if unix.Fstat(int(f.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO && st.Uid != pr.spec.User.UID {
+			p.Call(unix.SYS_FCHOWN, fd, launch.N(pr.spec.User.UID), launch.N(-1)).AcceptAny()
+		}
+		regs[i] = p.Call(unix.SYS_FCNTL, fd, launch.N(unix.F_DUPFD_CLOEXEC), launch.N(10)).New()
+	}
+	for i, r := range regs {
+		p.Call(unix.SYS_DUP3, r.Arg(), launch.N(i), launch.N(0))
+		p.Close(r)
+	}
+}
+
+// emitProcfs makes a proc file system of the child's namespaces that no image can have prepared anything in.
+func (pr *process) emitProcfs(p *launch.Program) launch.Reg {
+	if pr.hasProc {
+		return pr.procfs
+	}
+	pr.hasProc = true
+	p.Step("make a private /proc")
+	fs := p.Call(unix.SYS_FSOPEN, p.Str("proc"), launch.N(unix.FSOPEN_CLOEXEC)).New()
+	p.Call(unix.SYS_FSCONFIG, fs.Arg(), launch.N(unix.FSCONFIG_CMD_CREATE), launch.N(0), launch.N(0), launch.N(0))
+	pr.procfs = p.Call(unix.SYS_FSMOUNT, fs.Arg(), launch.N(unix.FSMOUNT_CLOEXEC), launch.N(0)).New()
+	p.Close(fs)
+	return pr.procfs
+}
+
+// emitWriteProc writes a file of the private /proc.
+func (pr *process) emitWriteProc(p *launch.Program, name, text string) {
+	fd := p.Open(pr.procfs, name, unix.O_WRONLY).New()
+	p.Call(unix.SYS_WRITE, fd.Arg(), p.Str(text), launch.N(len(text)))
+	p.Close(fd)
+}
+
+// emitLabels sets what AppArmor and SELinux are to do at the execve.
+func (pr *process) emitLabels(p *launch.Program) {
+	if s := pr.spec.ApparmorProfile; s != "" {
+		pr.emitProcfs(p)
+		p.Step("set the AppArmor profile " + s)
+		pr.emitWriteProc(p, "thread-self/attr/exec", "exec "+s)
+	}
+	if s := pr.spec.SelinuxLabel; s != "" {
+		pr.emitProcfs(p)
+		p.Step("set the SELinux label " + s)
+		pr.emitWriteProc(p, "thread-self/attr/exec", s)
+	}
+}
+
+// emitChdir enters the working directory as root; where that isn't allowed (root of a user namespace, on a network
+// file system), emitIdentity tries again as the user.
+func (pr *process) emitChdir(p *launch.Program) {
+	p.Step(stepCwd)
+	pr.cwdDone = p.Reg()
+	p.Set(pr.cwdDone, launch.N(1))
+	p.Call(unix.SYS_CHDIR, p.Str(pr.spec.Cwd)).To(pr.cwdDone).Accept(unix.EACCES)
+}
+
+// emitIdentity adds the steps that make the child the user it is to be. Nothing privileged comes after them, but
+// installing a seccomp filter.
+func (pr *process) emitIdentity(p *launch.Program, setgroups bool) error {
+	if err := pr.emitLimits(p); err != nil {
+		return err
+	}
+	u := pr.spec.User
+	if pr.spec.NoNewPrivileges {
+		p.Step("set no_new_privs")
+		p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_NO_NEW_PRIVS), launch.N(1), launch.N(0), launch.N(0), launch.N(0))
+	}
+	pr.caps.emitBounding(p)
+	p.Step("set the user")
+	p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_KEEPCAPS), launch.N(1), launch.N(0), launch.N(0), launch.N(0))
+	if setgroups {
+		p.Step("set additional groups")
+		gids := p.Mem(4 * max(len(u.AdditionalGids), 1))
+		for i, g := range u.AdditionalGids {
+			*(*uint32)(unsafe.Pointer(&gids[4*i])) = g
+		}
+		p.Call(unix.SYS_SETGROUPS, launch.N(len(u.AdditionalGids)), launch.Ptr(gids))
+	}
+	p.Step(fmt.Sprintf("set the group %d", u.GID))
+	p.Call(unix.SYS_SETRESGID, launch.N(u.GID), launch.N(u.GID), launch.N(u.GID))
+	p.Step(fmt.Sprintf("set the user %d", u.UID))
+	p.Call(unix.SYS_SETRESUID, launch.N(u.UID), launch.N(u.UID), launch.N(u.UID))
+	pr.caps.emit(p, pr.lateSeccomp())
+	p.Step(stepCwd)
+	inside := p.Label()
+	p.Equal(pr.cwdDone.Arg(), launch.N(0), unix.EACCES).Accept(unix.EACCES).Then(inside)
+	p.Call(unix.SYS_CHDIR, p.Str(pr.spec.Cwd))
+	p.Bind(inside)
+	// The kernel says "(unreachable)" of a directory outside the root: a link to /proc/self/fd/N may lead there.
+	p.Step("check that the working directory is inside the container")
+	buf := launch.Ptr(p.Mem(unix.PathMax))
+	p.Call(unix.SYS_GETCWD, buf, launch.N(unix.PathMax))
+	p.Equal(p.Load32(buf, 0, 0xff).Arg(), launch.N('/'), unix.ENOENT)
+	umask := uint32(0o022)
+	if u.Umask != nil {
+		umask = *u.Umask & 0o777
+	}
+	p.Call(unix.SYS_UMASK, launch.N(umask))
+	return nil
+}
+
+// lateSeccomp reports whether installing the filter needs CAP_SYS_ADMIN after the identity is set.
+func (pr *process) lateSeccomp() bool { return len(pr.filter.Program) > 0 && !pr.spec.NoNewPrivileges }
+
+// emitSeccomp installs the filter. It is the last step before the execve, so that the filter needs to allow nothing
+// but that.
+func (pr *process) emitSeccomp(p *launch.Program) launch.Reg {
+	p.Step("install the seccomp filter")
+	code := p.Mem(8 * len(pr.filter.Program))
+	for i, ins := range pr.filter.Program {
+		*(*unix.SockFilter)(unsafe.Pointer(&code[8*i])) = ins
+	}
+	prog := p.Mem(16) // struct sock_fprog
+	*(*uint16)(unsafe.Pointer(&prog[0])) = uint16(len(pr.filter.Program))
+	*(*uint64)(unsafe.Pointer(&prog[8])) = launch.Ptr(code).Addr()
+	const setModeFilter = 1
+	return p.Call(unix.SYS_SECCOMP, launch.N(setModeFilter), launch.N(pr.filter.Flags), launch.Ptr(prog)).New()
+}
+
+// emitExec adds the end of the program.
+func (pr *process) emitExec(p *launch.Program, command launch.Reg) {
+	p.Step("close descriptors")
+	p.Call(unix.SYS_CLOSE_RANGE, launch.N(3+pr.preserve), launch.N(^uint32(0)), launch.N(unix.CLOSE_RANGE_CLOEXEC))
+	argv, envp := p.Strs(pr.spec.Args), p.Strs(pr.env)
+	if len(pr.filter.Program) > 0 && !pr.filter.NeedsListener {
+		pr.emitSeccomp(p)
+	}
+	p.Step(stepExec)
+	p.Call(unix.SYS_EXECVE, command.Arg(), argv, envp)
+}
+
+// emitLimits adds resource limits and scheduling.
+func (pr *process) emitLimits(p *launch.Program) error {
+	nofile := false
+	for _, r := range pr.spec.Rlimits {
+		n, ok := rlimits[r.Type]
+		if !ok {
+			return fmt.Errorf("invalid rlimit type: %s", r.Type)
+		}
+		nofile = nofile || n == unix.RLIMIT_NOFILE
+		p.Step(fmt.Sprintf("set the limit %s to %d:%d", r.Type, r.Soft, r.Hard))
+		p.Call(unix.SYS_PRLIMIT64, launch.N(0), launch.N(n), launch.Copy(p, [2]uint64{r.Soft, r.Hard}), launch.N(0))
+	}
+	if !nofile && startlimit.Hard != 0 {
+		// Go has raised the soft limit for this program; the process is to have what we were started with.
+		p.Step("restore the limit of open files")
+		p.Call(unix.SYS_PRLIMIT64, launch.N(0), launch.N(unix.RLIMIT_NOFILE), launch.Copy(p, [2]uint64{startlimit.Soft, startlimit.Hard}), launch.N(0)).AcceptAny()
+	}
+	return pr.emitScheduling(p)
+}
+
+// rlimits are the names of setrlimit(2).
+var rlimits = map[string]int{
+	"RLIMIT_CPU": unix.RLIMIT_CPU, "RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_DATA": unix.RLIMIT_DATA,
+	"RLIMIT_STACK": unix.RLIMIT_STACK, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_RSS": unix.RLIMIT_RSS,
+	"RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_NOFILE": unix.RLIMIT_NOFILE, "RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK,
+	"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS, "RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING,
+	"RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE, "RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO,
+	"RLIMIT_RTTIME": unix.RLIMIT_RTTIME,
+}

@@ -1,0 +1,155 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// defaultDevices are what the specification requires (config-linux.md, default devices).
+var defaultDevices = []node{
+	{path: "dev/null", mode: unix.S_IFCHR | 0o666, dev: unix.Mkdev(1, 3)},
+	{path: "dev/zero", mode: unix.S_IFCHR | 0o666, dev: unix.Mkdev(1, 5)},
+	{path: "dev/full", mode: unix.S_IFCHR | 0o666, dev: unix.Mkdev(1, 7)},
+	{path: "dev/random", mode: unix.S_IFCHR | 0o666, dev: unix.Mkdev(1, 8)},
+	{path: "dev/urandom", mode: unix.S_IFCHR | 0o666, dev: unix.Mkdev(1, 9)},
+	{path: "dev/tty", mode: unix.S_IFCHR | 0o666, dev: unix.Mkdev(5, 0)},
+}
+
+// devLinks are the specification's links, and /dev/ptmx.
+var devLinks = []struct{ name, target string }{
+	{"fd", "/proc/self/fd"},
+	{"stdin", "/proc/self/fd/0"},
+	{"stdout", "/proc/self/fd/1"},
+	{"stderr", "/proc/self/fd/2"},
+	{"ptmx", "pts/ptmx"},
+}
+
+// ownDev reports whether /dev is ours to fill: it isn't when it is bound from the host.
+func (t *Tree) ownDev() bool {
+	own := true
+	for _, m := range t.mounts {
+		if m.dest == "dev" {
+			own = m.src == nil
+		}
+	}
+	return own && len(t.o.Spec.Mounts) > 0 || t.hasDevices()
+}
+
+func (t *Tree) hasDevices() bool {
+	return t.o.Spec.Linux != nil && len(t.o.Spec.Linux.Devices) > 0
+}
+
+func (t *Tree) prepareDevices() error {
+	seen := map[string]bool{}
+	if l := t.o.Spec.Linux; l != nil {
+		for _, d := range l.Devices {
+			n := node{path: clean(d.Path), dev: unix.Mkdev(uint32(d.Major), uint32(d.Minor))}
+			switch d.Type {
+			case "c", "u":
+				n.mode = unix.S_IFCHR
+			case "b":
+				n.mode = unix.S_IFBLK
+			case "p":
+				n.mode, n.dev = unix.S_IFIFO, 0
+			default:
+				return fmt.Errorf("device %s: unknown type %q", d.Path, d.Type)
+			}
+			perm := uint32(0o666)
+			if d.FileMode != nil {
+				perm = uint32(*d.FileMode) & 0o777
+			}
+			n.mode |= perm
+			if d.UID != nil {
+				n.uid = *d.UID
+			}
+			if d.GID != nil {
+				n.gid = *d.GID
+			}
+			if n.path == "" {
+				return errors.New("device without a path")
+			}
+			seen[n.path] = true
+			t.nodes = append(t.nodes, n)
+		}
+	}
+	if t.ownDev() {
+		for _, n := range defaultDevices {
+			if !seen[n.path] {
+				t.nodes = append(t.nodes, n)
+			}
+		}
+	}
+	if !t.o.NewUser && !t.o.Unprivileged {
+		return nil
+	}
+	// A user namespace can't make device nodes: bind the host's.
+	for i := range t.nodes {
+		n := &t.nodes[i]
+		if n.mode&unix.S_IFMT == unix.S_IFIFO {
+			continue
+		}
+		host := "/" + n.path
+		var stx unix.Statx_t
+		if err := unix.Statx(unix.AT_FDCWD, host, 0, unix.STATX_TYPE, &stx); err != nil {
+			return fmt.Errorf("device %s: %w", host, err)
+		}
+		if uint32(stx.Mode)&unix.S_IFMT != n.mode&unix.S_IFMT || unix.Mkdev(stx.Rdev_major, stx.Rdev_minor) != n.dev {
+			return fmt.Errorf("device %s: the host has another device there", host)
+		}
+		s, err := t.openSource(host, false, false)
+		if err != nil {
+			return fmt.Errorf("device %s: %w", host, err)
+		}
+		n.src = &s
+	}
+	return nil
+}
+
+// canonical is the name of a path in the root with its links resolved as far as it exists, so that the missing part
+// can be made there even if a link leads to nothing. It is only a name: whoever uses it resolves it in the root
+// again.
+func (t *Tree) canonical(p string) string {
+	if fd, err := t.lookup(p, unix.O_PATH); err == nil {
+		unix.Close(fd)
+		return p
+	}
+	rest := strings.Split(p, "/")
+	done := "" // without links
+	for links := 0; len(rest) > 0; {
+		c := rest[0]
+		rest = rest[1:]
+		if c == "" || c == "." {
+			continue
+		}
+		if c == ".." {
+			done = clean(path.Dir(done))
+			continue
+		}
+		next := path.Join(done, c)
+		fd, err := t.lookup(done, unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil {
+			done = next
+			continue
+		}
+		buf := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(fd, c, buf)
+		unix.Close(fd)
+		if err != nil {
+			done = next
+			continue
+		}
+		if links++; links > 40 {
+			return p
+		}
+		target := string(buf[:n])
+		if strings.HasPrefix(target, "/") {
+			done = ""
+		}
+		rest = append(strings.Split(target, "/"), rest...)
+	}
+	return done
+}

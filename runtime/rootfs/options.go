@@ -1,0 +1,115 @@
+package rootfs
+
+import (
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// options are a mount's fstab options, sorted by what the kernel's mount interface does with them.
+type options struct {
+	set, clear       uint64 // MOUNT_ATTR_* of the mount itself
+	rset, rclear     uint64 // the same for the mount and all below it
+	propagation      uint64 // MS_SHARED and so on, or 0
+	propagationRec   bool
+	bind, rec        bool
+	remount          bool
+	copyUp           bool
+	idmap, idmapRec  bool
+	nofollow         bool     // the source's last component may not be a link, and is cloned as one
+	readonly         bool     // as asked, for file systems where it also is a property of the super block
+	superFlags       []string // sync, dirsync, ...
+	data             []string // the file system's own
+	clearPropagation bool
+}
+
+const atimeMask = unix.MOUNT_ATTR__ATIME
+
+type attr struct {
+	set, clear uint64
+}
+
+// mountAttrs are the options that are attributes of one mount; with an "r" before, of all mounts below too.
+var mountAttrs = map[string]attr{
+	"ro":            {set: unix.MOUNT_ATTR_RDONLY},
+	"rw":            {clear: unix.MOUNT_ATTR_RDONLY},
+	"nosuid":        {set: unix.MOUNT_ATTR_NOSUID},
+	"suid":          {clear: unix.MOUNT_ATTR_NOSUID},
+	"nodev":         {set: unix.MOUNT_ATTR_NODEV},
+	"dev":           {clear: unix.MOUNT_ATTR_NODEV},
+	"noexec":        {set: unix.MOUNT_ATTR_NOEXEC},
+	"exec":          {clear: unix.MOUNT_ATTR_NOEXEC},
+	"nodiratime":    {set: unix.MOUNT_ATTR_NODIRATIME},
+	"diratime":      {clear: unix.MOUNT_ATTR_NODIRATIME},
+	"nosymfollow":   {set: unix.MOUNT_ATTR_NOSYMFOLLOW},
+	"symfollow":     {clear: unix.MOUNT_ATTR_NOSYMFOLLOW},
+	"noatime":       {set: unix.MOUNT_ATTR_NOATIME, clear: atimeMask},
+	"relatime":      {set: unix.MOUNT_ATTR_RELATIME, clear: atimeMask},
+	"strictatime":   {set: unix.MOUNT_ATTR_STRICTATIME, clear: atimeMask},
+	"atime":         {set: unix.MOUNT_ATTR_RELATIME, clear: atimeMask},
+	"norelatime":    {set: unix.MOUNT_ATTR_STRICTATIME, clear: atimeMask},
+	"nostrictatime": {set: unix.MOUNT_ATTR_RELATIME, clear: atimeMask},
+}
+
+var propagations = map[string]uint64{
+	"private": unix.MS_PRIVATE, "shared": unix.MS_SHARED, "slave": unix.MS_SLAVE, "unbindable": unix.MS_UNBINDABLE,
+}
+
+// parseOptions sorts options; later ones win over earlier ones.
+func parseOptions(list []string) (options, error) {
+	var o options
+	for _, s := range list {
+		if a, ok := mountAttrs[s]; ok {
+			apply(&o.set, &o.clear, a)
+			if s == "ro" || s == "rw" {
+				o.readonly = s == "ro"
+			}
+			continue
+		}
+		if rest, ok := strings.CutPrefix(s, "r"); ok {
+			if a, ok := mountAttrs[rest]; ok {
+				apply(&o.rset, &o.rclear, a)
+				continue
+			}
+			if v, ok := propagations[rest]; ok {
+				o.propagation, o.propagationRec = v, true
+				continue
+			}
+		}
+		if v, ok := propagations[s]; ok {
+			o.propagation, o.propagationRec = v, false
+			continue
+		}
+		switch s {
+		case "", "defaults", "async", "nomand", "loud", "silent", "noiversion", "nolazytime":
+		case "sync", "dirsync", "mand", "lazytime", "iversion":
+			o.superFlags = append(o.superFlags, s)
+		case "bind":
+			o.bind = true
+		case "rbind":
+			o.bind, o.rec = true, true
+		case "remount":
+			o.remount = true
+		case "tmpcopyup":
+			o.copyUp = true
+		case "idmap":
+			o.idmap = true
+		case "ridmap":
+			o.idmap, o.idmapRec = true, true
+		case "copy-symlink":
+			o.nofollow = true
+		default:
+			if strings.ContainsRune(s, 0) {
+				return o, fmt.Errorf("option %q has a NUL byte", s)
+			}
+			o.data = append(o.data, s)
+		}
+	}
+	return o, nil
+}
+
+func apply(set, clear *uint64, a attr) {
+	*set = *set&^a.clear | a.set
+	*clear = *clear&^a.set | a.clear
+}
