@@ -173,9 +173,6 @@ func (s *Store) connect(n *network, e *Endpoint, ns int) error {
 	if err != nil {
 		return fmt.Errorf("make interface %s: %w", e.Interface, err)
 	}
-	if err := s.setPort(n, e); err != nil {
-		return err
-	}
 	inside, err := rtnl.OpenIn(ns)
 	if err != nil {
 		return err
@@ -186,6 +183,9 @@ func (s *Store) connect(n *network, e *Endpoint, ns int) error {
 		return fmt.Errorf("find interface %s: %w", e.Interface, err)
 	}
 	if err := s.address(n, e, inside, link.Index); err != nil {
+		return err
+	}
+	if err := s.setPort(n, e); err != nil {
 		return err
 	}
 	if e.DNS.IsValid() {

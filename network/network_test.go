@@ -337,3 +337,27 @@ func TestMoreContainersThanABridgeHasPorts(t *testing.T) {
 }
 
 func dec(i int) string { return strconv.Itoa(i) }
+
+// A container may talk at once. Without care every second one waits a second:
+// its first packet meets a bridge port that does not yet know it is up.
+func TestFirstPacketIsNotLost(t *testing.T) {
+	s := openStore(t, Config{})
+	far := outside(t)
+	far.serve(99)
+	slow := 0
+	const tries = 12
+	for i := range tries {
+		b := newBox(t)
+		attach(t, s, b, Attach{ID: "c" + dec(i)})
+		start := time.Now()
+		if _, err := b.ask("tcp", "198.51.100.2:99", patience); err != nil {
+			t.Fatal(err)
+		}
+		if time.Since(start) > 900*time.Millisecond {
+			slow++
+		}
+	}
+	if slow > tries/2 {
+		t.Errorf("%d of %d containers waited a second for their first answer", slow, tries)
+	}
+}

@@ -91,6 +91,11 @@ func (s *Store) joinBridges(n *network, index, i int) error {
 	if err == nil {
 		err = s.route.Do(rtnl.SetMaster(peer.Index, index), rtnl.SetUp(peer.Index))
 	}
+	for _, name := range []string{up, down} {
+		if err == nil {
+			_, err = s.waitUp(name)
+		}
+	}
 	if err != nil {
 		s.route.Do(rtnl.DelLink(up))
 		return fmt.Errorf("join bridges of network %s: %w", n.def.Name, err)

@@ -2,6 +2,7 @@ package network
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -53,14 +54,27 @@ func (s *Store) watchFilter() {
 
 // setPort sets what differs from the bridge's defaults for an endpoint's port.
 func (s *Store) setPort(n *network, e *Endpoint) error {
-	if n.icc() && !s.bridged {
-		return nil
-	}
-	l, err := s.route.Link(e.HostLink)
-	if err == nil {
+	l, err := s.waitUp(e.HostLink)
+	if err == nil && (!n.icc() || s.bridged) {
 		err = s.route.Do(rtnl.SetPort(l.Index, !n.icc(), s.bridged))
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("set up bridge port %s: %w", e.HostLink, err)
+	}
+	return nil
+}
+
+// waitUp waits until a bridge's port passes frames. The kernel notices in the
+// background that a pair has become whole; what a container sends before that
+// is lost, and it waits a whole second before it asks for its gateway again.
+// Kernels since 6.9 catch up when they are asked for the link.
+func (s *Store) waitUp(name string) (rtnl.Link, error) {
+	l, err := s.route.Link(name)
+	for i := 0; i < 100 && err == nil && l.State != rtnl.StateUp; i++ {
+		time.Sleep(100 * time.Microsecond << min(i, 5))
+		l, err = s.route.Link(name)
+	}
+	return l, err
 }
 
 // startProxies serves an endpoint's ports on [::1] if the kernel cannot.

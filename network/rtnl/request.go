@@ -16,7 +16,11 @@ type Link struct {
 	Master int
 	Up     bool
 	MTU    int
+	State  uint8 // RFC 2863, see StateUp
 }
+
+// StateUp is the State of a device that carries packets.
+const StateUp = 6 // IF_OPER_UP of <linux/if.h>
 
 func linkHeader(index int, flags, change uint32) []byte {
 	h := unix.IfInfomsg{Family: unix.AF_UNSPEC, Index: int32(index), Flags: flags, Change: change}
@@ -217,6 +221,10 @@ func parseLink(b []byte) Link {
 			l.Master = int(u32(v))
 		case unix.IFLA_MTU:
 			l.MTU = int(u32(v))
+		case unix.IFLA_OPERSTATE:
+			if len(v) == 1 {
+				l.State = v[0]
+			}
 		case unix.IFLA_LINKINFO:
 			Attrs(v, func(typ uint16, v []byte) {
 				if typ == unix.IFLA_INFO_KIND {
