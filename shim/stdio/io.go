@@ -258,6 +258,13 @@ func (o *IO) resizeLocked() error {
 	return errors.Join(cerr, err)
 }
 
+// Size returns the size asked for last, zeros for none.
+func (o *IO) Size() (width, height uint16) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.size.Col, o.size.Row
+}
+
 // ReopenLog opens the log's path anew, after a rotation by someone else.
 func (o *IO) ReopenLog() error {
 	if o.log == nil {

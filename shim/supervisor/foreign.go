@@ -263,7 +263,7 @@ func (c *foreignBox) Exec(ctx context.Context, execID string, process []byte, s 
 	if err := json.Unmarshal(process, p); err != nil {
 		return 0, invalid(err)
 	}
-	p.Terminal = s.Console != nil
+	s.apply(p)
 	b, err := json.Marshal(p)
 	if err != nil {
 		return 0, err

@@ -32,9 +32,8 @@ func (Own) Create(ctx context.Context, o CreateOptions) (Box, error) {
 		Console: o.Streams.Console, NoPivot: o.Options.NoPivotRoot,
 		NoNewKeyring: o.Options.NoNewKeyring, SystemdCgroup: o.Options.SystemdCgroup,
 	}
-	if s.Process != nil && s.Process.Terminal != (ro.Console != nil) {
-		// The request rules: it is what the client made the streams for.
-		s.Process.Terminal = ro.Console != nil
+	if s.Process != nil {
+		o.Streams.apply(s.Process)
 	}
 	for _, m := range o.Rootfs {
 		if m.Target != "" && m.Target != "/" {
@@ -49,6 +48,15 @@ func (Own) Create(ctx context.Context, o CreateOptions) (Box, error) {
 	b := &ownBox{c: c, shared: !spec.NewNamespace(s, specs.PIDNamespace)}
 	b.oomBefore = b.oomKills()
 	return b, nil
+}
+
+// apply makes p fit its streams: the request rules over the specification, since
+// it is what the client made the streams for.
+func (s *Streams) apply(p *specs.Process) {
+	p.Terminal = s.Console != nil
+	if s.Width != 0 || s.Height != 0 {
+		p.ConsoleSize = &specs.Box{Width: uint(s.Width), Height: uint(s.Height)}
+	}
 }
 
 // Cleanup removes what is left of a container by force.
@@ -81,7 +89,7 @@ func (b *ownBox) Exec(ctx context.Context, _ string, process []byte, s Streams) 
 	if err := json.Unmarshal(process, p); err != nil {
 		return 0, &ttrpc.Status{Code: ttrpc.InvalidArgument, Message: "exec: malformed process: " + err.Error()}
 	}
-	p.Terminal = s.Console != nil
+	s.apply(p)
 	got, err := b.c.Exec(ctx, runtime.ExecOptions{
 		Process: p, Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr, Console: s.Console,
 	})

@@ -55,7 +55,8 @@ func (p *process) ended() bool {
 
 func (p *process) streams() Streams {
 	if p.req.Terminal {
-		return Streams{Console: p.io.Console}
+		w, h := p.io.Size()
+		return Streams{Console: p.io.Console, Width: w, Height: h}
 	}
 	in, out, err := p.io.Child()
 	return Streams{Stdin: in, Stdout: out, Stderr: err}

@@ -26,6 +26,8 @@ type Runtime interface {
 type Streams struct {
 	Stdin, Stdout, Stderr *os.File
 	Console               func(master *os.File)
+	// Width and Height are the terminal's size in characters, 0 if not asked for.
+	Width, Height uint16
 }
 
 // CreateOptions are what a Create request asks of a runtime.
