@@ -22,7 +22,8 @@ type network struct {
 	endpoints map[string]*Endpoint // by container
 	index     int                  // of the bridge; 0 until it is known to be complete
 	mtu       int                  // 0 for the kernel's default
-	full      []int                // further bridges, see port
+	full      []int                // further bridges, see addVeth
+	roomy     int                  // which bridge had room: 0 the first, i the i-th further one
 }
 
 // Options that change what a network does; Docker's names.
@@ -102,7 +103,9 @@ func (s *Store) up(n *network) error {
 		n.v6 = nil
 	}
 	n.index = link.Index
-	n.full = nil
+	if err := s.adoptOverflow(n); err != nil {
+		return err
+	}
 	c := content{}
 	c.network(n)
 	if err := s.dns.serve(n); err != nil {
@@ -215,11 +218,11 @@ func (s *Store) down(n *network) error {
 		c.network(n)
 		s.dns.publish(n, c)
 	}
-	n.index = 0
-	s.dns.stop(n)
 	for i := range n.full {
 		s.route.Do(rtnl.DelLink(overflowName(n.def.Bridge, i)))
 	}
+	n.index, n.full, n.roomy = 0, nil, 0
+	s.dns.stop(n)
 	if err := s.changeTable(c, true); err != nil {
 		return err
 	}

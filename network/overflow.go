@@ -25,20 +25,44 @@ func isOverflow(name, bridge string) bool {
 	return i > 0 && name[:i] == fmt.Sprintf("%.12s", bridge) && name != bridge
 }
 
-// addVeth makes a container's pair on the first bridge that has room.
-func (s *Store) addVeth(n *network, v rtnl.Veth) (err error) {
-	for i := 0; ; i++ {
+// adoptOverflow finds the further bridges that an earlier process made.
+func (s *Store) adoptOverflow(n *network) error {
+	n.full, n.roomy = nil, 0
+	for {
+		l, err := s.route.Link(overflowName(n.def.Bridge, len(n.full)))
+		if errors.Is(err, unix.ENODEV) || err == nil && l.Kind != "bridge" {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("look for further bridges of %s: %w", n.def.Bridge, err)
+		}
+		n.full = append(n.full, l.Index)
+	}
+}
+
+// addVeth makes a container's pair on a bridge that has room. It starts with
+// the one that had room last time: to be refused costs a pair.
+func (s *Store) addVeth(n *network, v rtnl.Veth) error {
+	try := []int{n.roomy}
+	for i := 0; i <= len(n.full)+1; i++ {
+		if i != n.roomy {
+			try = append(try, i)
+		}
+	}
+	var err error
+	for _, i := range try {
 		v.Master = n.index
 		if i > 0 {
 			if v.Master, err = s.overflow(n, i-1); err != nil {
 				return err
 			}
 		}
-		err = s.route.Do(rtnl.NewVeth(v))
-		if !errors.Is(err, unix.EXFULL) {
+		if err = s.route.Do(rtnl.NewVeth(v)); !errors.Is(err, unix.EXFULL) {
+			n.roomy = i
 			return err
 		}
 	}
+	return err
 }
 
 // overflow returns the index of a network's i-th further bridge and makes it
@@ -66,7 +90,9 @@ func (s *Store) overflow(n *network, i int) (int, error) {
 		return 0, err
 	}
 	n.full = append(n.full, link.Index)
-	return link.Index, nil
+	c := content{} // under br_netfilter this bridge's own traffic meets the table as well
+	c.bridge(n, name)
+	return link.Index, s.changeTable(c, false)
 }
 
 // joinBridges connects a further bridge with the first. The first must spare

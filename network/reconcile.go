@@ -146,7 +146,7 @@ func (s *Store) Teardown() error {
 	var errs []error
 	errs = append(errs, s.sweep(links, nil)...)
 	for _, n := range s.nets {
-		n.index, n.full = 0, nil
+		n.index, n.full, n.roomy = 0, nil, 0
 		s.dns.stop(n)
 		for _, l := range links {
 			if l.Kind != "bridge" || l.Name != n.def.Bridge && !isOverflow(l.Name, n.def.Bridge) {

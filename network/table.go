@@ -124,13 +124,9 @@ type content map[string][]nft.Element
 func (c content) add(set string, e ...nft.Element) { c[set] = append(c[set], e...) }
 
 func (c content) network(n *network) {
-	name := nft.Name(n.def.Bridge)
-	c.add(setBridges, nft.Element{Key: name})
-	if n.def.Internal {
-		c.add(setInternal, nft.Element{Key: name})
-	}
-	if n.icc() {
-		c.add(setSame, nft.Element{Key: nft.Tuple(name, name)})
+	c.bridge(n, n.def.Bridge)
+	for i := range n.full {
+		c.bridge(n, overflowName(n.def.Bridge, i))
 	}
 	c.subnet(setNets4, n.def.Subnet)
 	if n.def.Subnet6.IsValid() {
@@ -141,6 +137,17 @@ func (c content) network(n *network) {
 		if n.def.Subnet6.IsValid() {
 			c.subnet(setMasq6, n.def.Subnet6)
 		}
+	}
+}
+
+func (c content) bridge(n *network, name string) {
+	key := nft.Name(name)
+	c.add(setBridges, nft.Element{Key: key})
+	if n.def.Internal {
+		c.add(setInternal, nft.Element{Key: key})
+	}
+	if n.icc() {
+		c.add(setSame, nft.Element{Key: nft.Tuple(key, key)})
 	}
 }
 
