@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -20,6 +21,8 @@ const (
 	maxOpen = 64
 	// sessionTime is how long an upload may rest; then the store collects it.
 	sessionTime = 24 * time.Hour
+	// busyTime is how long a request waits for the one before it.
+	busyTime = 10 * time.Second
 )
 
 // uploads are sessions that grow until their digest is known. They outlive the
@@ -38,7 +41,7 @@ type session struct {
 	id   string
 	up   *store.Upload // nil while resting
 	over bool
-	busy bool
+	busy chan struct{} // closed when the request ends; nil while none
 	last time.Time
 }
 
@@ -53,7 +56,7 @@ func (l *uploads) start(repo string) (*session, error) {
 	defer l.mu.Unlock()
 	if len(l.all) >= maxSessions {
 		for id, u := range l.all {
-			if !u.busy && time.Since(u.last) > sessionTime {
+			if u.busy == nil && time.Since(u.last) > sessionTime {
 				u.rest()
 				delete(l.all, id)
 			}
@@ -66,30 +69,40 @@ func (l *uploads) start(repo string) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &session{all: l, repo: repo, id: up.ID() + "-" + mark(repo), up: up, busy: true}
+	u := &session{all: l, repo: repo, id: up.ID() + "-" + mark(repo), up: up, busy: make(chan struct{})}
 	l.all[u.id] = u
 	l.open++
 	return u, nil
 }
 
-// take hands a session to one request.
-func (l *uploads) take(repo, id string) (*session, error) {
+// take hands a session to one request. A request that finds it busy waits a
+// while: the other may be one whose connection broke.
+func (l *uploads) take(ctx context.Context, repo, id string) (*session, error) {
 	unknown := &problem{http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry"}
 	inner, of, _ := strings.Cut(id, "-")
 	if of != mark(repo) {
 		return nil, unknown
 	}
+	ctx, cancel := context.WithTimeout(ctx, busyTime)
+	defer cancel()
 	l.mu.Lock()
 	u := l.all[id]
-	if u != nil && u.busy {
+	for u != nil && u.busy != nil {
+		busy := u.busy
 		l.mu.Unlock()
-		return nil, &problem{http.StatusConflict, "BLOB_UPLOAD_INVALID", "the upload is being written to"}
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, &problem{http.StatusConflict, "BLOB_UPLOAD_INVALID", "the upload is being written to"}
+		}
+		l.mu.Lock()
+		u = l.all[id]
 	}
 	if u == nil { // from before this process
 		u = &session{all: l, repo: repo, id: id}
 		l.all[id] = u
 	}
-	u.busy = true
+	u.busy = make(chan struct{})
 	l.mu.Unlock()
 	if u.up != nil {
 		return u, nil
@@ -98,6 +111,7 @@ func (l *uploads) take(repo, id string) (*session, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
+		close(u.busy)
 		delete(l.all, id)
 		if errors.Is(err, store.ErrNotFound) {
 			return nil, unknown
@@ -113,7 +127,8 @@ func (l *uploads) take(repo, id string) (*session, error) {
 func (u *session) release() {
 	u.all.mu.Lock()
 	defer u.all.mu.Unlock()
-	u.busy, u.last = false, time.Now()
+	close(u.busy)
+	u.busy, u.last = nil, time.Now()
 	if u.over {
 		u.all.open--
 		delete(u.all.all, u.id)

@@ -20,7 +20,7 @@ func (g *registry) upload(w http.ResponseWriter, r *http.Request, repo, id strin
 	if id == "" {
 		return methods(w, r, action{"POST", func() error { return g.startUpload(w, r, repo) }})
 	}
-	u, err := g.uploads.take(repo, id)
+	u, err := g.uploads.take(r.Context(), repo, id)
 	if err != nil {
 		return err
 	}
