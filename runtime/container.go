@@ -246,8 +246,18 @@ func (c *Container) openInit() (*os.File, error) {
 	return f, nil
 }
 
-// lock keeps other processes from changing the container's state; closing the file unlocks.
-func (c *Container) lock() (*os.File, error) {
+// stateLock is a lock on a container's state.
+type stateLock struct{ f *os.File }
+
+// Close unlocks. A child that is waiting for its start holds a copy of the descriptor, so closing alone would leave
+// the lock with it.
+func (l *stateLock) Close() error {
+	unix.Flock(int(l.f.Fd()), unix.LOCK_UN)
+	return l.f.Close()
+}
+
+// lock keeps other processes from changing the container's state.
+func (c *Container) lock() (*stateLock, error) {
 	f, err := os.Open(c.dir)
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
@@ -258,7 +268,7 @@ func (c *Container) lock() (*os.File, error) {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
 		if err == nil {
-			return f, nil
+			return &stateLock{f}, nil
 		}
 		if err != unix.EINTR {
 			f.Close()

@@ -82,7 +82,7 @@ func create(ctx context.Context, o Options, wait bool) (_ *Container, err error)
 }
 
 // newContainer makes the state directory, locked, with all on disk that finds what is made next.
-func newContainer(o Options, s *specs.Spec, raw []byte, bundle string) (*Container, *os.File, error) {
+func newContainer(o Options, s *specs.Spec, raw []byte, bundle string) (*Container, *stateLock, error) {
 	c := &Container{dir: filepath.Join(o.StateDir, o.ID), spec: s}
 	c.rec = record{
 		Format: recordVersion, ID: o.ID, Bundle: bundle, Rootfs: spec.Rootfs(s, bundle), Created: time.Now().UTC(),
