@@ -66,6 +66,7 @@ func (e *Engine) start(ctx context.Context, c *container, again bool) error {
 	r := &run{done: make(chan struct{})}
 	if err := e.launch(ctx, c, &rec, r); err != nil {
 		e.unwind(ctx, c, r)
+		e.clearPod(ctx, c, r)
 		e.startFailed(c, err)
 		return err
 	}

@@ -79,11 +79,8 @@ func DeviceRules(privileged bool) []specs.LinuxDeviceCgroup {
 		allow("c", 1, 3, "rwm"), allow("c", 1, 5, "rwm"), allow("c", 1, 7, "rwm"), allow("c", 1, 8, "rwm"),
 		allow("c", 1, 9, "rwm"), allow("c", 5, 0, "rwm"), allow("c", 5, 1, "rwm"), allow("c", 5, 2, "rwm"),
 		allow("c", 136, -1, "rwm"),
-		{Allow: false, Type: "c", Access: "rwm", Major: ptr[int64](10), Minor: ptr[int64](229)},
 	}
 }
-
-func ptr[T any](v T) *T { return &v }
 
 // Namespaces are a container's own namespaces; the caller takes out or points elsewhere what the client shares.
 func Namespaces() map[specs.LinuxNamespaceType]string {
