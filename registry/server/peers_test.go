@@ -14,7 +14,6 @@ import (
 	"cale/image"
 	"cale/image/pull"
 	"cale/image/push"
-	"cale/image/store"
 	"cale/registry/client"
 	"cale/test/images"
 )
