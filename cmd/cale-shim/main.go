@@ -7,7 +7,7 @@ import (
 	"errors"
 	"net"
 	"os"
-	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -138,29 +138,23 @@ func serve(o options) error {
 	if err != nil {
 		return err
 	}
-	// A shim outlives its session's end; a SIGTERM of a system going down ends it
-	// only when its containers have ended. Caught, not ignored: what is ignored
-	// would be inherited.
-	term := make(chan os.Signal, 1)
-	signal.Notify(term, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	// Signals keep their default action: catching them costs a thread, and what
+	// is ignored is inherited. Who kills a shim means it; its container's remains
+	// are for the delete command.
 	failed := make(chan error, 1)
 	go func() { failed <- s.Server().Serve(l) }()
-	for {
-		select {
-		case sig := <-term:
-			if sig == syscall.SIGTERM {
-				s.Terminate()
-			}
-			continue
-		case err = <-failed:
-			logLine("accept: " + err.Error())
-		case <-s.Quit():
-			err = nil
-		}
-		break
+	select {
+	case err = <-failed:
+		logLine("accept: " + err.Error())
+	case <-s.Quit():
+		err = nil
 	}
 	if o.socket != "" {
 		os.Remove(o.socket)
+		// containerd's shims have a directory each; another's is not empty.
+		if filepath.Dir(filepath.Dir(o.socket)) == socketDir {
+			os.Remove(filepath.Dir(o.socket))
+		}
 	}
 	l.Close()
 	s.Finish()

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -11,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -31,15 +30,21 @@ var groupKeys = []string{"io.containerd.runc.v2.group", "io.kubernetes.cri.sandb
 // start makes the shim proper, or finds the one of the pod, and prints its
 // address for containerd. It runs in the bundle.
 func start(o options) error {
+	if pod := group(); pod != "" && pod != o.id {
+		// Bundles of one namespace lie side by side.
+		if address, ok := serving(filepath.Join("..", pod, "address")); ok {
+			return announce(address)
+		}
+	}
 	if err := os.MkdirAll(socketDir, 0o700); err != nil {
 		return err
 	}
-	sum := sha256.Sum256([]byte(o.address + "\x00" + o.namespace + "\x00" + group(o.id)))
-	path := filepath.Join(socketDir, hex.EncodeToString(sum[:16]))
-	if c, err := net.DialTimeout("unix", path, 5*time.Second); err == nil {
-		c.Close()
-		return announce(path)
+	// The name is random: clients learn it from the address file.
+	dir, err := os.MkdirTemp(socketDir, "")
+	if err != nil {
+		return err
 	}
+	path := filepath.Join(dir, "s")
 	fd, err := shim.Listen(path)
 	if err != nil {
 		return err
@@ -59,37 +64,55 @@ func start(o options) error {
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
-		os.Remove(path)
+		os.RemoveAll(dir)
 		return err
 	}
-	return announce(path)
+	return announce("unix://" + path)
+}
+
+// serving reads the address of another container's shim and tells whether one
+// listens there.
+func serving(file string) (address string, ok bool) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", false
+	}
+	path, ok := strings.CutPrefix(string(b), "unix://")
+	if !ok || !strings.HasPrefix(path, socketDir+"/") {
+		return "", false
+	}
+	c, err := net.DialTimeout("unix", path, 5*time.Second)
+	if err != nil {
+		return "", false
+	}
+	c.Close()
+	return string(b), true
 }
 
 // group returns the pod's name when the configuration in the working directory
-// has one.
-func group(id string) string {
+// has a usable one.
+func group() string {
 	b, err := os.ReadFile("config.json")
 	if err != nil {
-		return id
+		return ""
 	}
 	var s struct {
 		Annotations map[string]string `json:"annotations"`
 	}
 	if json.Unmarshal(b, &s) != nil {
-		return id
+		return ""
 	}
 	for _, k := range groupKeys {
-		if v := s.Annotations[k]; v != "" {
+		if v := s.Annotations[k]; v != "" && v != "." && v != ".." && !strings.Contains(v, "/") {
 			return v
 		}
 	}
-	return id
+	return ""
 }
 
 // announce prints the address in the form containerd can read: plain up to 1.6,
 // bootstrap parameters when it says that it knows them.
-func announce(path string) error {
-	address := "unix://" + path
+func announce(address string) error {
 	if err := os.WriteFile("address", []byte(address), 0o600); err != nil {
 		return err
 	}

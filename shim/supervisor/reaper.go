@@ -9,29 +9,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reaper waits for children. Those it watches are told to their owners; orphans
-// of containers, which come to us as the subreaper, are only reaped. While a
-// runtime operation is under way unknown children are left alone: they may be
-// helpers that the operation waits for itself.
+// reaper waits for children. Those it watches are told to their owners. Orphans
+// of containers, which come to us as the subreaper, are only reaped, and only
+// where they can come at all: a container with its own pid namespace has its
+// init for that. While a runtime operation is under way unknown children are
+// left alone: they may be helpers that the operation waits for itself.
 type reaper struct {
 	mu    sync.Mutex
 	known map[int]func(status uint32)
 	busy  int
+
+	orphans sync.Once
+	sweeps  bool
 }
 
 func newReaper() (*reaper, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, os.NewSyscallError("prctl(PR_SET_CHILD_SUBREAPER)", err)
 	}
-	r := &reaper{known: make(map[int]func(uint32))}
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, unix.SIGCHLD)
-	go func() {
-		for range c {
-			r.sweep()
-		}
-	}()
-	return r, nil
+	return &reaper{known: make(map[int]func(uint32))}, nil
+}
+
+// expectOrphans begins to reap unknown children. It is not done from the start
+// because signals cost a thread.
+func (r *reaper) expectOrphans() {
+	r.orphans.Do(func() {
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, unix.SIGCHLD)
+		go func() {
+			for range c {
+				r.sweep()
+			}
+		}()
+		r.mu.Lock()
+		r.sweeps = true
+		r.mu.Unlock()
+		r.sweep()
+	})
 }
 
 // begin and end enclose an operation that makes children.
@@ -54,6 +68,46 @@ func (r *reaper) watch(pid int, exited func(status uint32)) {
 	r.mu.Lock()
 	r.known[pid] = exited
 	r.mu.Unlock()
+	// The child is not reaped yet, so the pid is surely its.
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		r.expectOrphans() // sweeps see the known ones as well
+		return
+	}
+	// In the poller a pidfd costs no thread while it waits.
+	f := os.NewFile(uintptr(fd), "pidfd")
+	go func() {
+		defer f.Close()
+		rc, err := f.SyscallConn()
+		if err == nil {
+			err = rc.Read(func(uintptr) bool { return r.reap(pid) })
+		}
+		if err != nil {
+			r.expectOrphans()
+		}
+	}()
+}
+
+// reap reaps the watched child pid if it has ended; true when there is nothing
+// more to wait for.
+func (r *reaper) reap(pid int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	exited, ok := r.known[pid]
+	if !ok {
+		return true // a sweep was faster
+	}
+	got, status, err := waitid(unix.P_PID, pid, 0)
+	if err == unix.ECHILD {
+		// Not our child: somebody else reaped it.
+		got, status = pid, unknownExit
+	}
+	if got != pid {
+		return false
+	}
+	delete(r.known, pid)
+	go exited(status)
+	return true
 }
 
 // signal sends sig to a watched child that has not been reaped; false when it
@@ -67,19 +121,18 @@ func (r *reaper) signal(pid int, sig unix.Signal) (bool, error) {
 	return true, unix.Kill(pid, sig)
 }
 
-// sweep reaps what there is to reap.
+// sweep reaps all that has ended, known or not.
 func (r *reaper) sweep() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.sweeps {
+		return
+	}
+	// The known ones first: they need not wait for an operation to end.
 	for pid, exited := range r.known {
-		got, status, err := waitid(unix.P_PID, pid, 0)
-		if got == pid {
+		if got, status, _ := waitid(unix.P_PID, pid, 0); got == pid {
 			delete(r.known, pid)
 			go exited(status)
-		} else if err == unix.ECHILD {
-			// Not our child any more: somebody else reaped it.
-			delete(r.known, pid)
-			go exited(unknownExit)
 		}
 	}
 	for r.busy == 0 {
@@ -110,7 +163,6 @@ type childInfo struct {
 
 // The si_code values of ended children.
 const (
-	cldExited = 1
 	cldKilled = 2
 	cldDumped = 3
 )

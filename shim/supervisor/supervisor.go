@@ -217,6 +217,9 @@ func (s *Supervisor) createReserved(ctx context.Context, r *task.CreateRequest, 
 		streams.Close()
 		return nil, err
 	}
+	if opts.BinaryName != "" || c.box.SharesPids() {
+		s.reaper.expectOrphans()
+	}
 	c.init.pid = c.box.Pid()
 	streams.Run()
 	s.put(c.id, c)
@@ -289,18 +292,6 @@ func (s *Supervisor) shutdown(now bool) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.endLocked()
-}
-
-// Terminate ends the shim unless a container still runs.
-func (s *Supervisor) Terminate() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.containers {
-		if c == nil || !c.init.ended() {
-			return
-		}
-	}
 	s.endLocked()
 }
 
