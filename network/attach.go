@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -189,7 +188,7 @@ func (s *Store) connect(n *network, e *Endpoint, ns int) error {
 		return err
 	}
 	if e.DNS.IsValid() {
-		if err := s.dns.redirect(n, e, ns, inside, link.Index); err != nil {
+		if err := s.dns.redirect(n, ns, inside, link.Index); err != nil {
 			s.warn("%v: names are asked at %s", err, n.def.Gateway)
 			e.DNS = n.def.Gateway
 			return writeFile(s.leaseFile(e), e, false)
@@ -322,76 +321,4 @@ func (s *Store) detach(e *Endpoint) error {
 		s.trash.Do(rtnl.DelLink(e.HostLink))
 	}()
 	return s.forget(n, e)
-}
-
-// inherit passes what a disconnected endpoint had for the whole container on
-// to one that is left.
-func (s *Store) inherit(gone *Endpoint) error {
-	list := s.containers[gone.Container]
-	if !gone.Default || len(list) == 0 {
-		return nil
-	}
-	for _, e := range list {
-		if !e.Gateway.IsValid() {
-			continue
-		}
-		ns, err := openNamespace(e.NetNS)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(ns)
-		inside, err := rtnl.OpenIn(ns)
-		if err != nil {
-			return err
-		}
-		defer inside.Close()
-		inside.Do(rtnl.DelLink(gone.Interface)) // its routes would be in the way
-		e.Default = true
-		if err := writeFile(s.leaseFile(e), e, false); err != nil {
-			return fmt.Errorf("write lease: %w", err)
-		}
-		return e.defaultRoutes(inside)
-	}
-	return nil
-}
-
-const linkPrefix = "vc"
-
-// isEndpointLink recognises the host's end of a container's pair.
-func isEndpointLink(name string) bool {
-	return len(name) == len(linkPrefix)+12 && strings.HasPrefix(name, linkPrefix)
-}
-
-func (s *Store) freeInterface(id string) string {
-	for i := 0; ; i++ {
-		name := fmt.Sprintf("eth%d", i)
-		taken := false
-		for _, e := range s.containers[id] {
-			taken = taken || e.Interface == name
-		}
-		if !taken {
-			return name
-		}
-	}
-}
-
-func (s *Store) hasDefault(id string) bool {
-	for _, e := range s.containers[id] {
-		if e.Default {
-			return true
-		}
-	}
-	return false
-}
-
-// checkContainer keeps IDs from being anything but a part of a file's name.
-func checkContainer(id string) error {
-	ok := id != "" && len(id) <= 128 && id[0] != '.'
-	for _, c := range []byte(id) {
-		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.')
-	}
-	if !ok {
-		return fmt.Errorf("%w container ID %q", ErrInvalid, id)
-	}
-	return nil
 }
