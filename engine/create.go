@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cale/engine/ocispec"
+	"cale/image/pull"
 	"cale/image/store"
 )
 
@@ -56,8 +57,9 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 			e.store.RemoveLease(id)
 		}
 	}()
-	if missing := e.missingLayers(img); missing != "" {
-		return "", nil, fmt.Errorf("image %s is incomplete: layer %s is not unpacked; pull it again", ref, missing)
+	// What was loaded, or pushed into our registry, is unpacked by the first container that wants it.
+	if err := pull.Unpack(ctx, e.store, img, nil); err != nil {
+		return "", nil, fmt.Errorf("image %s: %w", ref, err)
 	}
 	if c.rec.Init, err = e.imageFitsInit(img); err != nil {
 		return "", nil, err

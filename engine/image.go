@@ -153,15 +153,6 @@ func (e *Engine) leaseImage(id string, img *store.Image) error {
 	return e.store.AddLease(id, img.ManifestDescriptor.Digest, img.ID)
 }
 
-func (e *Engine) missingLayers(img *store.Image) string {
-	for _, d := range img.Config.DiffIDs {
-		if !e.store.Layers.Has(d) {
-			return d.String()
-		}
-	}
-	return ""
-}
-
 // Pull brings an image; digest is what its name stands for, "sha256:…", fresh says whether anything new came.
 func (e *Engine) Pull(ctx context.Context, ref, platform string, c *Credentials, progress func(pull.Event)) (digest string, fresh bool, err error) {
 	defer e.begin()()

@@ -296,8 +296,8 @@ func TestNothingLeft(t *testing.T) {
 	s.Cale("run", "--rm", s.Busybox(), "true").OK(t)
 	s.Cale("run", "--rm", s.Busybox(), "nonexistent").Exit(t, 127)
 	s.Cale("run", "--rm", "-u", "nobodyatall", s.Busybox(), "true").Exit(t, 125)
-	s.Cale("run", "-d", "--name", "a", s.Busybox(), "sleep", "1000").OK(t)
-	s.Cale("rm", "-f", "a").OK(t)
+	s.Cale("run", "-d", "--name", "aa", s.Busybox(), "sleep", "1000").OK(t)
+	s.Cale("rm", "-f", "aa").OK(t)
 	stack.Until(t, "no mount is left", func() bool { return mounts() == "" })
 	stack.Until(t, "no control group is left", func() bool {
 		left, _ := filepath.Glob("/sys/fs/cgroup/*/" + s.CgroupParent() + "/*/cgroup.procs")
