@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 		if os.Geteuid() != 0 {
 			return m.Run()
 		}
-		dir, err := os.MkdirTemp("/dev/shm", "engine-bin-")
+		dir, err := os.MkdirTemp("/dev/shm", "cale-engine-bin-")
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
@@ -56,7 +56,7 @@ func newBench(t testing.TB) *bench {
 	if os.Geteuid() != 0 {
 		t.Skip("containers of the engine need root")
 	}
-	dir, err := os.MkdirTemp("/dev/shm", "engine-")
+	dir, err := os.MkdirTemp("/dev/shm", "cale-engine-")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -182,13 +182,16 @@ func (e *Engine) fillVolume(ctx context.Context, v Volume, c *container, img *st
 	}
 	defer dst.Close()
 	// The target comes from the image perhaps: it is looked up in the image's tree only (CVE-2022-23648).
-	if err := filetree.CopyTree(ctx, dst, root, target); filetree.NotExist(err) {
+	if st, err := root.Stat(target); filetree.NotExist(err) || err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return nil
 	} else if err != nil {
 		return err
 	}
+	if err := filetree.CopyTree(ctx, dst, root, target); err != nil {
+		return err
+	}
 	// Renaming a directory over an empty one is atomic. If somebody wrote into the volume meanwhile, that stays.
-	if err := os.Rename(tmp, v.Mountpoint); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
+	if err := unix.Rename(tmp, v.Mountpoint); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	return nil

@@ -43,7 +43,7 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 			return err
 		}
 		c.mu.Lock()
-		again := c.run != nil
+		again := c.run != nil || c.restart != nil
 		c.mu.Unlock()
 		if again { // somebody was quicker and started it anew
 			c.op.unlock()

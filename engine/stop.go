@@ -31,6 +31,10 @@ func (e *Engine) Stop(ctx context.Context, ref string, o StopOptions) error {
 // stop stops a container; asked says that a client wants it to stay stopped.
 func (e *Engine) stop(ctx context.Context, c *container, o StopOptions, asked bool) error {
 	end := e.begin()
+	if err := c.settle(ctx); err != nil {
+		end()
+		return err
+	}
 	c.mu.Lock()
 	name := o.Signal
 	if name == "" {
@@ -80,6 +84,22 @@ func (e *Engine) stop(ctx context.Context, c *container, o StopOptions, asked bo
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// settle waits while a container is between two states: just being started, or at its end and not yet planned to be
+// restarted. Who takes no notice of that finds nothing to stop, and it runs on.
+func (c *container) settle(ctx context.Context) error {
+	c.mu.Lock()
+	clear := c.run != nil || c.restart != nil
+	c.mu.Unlock()
+	if clear {
+		return nil
+	}
+	if err := c.op.lock(ctx); err != nil {
+		return err
+	}
+	c.op.unlock()
+	return nil
 }
 
 func (e *Engine) stopRun(ctx context.Context, c *container, r *run, sig syscall.Signal, timeout time.Duration) error {
@@ -158,6 +178,9 @@ func (e *Engine) Kill(ctx context.Context, ref, signal string) error {
 	}
 	sig, err := parseSignal(signal)
 	if err != nil {
+		return err
+	}
+	if err := c.settle(ctx); err != nil {
 		return err
 	}
 	c.mu.Lock()

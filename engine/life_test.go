@@ -1,0 +1,428 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var ctx = context.Background()
+
+// start creates and starts a container.
+func (b *bench) start(s Spec) string {
+	b.t.Helper()
+	id := b.create(s)
+	if err := b.Start(ctx, id, StartOptions{}); err != nil {
+		b.t.Fatalf("start: %v", err)
+	}
+	return id
+}
+
+// until waits for a condition.
+func (b *bench) until(what string, cond func() bool) {
+	b.t.Helper()
+	for deadline := time.Now().Add(patience); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("in vain waited for %s", what)
+		}
+	}
+}
+
+func (b *bench) inspect(id string) Info {
+	b.t.Helper()
+	i, err := b.Inspect(ctx, id, false)
+	if err != nil {
+		b.t.Fatalf("inspect: %v", err)
+	}
+	return i
+}
+
+func (b *bench) logs(id string, o LogOptions) string {
+	b.t.Helper()
+	o.Stdout, o.Stderr, o.Tail = true, true, -1
+	s, _, err := b.Logs(ctx, id, o)
+	if err != nil {
+		b.t.Fatalf("logs: %v", err)
+	}
+	defer s.Close()
+	var out bytes.Buffer
+	for {
+		e, err := s.Next()
+		if err == io.EOF {
+			return out.String()
+		}
+		if err != nil {
+			b.t.Fatalf("logs: %v", err)
+		}
+		out.Write(e.Line)
+	}
+}
+
+func TestStopAndKill(t *testing.T) {
+	b := newBench(t)
+	id := b.start(sh("trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.1; done"))
+	b.until("the trap", func() bool { return strings.Contains(b.logs(id, LogOptions{}), "up") })
+	if err := b.Stop(ctx, id, StopOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if i := b.inspect(id); i.State.Status != Exited || i.State.ExitCode != 7 {
+		t.Errorf("state %+v", i.State)
+	}
+	if out := b.logs(id, LogOptions{}); !strings.Contains(out, "bye") {
+		t.Errorf("logs %q", out)
+	}
+	if err := b.Stop(ctx, id, StopOptions{}); !errors.Is(err, ErrNotModified) {
+		t.Errorf("second stop: %v", err)
+	}
+	id = b.start(sh("trap '' TERM; echo up; while :; do sleep 0.1; done"))
+	b.until("the trap", func() bool { return strings.Contains(b.logs(id, LogOptions{}), "up") })
+	zero := 0
+	if err := b.Stop(ctx, id, StopOptions{Timeout: &zero}); err != nil {
+		t.Fatal(err)
+	}
+	if i := b.inspect(id); i.State.ExitCode != 137 {
+		t.Errorf("state %+v", i.State)
+	}
+	id = b.start(sh("exec sleep 1000"))
+	if err := b.Kill(ctx, id, "KILL"); err != nil {
+		t.Fatal(err)
+	}
+	if i := b.inspect(id); i.State.Status != Exited || i.State.ExitCode != 137 {
+		t.Errorf("state %+v", i.State)
+	}
+	if err := b.Kill(ctx, id, ""); !errors.Is(err, ErrConflict) {
+		t.Errorf("kill of a stopped one: %v", err)
+	}
+}
+
+// https://github.com/moby/moby/issues/45731
+func TestStopGoesOnWithoutItsClient(t *testing.T) {
+	b := newBench(t)
+	id := b.start(sh("trap '' TERM; echo up; while :; do sleep 0.1; done"))
+	b.until("the trap", func() bool { return strings.Contains(b.logs(id, LogOptions{}), "up") })
+	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	two := 2
+	began := time.Now()
+	if err := b.Stop(short, id, StopOptions{Timeout: &two}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("stop: %v", err)
+	}
+	if i := b.inspect(id); i.State.Status != Running {
+		t.Fatalf("state %+v", i.State)
+	}
+	b.until("the kill", func() bool { return b.inspect(id).State.Status == Exited })
+	if took := time.Since(began); took < 1900*time.Millisecond {
+		t.Errorf("killed after %s", took)
+	}
+}
+
+func TestExec(t *testing.T) {
+	b := newBench(t)
+	id := b.start(sh("exec sleep 1000"))
+	out, code := b.exec(id, ExecSpec{Cmd: []string{"sh", "-c", "echo out; echo err >&2; id -u; pwd; exit 4"}, User: "user", WorkingDir: "/tmp"})
+	if code != 4 || !strings.Contains(out, "out\n") || !strings.Contains(out, "err\n") || !strings.Contains(out, "1000\n/tmp\n") {
+		t.Errorf("output %q, code %d", out, code)
+	}
+	xid, err := b.ExecCreate(ctx, id, ExecSpec{Cmd: []string{"nothere"}, Stdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.ExecStart(ctx, xid, ExecStartOptions{}); err == nil || !strings.Contains(err.Error(), "executable file not found in $PATH") {
+		t.Errorf("missing command: %v", err)
+	}
+	if i, err := b.ExecInspect(ctx, xid); err != nil || i.ExitCode == nil || *i.ExitCode != 127 {
+		t.Errorf("inspect %+v, %v", i, err)
+	}
+	if _, err := b.ExecCreate(ctx, "nothere", ExecSpec{Cmd: []string{"x"}}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("exec in nothing: %v", err)
+	}
+}
+
+// https://github.com/moby/moby/issues/37870
+func TestStdinEnds(t *testing.T) {
+	b := newBench(t)
+	id := b.start(sh("exec sleep 1000"))
+	for range 10 {
+		xid, err := b.ExecCreate(ctx, id, ExecSpec{Cmd: []string{"cat"}, Stdin: true, Stdout: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := b.ExecStart(ctx, xid, ExecStartOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		st.Write([]byte("hello"))
+		st.CloseWrite()
+		if got := readFrames(st, 100); got != "hello" {
+			t.Errorf("echo %q", got)
+		}
+		st.Close()
+	}
+	s := Spec{Cmd: []string{"cat"}, OpenStdin: true, StdinOnce: true, Network: Network{Mode: "none"}}
+	id = b.create(s)
+	st, err := b.Attach(ctx, id, AttachOptions{Stdin: true, Stdout: true, Stderr: true, Stream: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	if err := b.Start(ctx, id, StartOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	st.Write([]byte("to the container"))
+	st.CloseWrite()
+	if got := readFrames(st, 100); got != "to the container" {
+		t.Errorf("echo %q", got)
+	}
+}
+
+func TestTerminal(t *testing.T) {
+	b := newBench(t)
+	s := sh("stty size; tty; echo $TERM")
+	s.TTY, s.ConsoleSize = true, [2]uint{33, 99}
+	out, code := b.run(s)
+	if code != 0 || !strings.Contains(out, "33 99\r\n") || !strings.Contains(out, "/dev/pts/0\r\n") || !strings.Contains(out, "xterm\r\n") {
+		t.Errorf("output %q, code %d", out, code)
+	}
+}
+
+func TestNames(t *testing.T) {
+	b := newBench(t)
+	s := sh("true")
+	s.Name = "one"
+	id := b.create(s)
+	want := `Conflict. The container name "/one" is already in use by container "` + id + `". You have to remove (or rename) that container to be able to reuse that name.`
+	if _, _, err := b.Create(ctx, Spec{Image: "busybox", Name: "one", Cmd: []string{"true"}}); !errors.Is(err, ErrConflict) || err.Error() != want {
+		t.Errorf("same name: %v", err)
+	}
+	if err := b.Rename(ctx, "one", "two"); err != nil {
+		t.Fatal(err)
+	}
+	if i := b.inspect("two"); i.ID != id || i.Name != "two" {
+		t.Errorf("renamed: %+v", i)
+	}
+	if i := b.inspect(id[:10]); i.ID != id {
+		t.Errorf("by prefix: %+v", i)
+	}
+	if _, err := b.find("one"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("old name: %v", err)
+	}
+}
+
+func TestAutoRemove(t *testing.T) {
+	b := newBench(t)
+	s := sh("exit 5")
+	s.AutoRemove = true
+	s.AnonymousVolumes = []string{"/data"}
+	id := b.create(s)
+	gone, err := b.Wait(ctx, id, "removed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(ctx, id, StartOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-gone; r.ExitCode != 5 {
+		t.Errorf("result %+v", r)
+	}
+	if _, err := b.Inspect(ctx, id, false); !errors.Is(err, ErrNotFound) {
+		t.Errorf("inspect: %v", err)
+	}
+	if v, _ := b.Volumes(ctx); len(v) != 0 {
+		t.Errorf("volumes left: %v", v)
+	}
+}
+
+func TestRestartPolicy(t *testing.T) {
+	b := newBench(t)
+	s := sh("exit 1")
+	s.Restart = Restart{Name: "on-failure", Retries: 2}
+	id := b.start(s)
+	b.until("two restarts", func() bool { i := b.inspect(id); return i.Restarts == 2 && i.State.Status == Exited })
+	s = sh("sleep 0.1")
+	s.Restart = Restart{Name: "always"}
+	id = b.start(s)
+	b.until("a restart", func() bool { return b.inspect(id).Restarts >= 1 })
+	if err := b.Stop(ctx, id, StopOptions{}); err != nil && !errors.Is(err, ErrNotModified) {
+		t.Fatal(err)
+	}
+	b.until("the stop", func() bool { return b.inspect(id).State.Status == Exited })
+	time.Sleep(300 * time.Millisecond)
+	if i := b.inspect(id); i.State.Status != Exited {
+		t.Errorf("it came back: %+v", i.State)
+	}
+}
+
+func TestVolumes(t *testing.T) {
+	b := newBench(t)
+	host := filepath.Join(b.dir, "host")
+	s := sh("echo kept > /v/file; cat /etc-copy/passwd | head -1; cat /b/in; ls /t; touch /ro/x; mount | grep ' /t '")
+	os.Mkdir(host, 0o755)
+	os.WriteFile(filepath.Join(host, "in"), []byte("from the host\n"), 0o644)
+	s.Mounts = []Mount{{Type: "volume", Source: "named", Target: "/v"}, {Type: "volume", Source: "etc", Target: "/etc-copy"},
+		{Type: "bind", Source: host, Target: "/b"}, {Type: "bind", Source: host, Target: "/ro", ReadOnly: true}}
+	s.Tmpfs = map[string]string{"/t": "size=1m"}
+	s.Mounts[1].Target = "/etc"
+	s.Cmd[2] = strings.Replace(s.Cmd[2], "/etc-copy", "/etc", 1)
+	out, _ := b.run(s)
+	for _, want := range []string{"root:x:0:0", "from the host", "Read-only file system", "tmpfs on /t"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in %q", want, out)
+		}
+	}
+	v, err := b.Volume(ctx, "named")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(v.Mountpoint, "file")); string(got) != "kept\n" {
+		t.Errorf("volume: %q, %v", got, err)
+	}
+	if err := b.VolumeRemove(ctx, "named", false); !errors.Is(err, ErrConflict) {
+		t.Errorf("remove of a used volume: %v", err)
+	}
+	if v, err := b.Volume(ctx, "etc"); err != nil {
+		t.Error(err)
+	} else if _, err := os.Stat(filepath.Join(v.Mountpoint, "group")); err != nil {
+		t.Errorf("the volume was not filled from the image: %v", err)
+	}
+}
+
+func TestCopy(t *testing.T) {
+	b := newBench(t)
+	s := sh("echo made > /root/made; rm /etc/shadow; exec sleep 1000")
+	s.Mounts = []Mount{{Type: "volume", Source: "vol", Target: "/vol"}}
+	id := b.start(s)
+	b.until("the file", func() bool { _, err := b.StatPath(ctx, id, "/root/made"); return err == nil })
+	check := func(when string) {
+		t.Helper()
+		_, r, err := b.CopyFrom(ctx, id, "/root/made")
+		if err != nil {
+			t.Fatalf("%s: copy from: %v", when, err)
+		}
+		var tarball bytes.Buffer
+		io.Copy(&tarball, r)
+		r.Close()
+		if !strings.Contains(tarball.String(), "made\n") {
+			t.Errorf("%s: archive without the file", when)
+		}
+		if err := b.CopyTo(ctx, id, "/vol", bytes.NewReader(tarball.Bytes()), CopyOptions{}); err != nil {
+			t.Fatalf("%s: copy to: %v", when, err)
+		}
+		if st, err := b.StatPath(ctx, id, "/vol/made"); err != nil || st.Size != 5 {
+			t.Errorf("%s: stat %+v, %v", when, st, err)
+		}
+	}
+	check("running")
+	zero := 0
+	if err := b.Stop(ctx, id, StopOptions{Timeout: &zero}); err != nil {
+		t.Fatal(err)
+	}
+	v, _ := b.Volume(ctx, "vol")
+	os.Remove(filepath.Join(v.Mountpoint, "made"))
+	check("stopped")
+	if _, err := os.Stat(filepath.Join(v.Mountpoint, "made")); err != nil {
+		t.Errorf("the copy is not in the volume: %v", err)
+	}
+	changes, err := b.Changes(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Change{{0, "/etc"}, {2, "/etc/shadow"}, {0, "/root"}, {1, "/root/made"}}
+	if len(changes) != len(want) {
+		t.Fatalf("changes %v", changes)
+	}
+	for i := range want {
+		if changes[i] != want[i] {
+			t.Errorf("changes %v", changes)
+		}
+	}
+	var out bytes.Buffer
+	if err := b.Export(ctx, id, &out); err != nil || !strings.Contains(out.String(), "root/made") {
+		t.Errorf("export: %d bytes, %v", out.Len(), err)
+	}
+}
+
+func TestPause(t *testing.T) {
+	b := newBench(t)
+	id := b.start(sh("exec sleep 1000"))
+	if err := b.Pause(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	if i := b.inspect(id); i.State.Status != Paused {
+		t.Errorf("state %+v", i.State)
+	}
+	if err := b.Unpause(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	titles, rows, err := b.Top(ctx, id, "")
+	if err != nil || len(rows) != 1 || rows[0][len(titles)-1] != "sleep 1000" {
+		t.Errorf("top: %v %v %v", titles, rows, err)
+	}
+	st, err := b.Stats(ctx, id)
+	if err != nil || st.CPU.Total == 0 {
+		t.Errorf("stats: %+v, %v", st, err)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	b := newBench(t)
+	s := sh("exec sleep 1000")
+	s.Health = &Health{Test: []string{"CMD-SHELL", "echo fine; test -e /ok"}, Interval: 100 * time.Millisecond, Retries: 2}
+	id := b.start(s)
+	status := func() string { return b.inspect(id).State.Health.Status }
+	b.until("unhealthy", func() bool { return status() == "unhealthy" })
+	b.exec(id, ExecSpec{Cmd: []string{"touch", "/ok"}})
+	b.until("healthy", func() bool { return status() == "healthy" })
+	if log := b.inspect(id).State.Health.Log; len(log) == 0 || log[len(log)-1].Output != "fine\n" {
+		t.Errorf("log %+v", log)
+	}
+}
+
+// https://github.com/moby/moby/issues/36145, 41817, 45788
+func TestEngineComesBack(t *testing.T) {
+	b := newBench(t)
+	running := b.start(sh("echo one; while [ ! -e /go ]; do sleep 0.05; done; echo two; exit 9"))
+	ending := b.start(sh("sleep 0.5; exit 6"))
+	b.until("output", func() bool { return strings.Contains(b.logs(running, LogOptions{}), "one") })
+	auto := sh("sleep 0.5")
+	auto.AutoRemove = true
+	removed := b.start(auto)
+	half := filepath.Join(b.conf.Root, "containers", "half")
+	os.Mkdir(half, 0o700)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Second)
+	b.open()
+	if i := b.inspect(running); i.State.Status != Running || i.State.Pid == 0 {
+		t.Errorf("running: %+v", i.State)
+	}
+	if i := b.inspect(ending); i.State.Status != Exited || i.State.ExitCode != 6 {
+		t.Errorf("ended meanwhile: %+v", i.State)
+	}
+	if _, err := b.Inspect(ctx, removed, false); !errors.Is(err, ErrNotFound) {
+		t.Errorf("ended with AutoRemove meanwhile: %v", err)
+	}
+	if _, err := os.Stat(half); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("half made: %v", err)
+	}
+	exit, err := b.Wait(ctx, running, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.exec(running, ExecSpec{Cmd: []string{"touch", "/go"}})
+	if r := <-exit; r.ExitCode != 9 {
+		t.Errorf("result %+v", r)
+	}
+	if out := b.logs(running, LogOptions{}); out != "one\ntwo\n" {
+		t.Errorf("logs %q", out)
+	}
+	if err := b.Start(ctx, ending, StartOptions{}); err != nil {
+		t.Errorf("start after it all: %v", err)
+	}
+}
