@@ -165,6 +165,14 @@ func (c *Client) Stats(ctx context.Context, id string) (*cgroup.Stats, error) {
 	return s, nil
 }
 
+// ReopenLog has the shim open a container's log anew, after someone else has
+// moved the file away. Only our own shim can.
+func (c *Client) ReopenLog(ctx context.Context, id string) error {
+	r := task.ProcessRequest{ID: id}
+	_, err := c.rpc.Call(ctx, task.ServiceOwn, "ReopenLog", r.Append(nil))
+	return err
+}
+
 // Pid returns the shim's own pid.
 func (c *Client) Pid(ctx context.Context) (int, error) {
 	var r task.ConnectResponse

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cale/shim/stdio"
 	"cale/shim/task"
 	"cale/shim/ttrpc"
 )
@@ -43,7 +44,7 @@ func Start(ctx context.Context, l Launch) (*Client, error) {
 // their requests wait in the backlog until the shim is up.
 func fork(ctx context.Context, l Launch) (*Client, error) {
 	path := filepath.Join(l.Bundle, socketFile)
-	fd, err := Listen(path)
+	fd, err := stdio.ListenFD(path)
 	if err != nil {
 		return nil, fmt.Errorf("shim %s: %w", l.ID, err)
 	}
@@ -83,8 +84,9 @@ func fork(ctx context.Context, l Launch) (*Client, error) {
 }
 
 // SmallEnv is the environment that keeps a shim small: few threads with their
-// caches, and a heap that is collected early.
-func SmallEnv() []string { return []string{"GOMAXPROCS=2", "GOGC=25"} }
+// caches, and no collection of the heap (whose own tables are larger than what a
+// quiet shim allocates) before it is worth it.
+func SmallEnv() []string { return []string{"GOMAXPROCS=2", "GOGC=off", "GOMEMLIMIT=12MiB"} }
 
 // reap waits for the shim, which usually ends long after this, so that no
 // zombie stays. A pidfd in the poller costs no thread, unlike Wait.
@@ -112,59 +114,14 @@ func reap(pid int) {
 	}()
 }
 
-// Listen makes a listening Unix socket at path, accessible to its owner only. The
-// descriptor is close-on-exec and belongs to the caller.
-func Listen(path string) (int, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return -1, os.NewSyscallError("socket", err)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		unix.Close(fd)
-		return -1, err
-	}
-	// The mode of a socket's file is that of the socket's inode at bind.
-	if err := unix.Fchmod(fd, 0o600); err != nil {
-		unix.Close(fd)
-		return -1, os.NewSyscallError("fchmod", err)
-	}
-	addr, done, err := sockaddr(path)
-	if err == nil {
-		defer done()
-		err = os.NewSyscallError("bind "+path, unix.Bind(fd, addr))
-	}
-	if err == nil {
-		err = os.NewSyscallError("listen", unix.Listen(fd, 128))
-	}
-	if err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
-}
-
-// sockaddr allows for paths beyond the 107 bytes of a socket address, by way
-// of the directory's descriptor. done releases it.
-func sockaddr(path string) (*unix.SockaddrUnix, func(), error) {
-	if len(path) < 108 {
-		return &unix.SockaddrUnix{Name: path}, func() {}, nil
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return nil, nil, err
-	}
-	short := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path))
-	return &unix.SockaddrUnix{Name: short}, func() { dir.Close() }, nil
-}
-
 func dial(ctx context.Context, path string) (net.Conn, error) {
-	addr, done, err := sockaddr(path)
+	name, done, err := stdio.SocketName(path)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
 	var d net.Dialer
-	return d.DialContext(ctx, "unix", addr.Name)
+	return d.DialContext(ctx, "unix", name)
 }
 
 func writeAddress(bundle, address string) error {

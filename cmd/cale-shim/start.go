@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"cale/shim"
+	"cale/shim/stdio"
 	"cale/shim/supervisor"
 	"cale/shim/task"
 	"cale/shim/wire"
@@ -45,7 +46,7 @@ func start(o options) error {
 		return err
 	}
 	path := filepath.Join(dir, "s")
-	fd, err := shim.Listen(path)
+	fd, err := stdio.ListenFD(path)
 	if err != nil {
 		return err
 	}

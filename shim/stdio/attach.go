@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 )
@@ -52,16 +50,12 @@ type Conn struct {
 
 // Dial attaches to the process h.Exec at the attach socket path.
 func Dial(ctx context.Context, path string, h Hello) (*Conn, error) {
-	var d net.Dialer
-	name := path
-	if len(path) >= 108 { // beyond a socket address: go by the directory's descriptor
-		dir, err := os.Open(filepath.Dir(path))
-		if err != nil {
-			return nil, fmt.Errorf("attach: %w", err)
-		}
-		defer dir.Close()
-		name = fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path))
+	name, done, err := SocketName(path)
+	if err != nil {
+		return nil, fmt.Errorf("attach: %w", err)
 	}
+	defer done()
+	var d net.Dialer
 	nc, err := d.DialContext(ctx, "unix", name)
 	if err != nil {
 		return nil, fmt.Errorf("attach: %w", err)

@@ -6,12 +6,8 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // maxClients bounds the attached clients of one socket, their buffers with them.
@@ -91,34 +87,6 @@ func (hs *Hubs) Wait(d time.Duration) {
 	case <-done:
 	case <-time.After(d):
 	}
-}
-
-func listen(path string) (*net.UnixListener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	name := path
-	if len(path) >= 108 {
-		dir, err := os.Open(filepath.Dir(path))
-		if err != nil {
-			return nil, err
-		}
-		defer dir.Close()
-		name = "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + filepath.Base(path)
-	}
-	lc := net.ListenConfig{Control: func(_, _ string, rc syscallConn) error {
-		var err error
-		// The file gets the mode of the socket at bind: never open to others.
-		cerr := rc.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) })
-		return errors.Join(cerr, err)
-	}}
-	l, err := lc.Listen(background, "unix", name)
-	if err != nil {
-		return nil, err
-	}
-	ul := l.(*net.UnixListener)
-	ul.SetUnlinkOnClose(false)
-	return ul, nil
 }
 
 func (h *hub) serve() {

@@ -1,7 +1,6 @@
 package stdio
 
 import (
-	"context"
 	"errors"
 	"os"
 	"sync"
@@ -14,8 +13,6 @@ import (
 )
 
 type syscallConn = syscall.RawConn
-
-var background = context.Background()
 
 // Request says where the streams of a process go: what Create and Exec carry.
 type Request struct {

@@ -12,11 +12,11 @@ const (
 	typeMetricsV2 = "io.containerd.cgroups.v2.Metrics"
 )
 
-// metrics puts the numbers that containerd's clients look at (pids, cpu and
+// containerdMetrics puts the numbers that containerd's clients look at (pids, cpu and
 // memory) into containerd's message for the cgroup version.
 // Sources: cgroup1/stats/metrics.proto and cgroup2/stats/metrics.proto of
 // github.com/containerd/cgroups.
-func metrics(s *cgroup.Stats) task.Any {
+func containerdMetrics(s *cgroup.Stats) task.Any {
 	if s.V2 {
 		return task.Any{URL: typeMetricsV2, Value: metricsV2(s)}
 	}

@@ -22,18 +22,11 @@ type Own struct{}
 
 // Create makes a container with package runtime.
 func (Own) Create(ctx context.Context, o CreateOptions) (Box, error) {
-	s, _, err := spec.Load(o.Bundle + "/config.json")
-	if err != nil {
-		return nil, invalid(err)
-	}
 	ro := runtime.Options{
-		ID: o.ID, Bundle: o.Bundle, StateDir: o.StateDir, Spec: s,
+		ID: o.ID, Bundle: o.Bundle, StateDir: o.StateDir,
 		Stdin: o.Streams.Stdin, Stdout: o.Streams.Stdout, Stderr: o.Streams.Stderr,
 		Console: o.Streams.Console, NoPivot: o.Options.NoPivotRoot,
 		NoNewKeyring: o.Options.NoNewKeyring, SystemdCgroup: o.Options.SystemdCgroup,
-	}
-	if s.Process != nil {
-		o.Streams.apply(s.Process)
 	}
 	for _, m := range o.Rootfs {
 		if m.Target != "" && m.Target != "/" {
@@ -45,13 +38,16 @@ func (Own) Create(ctx context.Context, o CreateOptions) (Box, error) {
 	if err != nil {
 		return nil, classify(err)
 	}
-	b := &ownBox{c: c, shared: !spec.NewNamespace(s, specs.PIDNamespace)}
+	b := &ownBox{c: c, shared: true}
+	if s, err := c.Spec(); err == nil {
+		b.shared = !spec.NewNamespace(s, specs.PIDNamespace)
+	}
 	b.oomBefore = b.oomKills()
 	return b, nil
 }
 
-// apply makes p fit its streams: the request rules over the specification, since
-// it is what the client made the streams for.
+// apply makes an exec's process fit its streams: the request rules over the
+// specification, since it is what the client made the streams for.
 func (s *Streams) apply(p *specs.Process) {
 	p.Terminal = s.Console != nil
 	if s.Width != 0 || s.Height != 0 {

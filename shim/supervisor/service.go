@@ -12,9 +12,6 @@ import (
 	"cale/shim/ttrpc"
 )
 
-// ServiceOwn is the service of what containerd's API has no method for.
-const ServiceOwn = "cale.shim.v1.Shim"
-
 type answer interface{ Append([]byte) []byte }
 
 // handle answers one call of the task API.
@@ -25,7 +22,7 @@ func (s *Supervisor) handle(ctx context.Context, service, method string, payload
 	switch service {
 	case task.ServiceV2, task.ServiceV3:
 		a, err = s.task(ctx, method, payload)
-	case ServiceOwn:
+	case task.ServiceOwn:
 		err = s.own(method, payload)
 	default:
 		return nil, unimplemented("service " + service)
@@ -260,7 +257,7 @@ func (s *Supervisor) stats(r *task.StatsRequest) (answer, error) {
 		return nil, err
 	}
 	if !r.Native {
-		return &task.StatsResponse{Stats: metrics(st)}, nil
+		return &task.StatsResponse{Stats: containerdMetrics(st)}, nil
 	}
 	b, err := json.Marshal(st)
 	return &task.StatsResponse{Stats: task.Any{URL: task.TypeStats, Value: b}}, err

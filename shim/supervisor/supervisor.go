@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"runtime/metrics"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +21,8 @@ const (
 	sigKill = unix.SIGKILL
 	// tidyDelay is how long after the last activity memory is given back.
 	tidyDelay = 250 * time.Millisecond
+	// worthCollecting is how many bytes must have been allocated for that.
+	worthCollecting = 2 << 20
 	// firstPatience is how long a shim waits for its first container, and
 	// lastPatience how long it stays after its last one, while nobody is
 	// connected.
@@ -59,6 +62,7 @@ type Supervisor struct {
 	ending     bool
 	idle       *time.Timer
 	rest       *time.Timer
+	collected  uint64 // bytes allocated until the last collection; giveBack's own
 }
 
 // New makes a supervisor; this process becomes the subreaper of its containers.
@@ -74,7 +78,7 @@ func New(cfg Config) (*Supervisor, error) {
 	s.events = newEvents(cfg.EventsAddress, cfg.Namespace, s.logf)
 	s.server = &ttrpc.Server{Handler: s.handle, Allow: samePeer}
 	s.idle = time.AfterFunc(firstPatience, s.checkIdle)
-	s.rest = time.AfterFunc(tidyDelay, giveBack)
+	s.rest = time.AfterFunc(tidyDelay, s.giveBack)
 	return s, nil
 }
 
@@ -99,7 +103,23 @@ func (s *Supervisor) logf(line string) {
 // tidy has the heap given back to the kernel once all is quiet.
 func (s *Supervisor) tidy() { s.rest.Reset(tidyDelay) }
 
-func giveBack() { debug.FreeOSMemory() }
+// giveBack collects garbage and returns free memory. After little activity it
+// does nothing: a collection's own tables take more (a page for each size class
+// in use) than it could free.
+func (s *Supervisor) giveBack() {
+	var m [1]metrics.Sample
+	m[0].Name = "/gc/heap/allocs:bytes"
+	metrics.Read(m[:])
+	if m[0].Value.Kind() != metrics.KindUint64 {
+		return
+	}
+	total := m[0].Value.Uint64()
+	if total-s.collected < worthCollecting {
+		return
+	}
+	s.collected = total
+	debug.FreeOSMemory()
+}
 
 func (s *Supervisor) checkIdle() {
 	s.mu.Lock()

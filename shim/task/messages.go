@@ -16,6 +16,9 @@ const (
 	ServiceV3 = "containerd.task.v3.Task"
 )
 
+// ServiceOwn is our shim's service for what containerd's API has no method for.
+const ServiceOwn = "cale.shim.v1.Shim"
+
 // Type URLs of Any values in requests and answers.
 const (
 	TypeProcess   = "types.containerd.io/opencontainers/runtime-spec/1/Process"
