@@ -8,8 +8,9 @@ import (
 	"io"
 	"sync"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"cale/layer/inflate"
 )
 
 // maxWindow bounds the memory a zstd frame may ask for, in bytes; it is what
@@ -25,7 +26,7 @@ var (
 
 var (
 	sources = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 64<<10) }}
-	gzips   = sync.Pool{New: func() any { return new(gzip.Reader) }}
+	gzips   = sync.Pool{New: func() any { return inflate.NewReader(nil) }}
 	zstds   sync.Pool
 )
 
@@ -45,7 +46,7 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 // decoder is the synchronous half.
 type decoder struct {
 	src  *bufio.Reader
-	gz   *gzip.Reader
+	gz   *inflate.Reader
 	zs   *zstd.Decoder
 	read io.Reader
 }
@@ -58,10 +59,11 @@ func newDecoder(r io.Reader) (*decoder, error) {
 		d.release()
 		return nil, err
 	}
+	err = nil
 	switch {
 	case bytes.HasPrefix(head, gzipMagic):
-		d.gz = gzips.Get().(*gzip.Reader)
-		err = d.gz.Reset(d.src)
+		d.gz = gzips.Get().(*inflate.Reader)
+		d.gz.Reset(d.src)
 		d.read = d.gz
 	case bytes.HasPrefix(head, zstdMagic),
 		len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte{0x2a, 0x4d, 0x18}): // skippable frame
@@ -78,7 +80,6 @@ func newDecoder(r io.Reader) (*decoder, error) {
 	case bytes.HasPrefix(head, xzMagic), bytes.HasPrefix(head, bzipMagic):
 		err = errors.New("xz and bzip2 are not supported for layers: use gzip or zstd")
 	default:
-		err = nil
 		d.read = d.src
 	}
 	if err != nil {
@@ -91,6 +92,7 @@ func newDecoder(r io.Reader) (*decoder, error) {
 // release gives the buffers back for another layer.
 func (d *decoder) release() {
 	if d.gz != nil {
+		d.gz.Reset(nil)
 		gzips.Put(d.gz)
 	}
 	if d.zs != nil {
