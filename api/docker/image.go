@@ -59,7 +59,11 @@ func (s *Server) imageList(w http.ResponseWriter, r *request) error {
 		}
 		if refs := f["reference"]; len(refs) > 0 {
 			img.Names = slices.DeleteFunc(slices.Clone(img.Names), func(n string) bool { return !referenceMatches(refs, n) })
-			if len(img.Names) == 0 {
+			img.Digests = slices.DeleteFunc(slices.Clone(img.Digests), func(d string) bool {
+				repo, _, _ := strings.Cut(d, "@")
+				return !slices.ContainsFunc(refs, func(p string) bool { return globMatch(p, repo) || globMatch(p, d) })
+			})
+			if len(img.Names)+len(img.Digests) == 0 {
 				continue
 			}
 		}

@@ -54,6 +54,9 @@ func toSpec(name, platform string, in *createRequest) (engine.Spec, error) {
 		s.Exposed = append(s.Exposed, enginePort(p))
 	}
 	for v := range c.Volumes {
+		if !strings.HasPrefix(v, "/") {
+			return s, invalid("invalid volume specification: '%s': mount path must be absolute", v)
+		}
 		s.AnonymousVolumes = append(s.AnonymousVolumes, v)
 	}
 	sort.Strings(s.AnonymousVolumes)

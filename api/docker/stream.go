@@ -199,18 +199,27 @@ func (s *Server) execStart(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	c, err := s.engine.Inspect(r.Context(), info.Container, false)
+	if err != nil {
+		return err
+	}
+	if o.Detach || info.Started || c.State.Status != engine.Running {
+		st, err := s.engine.ExecStart(r.detached(), r.name(), o)
+		if err == nil && st != nil {
+			st.Close()
+		}
+		return err
+	}
+	// A command that can't be started is the session's outcome, not the request's: clients read the reason from the
+	// stream and the exit code, 126 or 127, from the session.
+	conn, in2, err := hijack(w, r, info.Spec.TTY)
+	if err != nil {
+		return err
+	}
 	st, err := s.engine.ExecStart(r.detached(), r.name(), o)
 	if err != nil {
-		return err
-	}
-	if st == nil {
-		w.WriteHeader(http.StatusOK)
-		return nil
-	}
-	conn, in2, err := hijack(w, r, st.TTY)
-	if err != nil {
-		st.Close()
-		return err
+		_ = writeFrame(conn, 2, info.Spec.TTY, []byte(err.Error()+"\r\n"))
+		return conn.Close()
 	}
 	keys, err := detachKeys(info.Spec.DetachKeys)
 	if err != nil || !st.TTY {
