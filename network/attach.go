@@ -52,6 +52,7 @@ func (s *Store) attach(n *network, a Attach, ns int) (_ *Endpoint, err error) {
 		return nil, err
 	}
 	s.watchFilter()
+	s.admit(n)
 	e, err := s.lease(n, a)
 	if err != nil {
 		return nil, err

@@ -219,7 +219,12 @@ func (s *Store) down(n *network) error {
 		s.dns.publish(n, c)
 	}
 	for i := range n.full {
-		s.route.Do(rtnl.DelLink(overflowName(n.def.Bridge, i)))
+		name := overflowName(n.def.Bridge, i)
+		s.route.Do(rtnl.DelLink(name))
+		s.dismiss(name)
+	}
+	if err := s.dismiss(n.def.Bridge); err != nil {
+		return err
 	}
 	n.index, n.full, n.roomy = 0, nil, 0
 	s.dns.stop(n)

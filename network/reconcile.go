@@ -63,6 +63,7 @@ func (s *Store) Reconcile(ctx context.Context, alive func(id string) bool) error
 			errs = append(errs, fmt.Errorf("network %s: %w", n.def.Name, err))
 			continue
 		}
+		s.admit(n)
 		for _, e := range n.endpoints {
 			if err := s.repair(n, e, byName[e.HostLink]); err != nil {
 				errs = append(errs, fmt.Errorf("repair %.12s on network %s: %w", e.Container, n.def.Name, err))
@@ -155,6 +156,7 @@ func (s *Store) Teardown() error {
 			if err := s.route.Do(rtnl.DelLink(l.Name)); err != nil && !errors.Is(err, unix.ENODEV) {
 				errs = append(errs, fmt.Errorf("remove bridge %s: %w", l.Name, err))
 			}
+			errs = append(errs, s.dismiss(l.Name))
 		}
 	}
 	errs = append(errs, s.dropTable())

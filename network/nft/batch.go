@@ -14,9 +14,10 @@ import (
 
 // Batch collects changes. Run makes all of them or none.
 type Batch struct {
-	Table string // an inet table; every change is inside it
-	msgs  []*rtnl.Message
-	setID uint32
+	Table  string // every change is inside this table
+	Family uint8  // unix.NFPROTO_…; 0 is inet
+	msgs   []*rtnl.Message
+	setID  uint32
 }
 
 var big = binary.BigEndian
@@ -29,7 +30,11 @@ func header(family uint8, resource uint16) []byte {
 }
 
 func (b *Batch) add(msg uint16, flags uint16) *rtnl.Message {
-	m := rtnl.New(unix.NFNL_SUBSYS_NFTABLES<<8|msg, flags, header(unix.NFPROTO_INET, 0))
+	family := b.Family
+	if family == 0 {
+		family = unix.NFPROTO_INET
+	}
+	m := rtnl.New(unix.NFNL_SUBSYS_NFTABLES<<8|msg, flags, header(family, 0))
 	b.msgs = append(b.msgs, m)
 	return m
 }
@@ -190,8 +195,11 @@ func (b *Batch) elements(msg, flags uint16, set string, elements []Element) {
 
 // AddRule appends a rule to a chain.
 func (b *Batch) AddRule(chain string, exprs ...Expr) {
-	m := b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND)
-	m.String(unix.NFTA_RULE_TABLE, b.Table).String(unix.NFTA_RULE_CHAIN, chain)
+	rule(b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND), b.Table, chain, exprs)
+}
+
+func rule(m *rtnl.Message, table, chain string, exprs []Expr) {
+	m.String(unix.NFTA_RULE_TABLE, table).String(unix.NFTA_RULE_CHAIN, chain)
 	m.Nest(unix.NFTA_RULE_EXPRESSIONS, func() {
 		for _, e := range exprs {
 			m.Nest(unix.NFTA_LIST_ELEM, func() {
@@ -218,21 +226,4 @@ func (b *Batch) Run(c *rtnl.Conn) error {
 		return fmt.Errorf("nftables table %s: %w", b.Table, err)
 	}
 	return nil
-}
-
-// Tables lists the names of all inet tables.
-func Tables(c *rtnl.Conn) ([]string, error) {
-	var names []string
-	m := rtnl.New(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP, header(unix.NFPROTO_INET, 0))
-	err := c.Dump(m, func(typ uint16, body []byte) {
-		if len(body) < 4 || body[0] != unix.NFPROTO_INET {
-			return
-		}
-		rtnl.Attrs(body[4:], func(typ uint16, v []byte) {
-			if typ == unix.NFTA_TABLE_NAME && len(v) > 0 {
-				names = append(names, string(v[:len(v)-1]))
-			}
-		})
-	})
-	return names, err
 }
