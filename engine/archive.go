@@ -86,7 +86,7 @@ func fileMode(mode uint32) fs.FileMode {
 	return m
 }
 
-// CopyFrom writes a tar of path (the last element is the archive's top) and returns its stat before the first byte.
+// CopyFrom gives a tar of name (the last element is the archive's top) and returns its stat before the first byte.
 // The reader must be closed.
 func (e *Engine) CopyFrom(ctx context.Context, ref, name string) (PathStat, io.ReadCloser, error) {
 	c, err := e.find(ref)
@@ -108,14 +108,14 @@ func (e *Engine) CopyFrom(ctx context.Context, ref, name string) (PathStat, io.R
 			}
 			told = true
 			head <- nil
-			top, from := st.Name, name
+			opts := layer.TarOptions{Start: name, Name: st.Name}
 			if followed(name) {
-				from = strings.TrimRight(strings.TrimSuffix(name, "."), "/") + "/."
+				opts.Start = strings.TrimRight(strings.TrimSuffix(name, "."), "/") + "/."
 				if strings.HasSuffix(name, "/.") {
-					top = "."
+					opts.Name = "."
 				}
 			}
-			return writeTar(ctx, root, from, top, pw)
+			return layer.Tar(ctx, pw, root, opts)
 		})
 		if !told {
 			head <- err
@@ -212,7 +212,7 @@ func (e *Engine) Export(ctx context.Context, ref string, w io.Writer) error {
 		return err
 	}
 	defer root.Close()
-	if err := writeTar(ctx, root, "", "", w); err != nil {
+	if err := layer.Tar(ctx, w, root, layer.TarOptions{}); err != nil {
 		return fmt.Errorf("export container %s: %w", ref, err)
 	}
 	e.emit(c, "export")

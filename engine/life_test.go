@@ -294,7 +294,7 @@ func TestVolumes(t *testing.T) {
 
 func TestCopy(t *testing.T) {
 	b := newBench(t)
-	s := sh("echo made > /root/made; rm /etc/shadow; exec sleep 1000")
+	s := sh("rm /etc/shadow; echo made > /root/made; exec sleep 1000")
 	s.Mounts = []Mount{{Type: "volume", Source: "vol", Target: "/vol"}}
 	id := b.start(s)
 	b.until("the file", func() bool { _, err := b.StatPath(ctx, id, "/root/made"); return err == nil })
@@ -359,10 +359,10 @@ func TestPause(t *testing.T) {
 	if err := b.Unpause(ctx, id); err != nil {
 		t.Fatal(err)
 	}
-	titles, rows, err := b.Top(ctx, id, "")
-	if err != nil || len(rows) != 1 || rows[0][len(titles)-1] != "sleep 1000" {
-		t.Errorf("top: %v %v %v", titles, rows, err)
-	}
+	b.until("sleep in top", func() bool { // it may not be past its execve yet
+		titles, rows, err := b.Top(ctx, id, "")
+		return err == nil && len(rows) == 1 && rows[0][len(titles)-1] == "sleep 1000"
+	})
 	st, err := b.Stats(ctx, id)
 	if err != nil || st.CPU.Total == 0 {
 		t.Errorf("stats: %+v, %v", st, err)
