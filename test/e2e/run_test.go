@@ -97,6 +97,9 @@ func TestRun(t *testing.T) {
 			{name: "a bad network", args: []string{"--network", "nosuch", image, "true"}, code: 125, stderr: "nosuch"},
 		} {
 			t.Run(c.name, func(t *testing.T) {
+				if c.name == "a directory" && client == "/usr/bin/docker" {
+					t.Skip("docker 20.10 knows only permission denied as a reason for 126")
+				}
 				r := s.Do(c.input, client, append([]string{"run", "--rm"}, c.args...)...).Exit(t, c.code)
 				if part, ok := strings.CutPrefix(c.stdout, "~"); ok {
 					if !strings.Contains(r.Stdout, part) {
