@@ -53,7 +53,7 @@ func TestRun(t *testing.T) {
 			{name: "output", args: []string{image, "echo", "hello"}, stdout: "hello\n"},
 			{name: "both streams", args: []string{image, "sh", "-c", "echo out; echo err >&2"}, stdout: "out\n", stderr: "err\n"},
 			{name: "exit code", args: []string{image, "sh", "-c", "exit 7"}, code: 7},
-			{name: "killed by a signal", args: []string{image, "sh", "-c", "sh -c 'kill -9 $$'"}, code: 137},
+			{name: "killed by a signal", args: []string{image, "sh", "-c", "sh -c 'kill -9 $$'; exit $?"}, code: 137},
 			{name: "no such command", args: []string{image, "/nonexistent"}, code: 127, stderr: "nonexistent"},
 			{name: "no such command in PATH", args: []string{image, "nonexistent"}, code: 127, stderr: "executable file not found in $PATH"},
 			{name: "not executable", args: []string{image, "/etc/passwd"}, code: 126, stderr: "permission denied"},
