@@ -265,9 +265,20 @@ func enableForwarding6() error {
 	return writeSysctl(conf+"all/forwarding", "1")
 }
 
+// readSysctl returns "" for a setting that does not exist. It is on the way of
+// every Attach, hence without os.File.
 func readSysctl(path string) string {
-	b, _ := os.ReadFile(path)
-	return strings.TrimSpace(string(b))
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	var b [64]byte
+	n, err := unix.Read(fd, b[:])
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b[:n]))
 }
 
 func writeSysctl(path, value string) error {
