@@ -113,11 +113,26 @@ func (i *initPlan) finish(p *launch.Program) error {
 		p.Step("report to the caller")
 		p.Sync(syncReady)
 		p.Set(launch.ReportReg, launch.N(i.result.Fd()))
+		// It may wait for days, and must not hold the caller's files (and locks) meanwhile.
+		p.Step("close the caller's descriptors")
+		a, b := i.start.Fd(), i.result.Fd()
+		if a > b {
+			a, b = b, a
+		}
+		closeRange(p, uintptr(3+pr.preserve), a-1)
+		closeRange(p, a+1, b-1)
+		closeRange(p, b+1, uintptr(^uint32(0)))
 		p.Step("wait for the start")
 		p.Call(unix.SYS_READ, launch.N(i.start.Fd()), launch.Ptr(p.Mem(8)), launch.N(1)).Want(1)
 	}
 	pr.emitExec(p, command)
 	return nil
+}
+
+func closeRange(p *launch.Program, from, to uintptr) {
+	if from <= to {
+		p.Call(unix.SYS_CLOSE_RANGE, launch.N(from), launch.N(to), launch.N(0))
+	}
 }
 
 // keyringName is how runc names a container's session keyring.
