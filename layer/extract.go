@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"sort"
 	"strings"
 	"time"
 
@@ -57,6 +58,9 @@ type Extracted struct {
 	Bytes   int64 // of regular files
 	Entries int64
 	Opaque  bool // the layer hides all that lies below it
+	// Implied are the directories of a layer that it needed and did not hold;
+	// parents come before what lies in them.
+	Implied []string
 }
 
 // Extract unpacks a plain tar stream (see Decompress) into a tree and reads r
@@ -75,6 +79,7 @@ func Extract(ctx context.Context, root *filetree.Root, r io.Reader, o ExtractOpt
 		root: root, opts: o, tr: tar.NewReader(r), buf: buffers.Get().(*[bufferSize]byte),
 		umask: umask(), isRoot: os.Geteuid() == 0 && os.Getegid() == 0,
 		dirs: dirCache{root: root}, pending: map[string]dirMeta{},
+		implied: map[string]struct{}{},
 	}
 	defer buffers.Put(x.buf)
 	defer x.dirs.flush()
@@ -96,6 +101,12 @@ func Extract(ctx context.Context, root *filetree.Root, r io.Reader, o ExtractOpt
 	if err := x.finishDirs(); err != nil {
 		return x.sum, err
 	}
+	for name := range x.implied {
+		if _, ok := x.pending[name]; !ok {
+			x.sum.Implied = append(x.sum.Implied, name)
+		}
+	}
+	sort.Strings(x.sum.Implied)
 	// Padding after the end marker still counts for the digest.
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		return x.sum, fmt.Errorf("read archive: %w", err)
@@ -117,7 +128,8 @@ type extractor struct {
 	// pending holds the directories' attributes until all entries are made:
 	// making them changes times, and modes and ACLs would act on what is made.
 	pending map[string]dirMeta
-	attrs   int // bytes of extended attributes in pending
+	implied map[string]struct{} // parents made without an entry so far
+	attrs   int                 // bytes of extended attributes in pending
 }
 
 func (x *extractor) entry(ctx context.Context, h *tar.Header) error {
@@ -211,8 +223,21 @@ func (x *extractor) parent(name string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
+	if x.opts.Layer {
+		x.imply(name)
+	}
 	x.dirs.add(name, fd)
 	return fd, nil
+}
+
+// imply notes name and its parents as made without an entry, until one comes.
+func (x *extractor) imply(name string) {
+	for i := len(name); i > 0; i = strings.LastIndexByte(name[:i], '/') {
+		if _, ok := x.implied[name[:i]]; ok {
+			return
+		}
+		x.implied[name[:i]] = struct{}{}
+	}
 }
 
 // unhide makes opaque directories of the whiteouts on the way to name: the

@@ -21,8 +21,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
-
 	"cale/filetree"
 	"cale/image"
 )
@@ -34,8 +32,9 @@ var ErrNotFound = errors.New("layer not found")
 var ErrDigest = errors.New("layer does not match its digest")
 
 // Store holds unpacked layers, one directory <alg>-<hex> each: "fs" is the
-// tree, "size" the bytes of its files, and "opaque" exists if the layer hides
-// everything below it. A directory appears by rename when it is complete.
+// tree, "size" the bytes of its files, "opaque" exists if the layer hides
+// everything below it, and "implied" lists the directories that it needed and
+// did not hold. A directory appears by rename when it is complete.
 // Power cuts: see Unsynced. One process may have a Store open at a time.
 type Store struct {
 	// Limits bound what one layer may unpack to; change it before first use.
@@ -51,11 +50,13 @@ type Store struct {
 	known   map[image.Digest]info
 	running map[image.Digest]chan struct{} // closed when that Unpack ends
 	fresh   []image.Digest                 // made since Unsynced was last taken
+	fitted  map[image.Digest]string        // what was below a layer when it was last fitted
 }
 
 type info struct {
-	size   int64
-	opaque bool
+	size    int64
+	opaque  bool
+	implied bool // there is a list of implied directories
 }
 
 // Open opens the layers below dir, which it makes if need be.
@@ -72,6 +73,7 @@ func Open(dir string) (*Store, error) {
 	return &Store{
 		dir: dir, tag: tempPrefix + hex.EncodeToString(b[:]) + "-",
 		known: map[image.Digest]info{}, running: map[image.Digest]chan struct{}{},
+		fitted: map[image.Digest]string{},
 	}, nil
 }
 
@@ -116,6 +118,9 @@ func (l *Store) info(d image.Digest) (info, error) {
 	if _, err := os.Lstat(filepath.Join(l.path(d), "opaque")); err == nil {
 		i.opaque = true
 	}
+	if _, err := os.Lstat(filepath.Join(l.path(d), "implied")); err == nil {
+		i.implied = true
+	}
 	l.known[d] = i
 	return i, nil
 }
@@ -124,6 +129,9 @@ func (l *Store) info(d image.Digest) (info, error) {
 // lowest first as in an image config: their paths, the top one first. A layer
 // that hides all below it ends the list.
 func (l *Store) Lower(diffIDs []image.Digest) ([]string, error) {
+	if err := l.fit(diffIDs); err != nil {
+		return nil, err
+	}
 	out := make([]string, 0, len(diffIDs))
 	for i := len(diffIDs) - 1; i >= 0; i-- {
 		in, err := l.info(diffIDs[i])
@@ -235,13 +243,19 @@ func (l *Store) unpack(ctx context.Context, r io.Reader, diffID image.Digest) (i
 			return info{}, err
 		}
 	}
+	if len(got.Implied) > 0 {
+		// Names hold no zero bytes.
+		if err := os.WriteFile(filepath.Join(temp, "implied"), []byte(strings.Join(got.Implied, "\x00")), 0o600); err != nil {
+			return info{}, err
+		}
+	}
 	if err := os.WriteFile(filepath.Join(temp, "size"), strconv.AppendInt(nil, got.Bytes, 10), 0o600); err != nil {
 		return info{}, err
 	}
 	if err := os.Rename(temp, l.path(diffID)); err != nil {
 		return info{}, err
 	}
-	return info{got.Bytes, got.Opaque}, nil
+	return info{got.Bytes, got.Opaque, len(got.Implied) > 0}, nil
 }
 
 // hashing hashes what is read, a chunk at a time, and bounds it: the headers of
@@ -320,71 +334,6 @@ func (l *Store) names() ([]string, error) {
 	}
 	defer f.Close()
 	return f.Readdirnames(-1)
-}
-
-// Remove removes a layer. No container may be using it.
-func (l *Store) Remove(diffID image.Digest) error {
-	temp, err := l.hide(diffID)
-	if err != nil {
-		return err
-	}
-	return l.discard(temp)
-}
-
-// Hide takes a layer out of sight at once and leaves its files to Sweep.
-func (l *Store) Hide(diffID image.Digest) error {
-	_, err := l.hide(diffID)
-	return err
-}
-
-func (l *Store) hide(diffID image.Digest) (string, error) {
-	temp := filepath.Join(l.dir, tempPrefix+"gone-"+l.tag[len(tempPrefix):]+strconv.FormatUint(l.seq.Add(1), 10))
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.known, diffID)
-	if diffID.IsZero() {
-		return "", fmt.Errorf("%w: empty digest", ErrNotFound)
-	}
-	err := unix.Renameat2(unix.AT_FDCWD, l.path(diffID), unix.AT_FDCWD, temp, unix.RENAME_NOREPLACE)
-	if err == unix.ENOENT {
-		return "", fmt.Errorf("%w: %s", ErrNotFound, diffID)
-	}
-	if err != nil {
-		return "", fmt.Errorf("remove layer %s: %w", diffID, err)
-	}
-	return temp, nil
-}
-
-// Sweep removes the files of hidden layers and what earlier processes left
-// half done.
-func (l *Store) Sweep(ctx context.Context) error {
-	names, err := l.names()
-	if err != nil {
-		return err
-	}
-	for _, n := range names {
-		if !strings.HasPrefix(n, tempPrefix) || strings.HasPrefix(n, l.tag) {
-			continue // l.tag: an Unpack of ours that is still running
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := l.discard(filepath.Join(l.dir, n)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (l *Store) discard(path string) error {
-	l.sweep.Lock()
-	defer l.sweep.Unlock()
-	root, err := filetree.Open(l.dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	return root.RemoveAll(filepath.Base(path))
 }
 
 // Unsynced takes the list of layers made since it was last called. They are

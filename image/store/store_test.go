@@ -3,13 +3,11 @@ package store
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -363,37 +361,6 @@ func TestGCDropsOldParts(t *testing.T) {
 	}
 }
 
-// TestReboot: what was not synced when the machine went down is not trusted.
-func TestReboot(t *testing.T) {
-	root := dir(t)
-	s := openAt(t, root)
-	named, nd := putImage(t, s, 1)
-	if err := s.SetName("a", named); err != nil {
-		t.Fatal(err)
-	}
-	_, loose := putImage(t, s, 2)
-	s.Close()
-
-	s = openAt(t, root) // the same boot: all is whole
-	if _, err := s.Stat(loose[0]); err != nil {
-		t.Error(err)
-	}
-	s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketSystem).Put(keyBoot, []byte("another")) })
-	s.Close()
-
-	s = openAt(t, root)
-	for _, d := range nd {
-		if _, err := s.Stat(d); err != nil {
-			t.Errorf("a synced blob: %v", err)
-		}
-	}
-	for _, d := range loose {
-		if _, err := s.Stat(d); !errors.Is(err, ErrNotFound) {
-			t.Errorf("an unsynced blob: %v", err)
-		}
-	}
-}
-
 // TestImage: an image for another machine can be read where it is all there is
 // (moby#50851).
 func TestImage(t *testing.T) {
@@ -424,186 +391,5 @@ func TestImage(t *testing.T) {
 	s.Remove(parts[0])
 	if miss, err := s.Missing(idx, other); err != nil || len(miss) != 1 || miss[0].Digest != parts[0] {
 		t.Errorf("missing %v, %v", miss, err)
-	}
-}
-
-// TestDamagedBlob: bits that changed on disk are noticed where they steer.
-func TestDamagedBlob(t *testing.T) {
-	root := dir(t)
-	s := openAt(t, root)
-	m, _ := putImage(t, s, 1)
-	s.SetName("a", m)
-	path := s.blobPath(m.Digest)
-	b, _ := os.ReadFile(path)
-	b[len(b)/2] ^= 1
-	os.WriteFile(path, b, 0o600)
-	if _, err := s.Image(m, image.Platform{}); err == nil || !strings.Contains(err.Error(), "damaged") {
-		t.Errorf("got %v", err)
-	}
-	if _, err := s.GC(context.Background()); err == nil {
-		t.Error("collected although it is not known what is needed")
-	}
-	if all, _ := s.Blobs(); len(all) != 3 {
-		t.Errorf("%d blobs left", len(all))
-	}
-}
-
-// TestKill kills a process that fills a store, again and again, and checks
-// what the next one finds.
-func TestKill(t *testing.T) {
-	if root := os.Getenv("CALE_STORE_VICTIM"); root != "" {
-		victim(root)
-		return
-	}
-	root := dir(t)
-	for round := range 6 {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestKill$")
-		cmd.Env = append(os.Environ(), "CALE_STORE_VICTIM="+root)
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		// It says when it has begun; then it may die at any instruction.
-		io.ReadFull(out, make([]byte, 1))
-		time.Sleep(time.Duration(rand.Intn(40)) * time.Millisecond)
-		cmd.Process.Kill()
-		cmd.Wait()
-
-		s := openAt(t, root)
-		names, err := s.Names()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, n := range names {
-			if _, err := s.Image(n.Target, image.Platform{}); err != nil {
-				t.Errorf("round %d: %s: %v", round, n.Name, err)
-			}
-			if miss, err := s.Missing(n.Target, image.Platform{}); err != nil || len(miss) > 0 {
-				t.Errorf("round %d: %s misses %v (%v)", round, n.Name, miss, err)
-			}
-		}
-		blobs, err := s.Blobs()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range blobs {
-			if _, err := s.Read(d, 1<<20); err != nil {
-				t.Errorf("round %d: %v", round, err)
-			}
-		}
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-func victim(root string) {
-	s, err := Open(root)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Stdout.Write([]byte{'.'})
-	for seed := time.Now().UnixNano(); ; seed++ {
-		raw := noise(200000, seed%5) // the same few again: their parts are continued
-		w, err := s.Writer(context.Background(), descriptor(raw))
-		if err == nil {
-			for off := w.Offset(); off < int64(len(raw)); {
-				n, _ := w.Write(raw[off:min(off+5000, int64(len(raw)))])
-				off += int64(n)
-			}
-			if err := w.Commit(); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-			}
-		}
-		c := &image.Config{Platform: image.Host(), DiffIDs: []image.Digest{image.FromBytes(raw)}, Author: fmt.Sprint(seed)}
-		craw, _ := c.Encode()
-		cd, _ := s.Put(image.MediaTypeConfig, craw)
-		m := &image.Manifest{Config: cd, Layers: []image.Descriptor{descriptor(raw)}}
-		mraw, _ := m.Encode()
-		md, _ := s.Put(image.MediaTypeManifest, mraw)
-		if err := s.SetName(fmt.Sprint(seed%7), md); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
-		if seed%9 == 0 {
-			s.GC(context.Background())
-		}
-	}
-}
-
-// TestOtherTools reads an image that skopeo or umoci made.
-func TestOtherTools(t *testing.T) {
-	umoci, err := exec.LookPath("umoci")
-	if err != nil {
-		t.Skip("umoci is not installed")
-	}
-	work := dir(t)
-	run := func(args ...string) {
-		t.Helper()
-		cmd := exec.Command(umoci, args...)
-		cmd.Dir = work
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Skipf("umoci %v does not work here: %v\n%s", args, err, out)
-		}
-	}
-	run("init", "--layout", "l")
-	run("new", "--image", "l:x")
-	os.MkdirAll(filepath.Join(work, "tree/etc"), 0o755)
-	os.WriteFile(filepath.Join(work, "tree/etc/name"), []byte("umoci"), 0o640)
-	os.Symlink("/etc", filepath.Join(work, "tree/link"))
-	run("insert", "--image", "l:x", "tree/etc", "/etc")
-	run("insert", "--image", "l:x", "tree/link", "/link")
-	run("insert", "--image", "l:x", "--whiteout", "/etc/old")
-	run("config", "--image", "l:x", "--config.env", "A=b", "--config.cmd", "/bin/true")
-
-	s := openAt(t, filepath.Join(work, "store"))
-	blobs, _ := filepath.Glob(filepath.Join(work, "l/blobs/sha256/*"))
-	for _, b := range blobs {
-		raw, _ := os.ReadFile(b)
-		if _, err := s.Put("", raw); err != nil {
-			t.Fatal(err)
-		}
-	}
-	raw, _ := os.ReadFile(filepath.Join(work, "l/index.json"))
-	var top struct{ Manifests []image.Descriptor }
-	if err := json.Unmarshal(raw, &top); err != nil || len(top.Manifests) != 1 {
-		t.Fatal(err)
-	}
-	img, err := s.Image(top.Manifests[0], image.Platform{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if img.Config.Run.Env[0] != "A=b" || img.Config.Run.Cmd[0] != "/bin/true" {
-		t.Errorf("%+v", img.Config.Run)
-	}
-	for i, d := range img.Manifest.Layers {
-		b, err := s.Open(d.Digest)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = s.Layers.Unpack(context.Background(), b, d.MediaType, img.Config.DiffIDs[i])
-		b.Close()
-		if err != nil {
-			t.Error(err)
-		}
-	}
-	if lower, err := s.Layers.Lower(img.Config.DiffIDs); err != nil || len(lower) != 3 {
-		t.Errorf("%v, %v", lower, err)
-	}
-	if err := s.SetName("x", top.Manifests[0]); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.GC(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Layers.Lower(img.Config.DiffIDs); err != nil {
-		t.Errorf("collected: %v", err)
-	}
-	s.RemoveName("x")
-	if freed, err := s.GC(context.Background()); err != nil || len(freed.Layers) != 3 {
-		t.Errorf("%+v, %v", freed, err)
 	}
 }
