@@ -229,11 +229,3 @@ func cmdPs(a *app, args []string) error {
 	}
 	return nil
 }
-
-func cmdUpdate(a *app, args []string) error { return errors.New("update: not built yet") }
-
-func cmdEvents(a *app, args []string) error { return errors.New("events: not built yet") }
-
-func cmdFeatures(a *app, args []string) error { return errors.New("features: not built yet") }
-
-func cmdSpec(a *app, args []string) error { return errors.New("spec: not built yet") }

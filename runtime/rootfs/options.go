@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -112,4 +113,18 @@ func parseOptions(list []string) (options, error) {
 func apply(set, clear *uint64, a attr) {
 	*set = *set&^a.clear | a.set
 	*clear = *clear&^a.set | a.clear
+}
+
+// OptionNames are the mount options that are understood here, rather than passed to the file system; sorted.
+func OptionNames() []string {
+	list := []string{"async", "bind", "defaults", "dirsync", "idmap", "iversion", "lazytime", "loud", "mand",
+		"noiversion", "nolazytime", "nomand", "rbind", "remount", "ridmap", "silent", "sync", "tmpcopyup"}
+	for n := range mountAttrs {
+		list = append(list, n, "r"+n)
+	}
+	for n := range propagations {
+		list = append(list, n, "r"+n)
+	}
+	slices.Sort(list)
+	return list
 }
