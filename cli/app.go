@@ -17,11 +17,8 @@ import (
 	"golang.org/x/term"
 )
 
-// Version and Commit are set by the linker.
-var (
-	Version = "dev"
-	Commit  = ""
-)
+// Version and Commit are the build's; the program sets them.
+var Version, Commit string
 
 // App is one invocation: its streams, where the engine is, and the client.
 type App struct {

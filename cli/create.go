@@ -90,13 +90,17 @@ func addCreateFlags(f *pflag.FlagSet) *createFlags {
 	return c
 }
 
-// checkRefusals answers for flags of Docker's command line that mean nothing
-// on Linux or to this engine.
+// checkRefusals refuses values that nothing is made of.
 func (c *createFlags) checkRefusals() error {
-	if c.trust {
-		return nil
+	switch c.pull {
+	case "always", "missing", "never", "":
+	default:
+		return fmt.Errorf("invalid pull option: '%s': must be one of \"always\", \"missing\" or \"never\"", c.pull)
 	}
-	return errors.New("--disable-content-trust=false: image signatures by content trust are not supported")
+	if !c.trust {
+		return errors.New("--disable-content-trust=false: image signatures by content trust are not supported")
+	}
+	return nil
 }
 
 // build turns the flags into the API's request.
@@ -198,6 +202,7 @@ func (c *createFlags) buildProcess(conf *client.Config, host *client.HostConfig)
 }
 
 func (c *createFlags) buildSecurity(host *client.HostConfig) error {
+	host.CapAdd, host.CapDrop = option.Capabilities(host.CapAdd), option.Capabilities(host.CapDrop)
 	opts := host.SecurityOpt
 	host.SecurityOpt = nil
 	for _, o := range opts {

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"cale/cli/option"
 	"cale/client"
@@ -156,6 +157,9 @@ func (c *createFlags) buildNetwork(conf *client.Config, host *client.HostConfig)
 		if endpoints[n.Name] != nil {
 			return nil, fmt.Errorf("network %q is specified multiple times", n.Name)
 		}
+		if i > 0 && userDefined(n.Name) != userDefined(host.NetworkMode) {
+			return nil, errors.New("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+		}
 		if i == 0 {
 			host.NetworkMode = n.Name
 			if err := c.endpointFlags(&n); err != nil {
@@ -167,6 +171,15 @@ func (c *createFlags) buildNetwork(conf *client.Config, host *client.HostConfig)
 		}
 	}
 	return &client.NetworkingConfig{EndpointsConfig: endpoints}, nil
+}
+
+// userDefined tells the networks that users make from the built-in modes.
+func userDefined(mode string) bool {
+	switch mode {
+	case "default", "bridge", "host", "none":
+		return false
+	}
+	return !strings.HasPrefix(mode, "container:")
 }
 
 func (c *createFlags) endpointFlags(n *option.Network) error {

@@ -120,7 +120,7 @@ func (a *App) inspect(ctx context.Context, use []inspector, names []string, layo
 	if err != nil {
 		return err
 	}
-	var found []json.RawMessage
+	var found [][]byte
 	var failures []error
 	for _, name := range names {
 		raw, err := inspectOne(ctx, api, use, name)
@@ -155,29 +155,20 @@ func inspectOne(ctx context.Context, api *client.Client, use []inspector, name s
 	return nil, fmt.Errorf("no such object: %s", name)
 }
 
-func (a *App) printInspected(found []json.RawMessage, layout string) error {
-	switch layout {
-	case "":
-		array := []byte("[]")
-		if len(found) > 0 {
-			array, _ = json.Marshal(found)
-		}
+func (a *App) printInspected(found [][]byte, layout string) error {
+	if layout == "" || layout == "json" {
+		array := append(append([]byte("["), bytes.Join(found, []byte(","))...), ']')
 		var b bytes.Buffer
-		if err := json.Indent(&b, array, "", "    "); err != nil {
+		shape := func() error { return json.Indent(&b, array, "", "    ") }
+		if layout == "json" {
+			shape = func() error { return json.Compact(&b, array) }
+		}
+		if err := shape(); err != nil {
 			return err
 		}
 		b.WriteByte('\n')
 		_, err := a.Out.Write(b.Bytes())
 		return err
-	case "json":
-		for _, raw := range found {
-			var b bytes.Buffer
-			if err := json.Compact(&b, raw); err != nil {
-				return err
-			}
-			fmt.Fprintf(a.Out, "%s\n", b.Bytes())
-		}
-		return nil
 	}
 	t, err := format.Template(strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(layout))
 	if err != nil {

@@ -177,7 +177,7 @@ func (a *App) topCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return format.Table(a.Out, append([][]string{t.Titles}, t.Processes...))
+		return format.Processes(a.Out, append([][]string{t.Titles}, t.Processes...))
 	}
 	return c
 }

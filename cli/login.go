@@ -140,7 +140,7 @@ func (a *App) registryCommand() *cobra.Command {
 	f := c.Flags()
 	listen := f.String("listen", "", "Address to serve on (host:port; port 0 chooses one)")
 	quiet := f.BoolP("quiet", "q", false, "Only print the address")
-	stop := f.String("stop", "", "Stop serving on an address, or \"all\"")
+	stop := f.String("stop", "", `Stop serving on an address, or "all"`)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		api, err := a.client()
 		if err != nil {
@@ -162,11 +162,18 @@ func (a *App) registryCommand() *cobra.Command {
 			}
 			return nil
 		case *stop != "":
-			address := *stop
-			if address == "all" {
-				address = ""
+			if *stop != "all" {
+				return api.RegistryStop(ctx, *stop)
 			}
-			return api.RegistryStop(ctx, address)
+			served, err := api.RegistryList(ctx)
+			if err != nil {
+				return err
+			}
+			var addresses []string
+			for _, r := range served {
+				addresses = append(addresses, r.Address)
+			}
+			return a.each(addresses, func(s string) (string, error) { return "", api.RegistryStop(ctx, s) })
 		}
 		served, err := api.RegistryList(ctx)
 		if err != nil {

@@ -25,7 +25,7 @@ func (a *App) createCommand() *cobra.Command {
 		}
 		conf, host, networking, err := flags.build(a, args[0], args[1:])
 		if err != nil {
-			return err
+			return failed125(err)
 		}
 		id, err := a.create(cmd.Context(), api, flags, conf, host, networking)
 		if err != nil {
@@ -40,11 +40,6 @@ func (a *App) createCommand() *cobra.Command {
 // create makes the container, and pulls its image when it is missing and may be
 // pulled.
 func (a *App) create(ctx context.Context, api *client.Client, f *createFlags, conf *client.Config, host *client.HostConfig, networking *client.NetworkingConfig) (id string, err error) {
-	switch f.pull {
-	case "always", "missing", "never", "":
-	default:
-		return "", fmt.Errorf("invalid pull option: '%s': must be one of \"always\", \"missing\" or \"never\"", f.pull)
-	}
 	if f.cidFile != "" {
 		file, err := openCIDFile(f.cidFile)
 		if err != nil {

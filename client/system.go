@@ -198,7 +198,7 @@ func (c *Client) RegistryList(ctx context.Context) ([]Registry, error) {
 	return out, err
 }
 
-// RegistryStop stops serving on an address, or all for an empty one.
+// RegistryStop stops serving on an address.
 func (c *Client) RegistryStop(ctx context.Context, address string) error {
 	r, err := c.send(ctx, request{method: "DELETE", path: "/cale/registry", query: values("address", address)})
 	if err != nil {

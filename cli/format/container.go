@@ -42,7 +42,7 @@ func (c Container) Label(name string) string {
 }
 
 func labelHeader(name string) string {
-	return strings.ToUpper(strings.NewReplacer("-", " ", "_", " ").Replace(name[strings.LastIndexByte(name, '.')+1:]))
+	return strings.NewReplacer("-", " ", "_", " ").Replace(name[strings.LastIndexByte(name, '.')+1:])
 }
 
 // ContainerHeader holds the headings.

@@ -55,9 +55,9 @@ func Write[T any](w io.Writer, format string, header T, rows []T) error {
 	return tw.Flush()
 }
 
-// Table prints cells as a table that lines up.
-func Table(w io.Writer, rows [][]string) error {
-	tw := tabwriter.NewWriter(w, 10, 1, 3, ' ', 0)
+// Processes prints a list of processes as a table that lines up.
+func Processes(w io.Writer, rows [][]string) error {
+	tw := tabwriter.NewWriter(w, 20, 1, 3, ' ', 0)
 	for _, row := range rows {
 		fmt.Fprintln(tw, strings.Join(row, "\t"))
 	}

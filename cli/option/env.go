@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -106,6 +107,28 @@ func keyValueFile(path string, lookup func(string) (string, bool)) ([]string, er
 		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
 	return lines, nil
+}
+
+// Capabilities writes names of capabilities as the API does: upper case, with
+// CAP_, in order, each once; ALL stands for all others.
+func Capabilities(names []string) []string {
+	seen := map[string]bool{}
+	var out []string
+	for _, n := range names {
+		n = strings.ToUpper(strings.TrimSpace(n))
+		if n == "ALL" || n == "CAP_ALL" {
+			return []string{"ALL"}
+		}
+		if !strings.HasPrefix(n, "CAP_") {
+			n = "CAP_" + n
+		}
+		if !seen[n] {
+			seen[n] = true
+			out = append(out, n)
+		}
+	}
+	sort.Strings(out)
+	return out
 }
 
 // RestartPolicy reads no, always, unless-stopped, on-failure[:TIMES].
