@@ -3,9 +3,11 @@
 package peers
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -17,15 +19,18 @@ const Dir = "/mnt"
 
 // Main runs a benchmark in mount and network namespaces of its own, by running this program again, and exits.
 // crun can't run beside a hybrid machine's cgroup2 mount, so that is hidden from all.
-func Main(bench func() error) {
-	err := inside(bench)
-	if err != nil {
+//
+// The context ends with the first signal to stop; the benchmark then returns, and takes down what it started.
+func Main(bench func(context.Context) error) {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	if err := inside(ctx, bench); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func inside(bench func() error) error {
+func inside(ctx context.Context, bench func(context.Context) error) error {
 	if os.Getuid() != 0 {
 		return fmt.Errorf("containers on a real kernel need root")
 	}
@@ -33,8 +38,16 @@ func inside(bench func() error) error {
 		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 		cmd.Env = append(os.Environ(), "CALE_BENCH_INSIDE=1")
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET}
-		return cmd.Run()
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Unshareflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET,
+			Setpgid:      true, // a key pressed to stop reaches the contenders through us only
+			Pdeathsig:    unix.SIGTERM,
+		}
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		defer context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(unix.SIGTERM) })()
+		return cmd.Wait()
 	}
 	lo, err := netlink.LinkByName("lo")
 	if err == nil {
@@ -52,5 +65,5 @@ func inside(bench func() error) error {
 			return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
 		}
 	}
-	return bench()
+	return bench(ctx)
 }

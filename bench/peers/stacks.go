@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"cale/runtime/cgroup"
 	"cale/test/images"
 
 	"golang.org/x/sys/unix"
@@ -22,19 +23,21 @@ type Stack struct {
 	Env     []string
 	// Image is what its registry has as "image:latest".
 	Image string
+	// Flags are what "run" needs beside its usual ones.
+	Flags []string
 	// Daemons and Shims are the programs that are there once, and for each container.
 	Daemons, Shims []string
 }
 
 // Run runs a verb and returns its output.
-func (s *Stack) Run(args ...string) (string, error) {
-	return output(s.Env, append(s.Command[:len(s.Command):len(s.Command)], args...)...)
+func (s *Stack) Run(ctx context.Context, args ...string) (string, error) {
+	return output(ctx, s.Env, append(s.Command[:len(s.Command):len(s.Command)], args...)...)
 }
 
 // Stacks are ours, first, and those installed, each with an image of the program /program pulled from one registry
 // (ours). dockerd is started for the occasion; the machine's own one isn't touched. What is missing is said on
 // standard output. Done ends what was started, also after an error.
-func Stacks(bin string, program []byte) (list []*Stack, done func(), err error) {
+func Stacks(ctx context.Context, bin string, program []byte) (list []*Stack, done func(), err error) {
 	var undo []func()
 	done = func() {
 		for i := len(undo) - 1; i >= 0; i-- {
@@ -53,18 +56,23 @@ func Stacks(bin string, program []byte) (list []*Stack, done func(), err error) 
 		Env:     []string{"CALE_ROOT=" + Dir + "/cale/root", "CALE_RUN=" + Dir + "/cale/run"},
 		Daemons: []string{"caled"}, Shims: []string{"cale-shim"}}
 	undo = append(undo, func() { stop(Dir + "/cale/run/caled.pid") })
-	address, err := ours.Run("registry", "--listen", "127.0.0.1:0", "-q")
+	address, err := ours.Run(ctx, "registry", "--listen", "127.0.0.1:0", "-q")
 	if err != nil {
 		return nil, done, err
 	}
 	image := address + "/image:latest"
-	if err := img.Push(context.Background(), address, "image:latest"); err != nil {
+	if err := img.Push(ctx, address, "image:latest"); err != nil {
 		return nil, done, err
 	}
 	docker := &Stack{Name: "docker", Command: []string{"docker"},
 		Env:     []string{"DOCKER_HOST=unix://" + Dir + "/docker/sock", "DOCKER_CONFIG=" + Dir + "/docker/config"},
 		Daemons: []string{"dockerd", "containerd"}, Shims: []string{"containerd-shim-runc-v2"}}
-	podman := &Stack{Name: "podman", Command: []string{"podman"}, Shims: []string{"conmon"}}
+	podman := &Stack{Name: "podman", Command: []string{"podman"}, Shims: []string{"conmon"},
+		Flags: []string{"--pull=never", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"}} // it would raise them, which not every root may
+	// Podman makes this group and leaves it.
+	if g, err := cgroup.Open("/libpod_parent", cgroup.Options{}); err == nil && !g.Exists() {
+		undo = append(undo, func() { _ = g.Destroy() })
+	}
 	for _, s := range []*Stack{ours, docker, podman} {
 		s.Image = image
 		_, err := exec.LookPath(s.Command[0])
@@ -72,13 +80,13 @@ func Stacks(bin string, program []byte) (list []*Stack, done func(), err error) 
 		switch s {
 		case docker:
 			if err == nil {
-				err = dockerd(s, &undo)
+				err = dockerd(ctx, s, &undo)
 			}
 		case podman:
 			pull = []string{"pull", "-q", "--tls-verify=false", image}
 		}
 		if err == nil {
-			_, err = s.Run(pull...)
+			_, err = s.Run(ctx, pull...)
 		}
 		if err == nil {
 			list = append(list, s)
@@ -92,7 +100,7 @@ func Stacks(bin string, program []byte) (list []*Stack, done func(), err error) 
 }
 
 // dockerd starts a Docker engine with all its state below Dir.
-func dockerd(s *Stack, undo *[]func()) error {
+func dockerd(ctx context.Context, s *Stack, undo *[]func()) error {
 	d := Dir + "/docker"
 	if err := os.MkdirAll(d, 0o700); err != nil {
 		return err
@@ -116,11 +124,11 @@ func dockerd(s *Stack, undo *[]func()) error {
 		_ = cmd.Wait()
 	})
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
-		_, err := s.Run("version")
+		_, err := s.Run(ctx, "version")
 		if err == nil {
 			return nil
 		}
-		if time.Now().After(end) {
+		if ctx.Err() != nil || time.Now().After(end) {
 			text, _ := os.ReadFile(d + "/log")
 			return fmt.Errorf("dockerd does not answer: %s", text[max(0, len(text)-600):])
 		}
@@ -142,8 +150,8 @@ func stop(pidFile string) {
 	}
 }
 
-func output(env []string, argv ...string) (string, error) {
-	cmd := exec.Command(argv[0], argv[1:]...)
+func output(ctx context.Context, env []string, argv ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), env...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

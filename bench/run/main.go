@@ -9,6 +9,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -31,7 +32,7 @@ func main() {
 	peers.Main(run)
 }
 
-func run() error {
+func run(ctx context.Context) error {
 	bin, err := filepath.Abs(*binDir)
 	if err != nil {
 		return err
@@ -39,7 +40,7 @@ func run() error {
 	if *only != "stacks" {
 		list, done, err := runtimes(bin)
 		if err == nil {
-			err = race("OCI runtime: run", list)
+			err = race(ctx, "OCI runtime: run", list)
 		}
 		done()
 		if err != nil {
@@ -49,17 +50,17 @@ func run() error {
 	if *only == "runtimes" {
 		return nil
 	}
-	stacks, done, err := peers.Stacks(bin, peers.True())
+	stacks, done, err := peers.Stacks(ctx, bin, peers.True())
 	defer done()
 	if err != nil {
 		return err
 	}
 	var list []contender
 	for _, s := range stacks {
-		argv := append(s.Command, "run", "--rm", s.Image)
+		argv := slices.Concat(s.Command, []string{"run", "--rm"}, s.Flags, []string{s.Image})
 		list = append(list, contender{s.Name, func(int) []string { return argv }, s.Env})
 	}
-	return race("whole stack: run --rm", list)
+	return race(ctx, "whole stack: run --rm", list)
 }
 
 // contender is one command line to be timed. Argv gets the round, for names.
@@ -70,24 +71,26 @@ type contender struct {
 }
 
 // race runs all contenders in turn, so that what disturbs the machine disturbs all, and prints the outcome. The
-// first two rounds warm up.
-func race(title string, list []contender) error {
+// first two rounds warm up. A peer that fails is out; ours failing is an error.
+func race(ctx context.Context, title string, list []contender) error {
 	const warm = 2
 	times := make([][]time.Duration, len(list))
+	out := make([]bool, len(list))
 	for round := range warm + *rounds {
 		for i, c := range list {
-			argv := c.argv(round)
-			cmd := exec.Command(argv[0], argv[1:]...)
-			cmd.Env = append(os.Environ(), c.env...)
-			var out bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &out, &out
-			began := time.Now()
-			err := cmd.Run()
-			took := time.Since(began)
-			if err != nil {
-				return fmt.Errorf("%s: %w\n%s", c.name, err, out.Bytes())
+			if out[i] {
+				continue
 			}
-			if round >= warm {
+			took, err := timed(ctx, c, round)
+			switch {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case err != nil && i == 0:
+				return err
+			case err != nil:
+				fmt.Printf("  %v\n", err)
+				out[i] = true
+			case round >= warm:
 				times[i] = append(times[i], took)
 			}
 		}
@@ -95,6 +98,9 @@ func race(title string, list []contender) error {
 	fmt.Printf("%s (%d rounds)\n", title, *rounds)
 	var ours time.Duration
 	for i, c := range list {
+		if out[i] {
+			continue
+		}
 		t := times[i]
 		slices.Sort(t)
 		median := t[len(t)/2]
@@ -107,6 +113,21 @@ func race(title string, list []contender) error {
 		fmt.Println(line)
 	}
 	return nil
+}
+
+func timed(ctx context.Context, c contender, round int) (time.Duration, error) {
+	argv := c.argv(round)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env = append(os.Environ(), c.env...)
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	began := time.Now()
+	err := cmd.Run()
+	took := time.Since(began)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w: %s", c.name, err, bytes.TrimSpace(output.Bytes()))
+	}
+	return took, nil
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -8,6 +8,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -30,21 +31,25 @@ func main() {
 	peers.Main(run)
 }
 
-func run() error {
+func run(ctx context.Context) error {
 	bin, err := filepath.Abs(*binDir)
 	if err != nil {
 		return err
 	}
-	stacks, done, err := peers.Stacks(bin, peers.Pause())
+	stacks, done, err := peers.Stacks(ctx, bin, peers.Pause())
 	defer done()
 	if err != nil {
 		return err
 	}
 	ours := 0.0
 	for i, s := range stacks {
-		each, err := one(s)
+		each, err := one(ctx, s)
+		if err != nil && i > 0 && ctx.Err() == nil {
+			fmt.Printf("  %v\n", err)
+			continue
+		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", s.Name, err)
+			return err
 		}
 		if i == 0 {
 			ours = each
@@ -56,16 +61,16 @@ func run() error {
 }
 
 // one starts the containers on one stack, prints its memory in KiB and returns that of one container.
-func one(s *peers.Stack) (float64, error) {
+func one(ctx context.Context, s *peers.Stack) (float64, error) {
 	var ids []string
 	defer func() {
 		if len(ids) > 0 {
-			_, _ = s.Run(append([]string{"rm", "-f"}, ids...)...)
+			_, _ = s.Run(context.WithoutCancel(ctx), append([]string{"rm", "-f"}, ids...)...)
 		}
 	}()
 	began := time.Now()
 	for range *count {
-		id, err := s.Run("run", "-d", s.Image)
+		id, err := s.Run(ctx, slices.Concat([]string{"run", "-d"}, s.Flags, []string{s.Image})...)
 		if err != nil {
 			return 0, err
 		}
