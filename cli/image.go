@@ -44,7 +44,7 @@ func (a *App) pushCommand() *cobra.Command {
 			tag = "latest"
 			fmt.Fprintln(out, "Using default tag: latest")
 		}
-		r, err := api.ImagePush(cmd.Context(), name, tag, platformJSON(*platform), auth(name))
+		r, err := api.ImagePush(cmd.Context(), name, tag, platformJSON(*platform), a.auth(cmd.Context(), name))
 		if err != nil {
 			return err
 		}

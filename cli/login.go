@@ -1,13 +1,14 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 
-	"cale/cli/credential"
 	"cale/client"
+	"cale/registry/credentials"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -20,7 +21,7 @@ func (a *App) loginCommand() *cobra.Command {
 	password := f.StringP("password", "p", "", "Password or Personal Access Token (PAT)")
 	fromStdin := f.Bool("password-stdin", false, "Take the Password or Personal Access Token (PAT) from stdin")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		server := ""
+		server := hub
 		if len(args) == 1 {
 			server = registryHost(args[0])
 		}
@@ -40,35 +41,75 @@ func (a *App) loginCommand() *cobra.Command {
 			}
 			*password = strings.TrimRight(string(b), "\r\n")
 		}
-		if err := a.askCredentials(user, password); err != nil {
-			return err
-		}
-		auth := client.Auth{Username: *user, Password: *password, ServerAddress: credential.Key(server)}
 		api, err := a.client()
 		if err != nil {
 			return err
 		}
-		status, token, err := api.Login(cmd.Context(), auth)
+		ctx := cmd.Context()
+		if *user == "" && *password == "" {
+			if kept, err := keptAuth(ctx, server); err == nil && kept != nil {
+				fmt.Fprintln(a.Out, "Authenticating with existing credentials...")
+				status, _, err := api.Login(ctx, *kept)
+				if err == nil {
+					fmt.Fprintln(a.Out, status)
+					return nil
+				}
+				if !client.IsUnauthorized(err) {
+					return err
+				}
+				fmt.Fprintf(a.Err, "Stored credentials invalid or expired: %v\n", err)
+			}
+		}
+		if err := a.askCredentials(user, password); err != nil {
+			return err
+		}
+		auth := client.Auth{Username: *user, Password: *password, ServerAddress: credentials.Key(server)}
+		status, token, err := api.Login(ctx, auth)
 		if err != nil {
 			return err
 		}
 		if token != "" {
-			auth.Password, auth.IdentityToken = "", token
+			*user, *password = credentials.TokenUser, token
 		}
-		where, err := credential.Save(auth)
+		where, err := credentials.Set(ctx, server, *user, *password)
 		if err != nil {
 			return fmt.Errorf("saving credentials: %w", err)
 		}
-		if strings.HasSuffix(where, ".json") {
+		if where != "" {
 			fmt.Fprintf(a.Err, "\nWARNING! Your credentials are stored unencrypted in '%s'.\nConfigure a credential helper to remove this warning.\n\n", where)
-		}
-		if status == "" {
-			status = "Login Succeeded"
 		}
 		fmt.Fprintln(a.Out, status)
 		return nil
 	}
 	return c
+}
+
+const hub = "docker.io"
+
+// keptAuth returns the login that is kept for a registry, nil for none.
+func keptAuth(ctx context.Context, host string) (*client.Auth, error) {
+	user, password, err := credentials.Get(ctx, host)
+	if err != nil || user == "" && password == "" {
+		return nil, err
+	}
+	auth := &client.Auth{ServerAddress: credentials.Key(host)}
+	if user == credentials.TokenUser {
+		auth.IdentityToken = password
+	} else {
+		auth.Username, auth.Password = user, password
+	}
+	return auth, nil
+}
+
+// auth returns the login that is kept for a name's registry, nil for none. A
+// pull may well work without one that can't be read, so that is only told.
+func (a *App) auth(ctx context.Context, name string) *client.Auth {
+	host, _, _ := strings.Cut(fullName(name), "/")
+	auth, err := keptAuth(ctx, host)
+	if err != nil {
+		fmt.Fprintf(a.Err, "WARNING: no login is sent to %s: %v\n", host, err)
+	}
+	return auth
 }
 
 // registryHost is a registry's address without scheme and path.
@@ -116,12 +157,12 @@ func (a *App) askCredentials(user, password *string) error {
 func (a *App) logoutCommand() *cobra.Command {
 	c := &cobra.Command{Use: "logout [SERVER]", Args: between(0, 1)}
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		server := ""
+		server := hub
 		if len(args) == 1 {
 			server = registryHost(args[0])
 		}
-		name := credential.Key(server)
-		known, err := credential.Erase(server)
+		name := credentials.Key(server)
+		known, err := credentials.Erase(cmd.Context(), server)
 		if err != nil {
 			return fmt.Errorf("could not erase credentials: %w", err)
 		}

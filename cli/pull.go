@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 
-	"cale/cli/credential"
 	"cale/client"
 
 	"github.com/spf13/cobra"
@@ -58,12 +57,6 @@ func fullName(name string) string {
 	return "docker.io/" + name
 }
 
-// auth returns the stored credentials of a name's registry, nil for none.
-func auth(name string) *client.Auth {
-	domain, _, _ := strings.Cut(fullName(name), "/")
-	return credential.Find(domain)
-}
-
 // pull pulls one image and shows its progress on w.
 func (a *App) pull(ctx context.Context, api *client.Client, image, platform string, w io.Writer) error {
 	name, tag, digest := splitName(image)
@@ -73,7 +66,7 @@ func (a *App) pull(ctx context.Context, api *client.Client, image, platform stri
 	case tag == "":
 		tag = "latest"
 	}
-	r, err := api.ImagePull(ctx, name, tag, platform, auth(name))
+	r, err := api.ImagePull(ctx, name, tag, platform, a.auth(ctx, name))
 	if err != nil {
 		return err
 	}
@@ -105,7 +98,7 @@ func (a *App) pullCommand() *cobra.Command {
 		case *all && (tag != "" || digest != ""):
 			return errors.New("tag can't be used with --all-tags/-a")
 		case *all:
-			r, err := api.ImagePull(cmd.Context(), name, "", *platform, auth(name))
+			r, err := api.ImagePull(cmd.Context(), name, "", *platform, a.auth(cmd.Context(), name))
 			if err != nil {
 				return err
 			}

@@ -164,6 +164,9 @@ func hasStatus(err error, status int) bool {
 // IsNotFound tells whether the engine answered that an object does not exist.
 func IsNotFound(err error) bool { return hasStatus(err, 404) }
 
+// IsUnauthorized tells that a registry refuses the credentials.
+func IsUnauthorized(err error) bool { return hasStatus(err, 401) }
+
 // IsConflict tells whether the engine refused for the object's present state.
 func IsConflict(err error) bool { return hasStatus(err, 409) }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"strconv"
+	"strings"
 )
 
 // call sends a request and decodes its JSON answer into out (when not nil).
@@ -42,6 +43,9 @@ func (c *Client) body(ctx context.Context, q request) (io.ReadCloser, error) {
 }
 
 func esc(s string) string { return url.PathEscape(s) }
+
+// escName escapes an image's name, whose slashes are the path's.
+func escName(s string) string { return strings.ReplaceAll(url.PathEscape(s), "%2F", "/") }
 
 // values builds a query from pairs; pairs with an empty value are left out.
 func values(pairs ...string) url.Values {

@@ -91,8 +91,9 @@ var errNoAnswer = errors.New("the engine closed the connection without an answer
 
 func (c *Client) exchange(ctx context.Context, k *conn, q request, payload []byte) (_ *Response, err error) {
 	stop := context.AfterFunc(ctx, func() { k.SetDeadline(time.Unix(1, 0)) })
+	answered := false // the body owns the connection
 	defer func() {
-		if err != nil {
+		if err != nil && !answered {
 			stop()
 			k.Close()
 			if ctx.Err() != nil {
@@ -116,6 +117,7 @@ func (c *Client) exchange(ctx context.Context, k *conn, q request, payload []byt
 	if err := b.frame(q.method, status, header); err != nil {
 		return nil, err
 	}
+	answered = true
 	if status == 101 || q.hijack && status < 300 {
 		b.src, b.keep, b.hijacked = k.r, false, true
 	}

@@ -36,7 +36,7 @@ func (c *Client) ImagePush(ctx context.Context, name, tag, platform string, auth
 	if auth == nil {
 		auth = &Auth{} // the API wants the header
 	}
-	return c.body(ctx, request{method: "POST", path: "/images/" + name + "/push", query: values("tag", tag, "platform", platform), header: auth.header()})
+	return c.body(ctx, request{method: "POST", path: "/images/" + escName(name) + "/push", query: values("tag", tag, "platform", platform), header: auth.header()})
 }
 
 // ImageList lists images.
@@ -48,26 +48,26 @@ func (c *Client) ImageList(ctx context.Context, all, sharedSize bool, f Filters)
 
 // ImageInspectRaw returns an image's inspection as the engine wrote it.
 func (c *Client) ImageInspectRaw(ctx context.Context, name, platform string) ([]byte, error) {
-	return c.raw(ctx, request{method: "GET", path: "/images/" + name + "/json", query: values("platform", platform)})
+	return c.raw(ctx, request{method: "GET", path: "/images/" + escName(name) + "/json", query: values("platform", platform)})
 }
 
 // ImageHistory returns an image's history, newest first.
 func (c *Client) ImageHistory(ctx context.Context, name, platform string) ([]ImageHistory, error) {
 	var out []ImageHistory
-	err := c.call(ctx, request{method: "GET", path: "/images/" + name + "/history", query: values("platform", platform)}, &out)
+	err := c.call(ctx, request{method: "GET", path: "/images/" + escName(name) + "/history", query: values("platform", platform)}, &out)
 	return out, err
 }
 
 // ImageRemove removes a name, and the image with its last name.
 func (c *Client) ImageRemove(ctx context.Context, name string, force, noPrune bool) ([]Deleted, error) {
 	var out []Deleted
-	err := c.call(ctx, request{method: "DELETE", path: "/images/" + name, query: values("force", flag(force), "noprune", flag(noPrune))}, &out)
+	err := c.call(ctx, request{method: "DELETE", path: "/images/" + escName(name), query: values("force", flag(force), "noprune", flag(noPrune))}, &out)
 	return out, err
 }
 
 // ImageTag gives an image another name.
 func (c *Client) ImageTag(ctx context.Context, source, repo, tag string) error {
-	return c.call(ctx, request{method: "POST", path: "/images/" + source + "/tag", query: values("repo", repo, "tag", tag)}, nil)
+	return c.call(ctx, request{method: "POST", path: "/images/" + escName(source) + "/tag", query: values("repo", repo, "tag", tag)}, nil)
 }
 
 // ImageSave streams images as a tar.
