@@ -12,9 +12,11 @@ var (
 	ErrInvalid     = errors.New("invalid")
 	ErrNotModified = errors.New("not modified")
 	ErrForbidden   = errors.New("forbidden")
-	ErrUnsupported = errors.New("unsupported")
-	ErrUnavailable = errors.New("unavailable")
-	ErrNoSuchImage = errors.New("no such image")
+	// ErrUnauthorized is a registry's refusal of credentials.
+	ErrUnauthorized = errors.New("unauthorized")
+	ErrUnsupported  = errors.New("unsupported")
+	ErrUnavailable  = errors.New("unavailable")
+	ErrNoSuchImage  = errors.New("no such image")
 )
 
 // Error is a failure with its class. Text is the whole message, worded as Docker words it where scripts match on it.

@@ -223,8 +223,11 @@ func (e *Engine) clientFor(c *Credentials) *client.Client {
 		return e.registry
 	}
 	user, password := c.User, c.Password
-	if c.Token != "" {
-		user, password = "<token>", c.Token
+	switch {
+	case c.Bearer != "":
+		user, password = client.BearerUser, c.Bearer
+	case c.Token != "":
+		user, password = client.TokenUser, c.Token
 	}
 	return client.New(client.Options{PlainHTTP: e.cfg.PlainHTTP, UserAgent: "cale",
 		Credentials: func(string) (string, string) { return user, password }})

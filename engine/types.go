@@ -99,8 +99,9 @@ type ExecStartOptions struct {
 	ConsoleSize [2]uint // height, width
 }
 
-// Credentials is what a client gave for one registry. Token is an identity token.
-type Credentials struct{ User, Password, Token string }
+// Credentials is what a client gave for one registry. Token is an identity token, for which the registry's token
+// service gives others; Bearer is one of those already, and sent as it is.
+type Credentials struct{ User, Password, Token, Bearer string }
 
 // RemovedImage is one step of an image's removal: exactly one field is set.
 type RemovedImage struct{ Untagged, Deleted string }

@@ -1,7 +1,6 @@
 package docker
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -12,7 +11,6 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
-	"github.com/moby/moby/api/types/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"cale/engine"
@@ -195,29 +193,6 @@ func (s *Server) imagePrune(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, image.PruneReport{ImagesDeleted: removed(p.Removed), SpaceReclaimed: uint64(p.Bytes)})
-}
-
-// credentials reads the X-Registry-Auth header: base64url of a JSON object, which may be empty.
-func credentials(r *request) (*engine.Credentials, error) {
-	h := r.Header.Get("X-Registry-Auth")
-	if h == "" {
-		return nil, nil
-	}
-	raw, err := base64.URLEncoding.DecodeString(h)
-	if err != nil {
-		if raw, err = base64.RawURLEncoding.DecodeString(strings.TrimRight(h, "=")); err != nil {
-			return nil, invalid("invalid X-Registry-Auth header: %v", err)
-		}
-	}
-	var a registry.AuthConfig
-	if err := json.Unmarshal(raw, &a); err != nil {
-		return nil, invalid("invalid X-Registry-Auth header: %v", err)
-	}
-	if a.Username == "" && a.IdentityToken == "" && a.RegistryToken == "" {
-		return nil, nil
-	}
-	c := &engine.Credentials{User: a.Username, Password: a.Password, Token: a.IdentityToken}
-	return c, nil
 }
 
 // progress writes Docker's stream of JSON messages. Its methods may be called from any goroutine.
@@ -407,15 +382,4 @@ func (s *Server) imageLoad(w http.ResponseWriter, r *request) error {
 		p.message(jsonstream.Message{Stream: kind + name + "\n"})
 	})
 	return p.end(err)
-}
-
-func (s *Server) auth(w http.ResponseWriter, r *request) error {
-	var a registry.AuthConfig
-	if err := r.decode(&a); err != nil {
-		return err
-	}
-	if a.ServerAddress == "" {
-		return invalid("the registry's address is empty")
-	}
-	return notBuilt{"login at a registry"}
 }

@@ -69,7 +69,7 @@ var routes = []route{
 	{"POST", "/images/{name*}/push", (*Server).imagePush},
 	{"POST", "/images/{name*}/tag", (*Server).imageTag},
 	{"DELETE", "/images/{name*}", (*Server).imageRemove},
-	{"GET", "/distribution/{name*}/json", absent("inspection of an image in its registry")},
+	{"GET", "/distribution/{name*}/json", (*Server).distribution},
 	{"POST", "/commit", absent("commit")},
 	{"POST", "/build", absent("build")},
 	{"POST", "/build/prune", absent("the build cache")},

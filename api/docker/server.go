@@ -202,6 +202,8 @@ func fail(w http.ResponseWriter, err error) {
 	case errors.Is(err, engine.ErrNotModified):
 		w.WriteHeader(http.StatusNotModified)
 		return
+	case errors.Is(err, engine.ErrUnauthorized):
+		status = http.StatusUnauthorized
 	case errors.Is(err, engine.ErrForbidden):
 		status = http.StatusForbidden
 	case errors.Is(err, engine.ErrUnsupported):

@@ -14,6 +14,14 @@ import (
 	"time"
 )
 
+// Users that say what kind of secret the password is: an identity token, with
+// which the token service is asked for others, or a registry's own token, which
+// is sent as it is.
+const (
+	TokenUser  = "<token>"
+	BearerUser = "<bearer>"
+)
+
 // maxToken bounds a token service's answer.
 const maxToken = 256 << 10
 
@@ -38,6 +46,9 @@ type token struct {
 // authorization is the header to send for a scope; empty when nothing was
 // asked for yet.
 func (a *auth) authorization(ctx context.Context, e *endpoint, scope string) (string, error) {
+	if user, pass := e.credentials(); user == BearerUser {
+		return "Bearer " + pass, nil
+	}
 	a.mu.Lock()
 	scheme, t := a.scheme, a.tokens[scope]
 	if scheme == "bearer" && t == nil {
@@ -77,6 +88,9 @@ func basic(user, pass string) string {
 // challenged takes in what a 401 asks for, and tells whether there is
 // something new to send. sent is the header that was refused.
 func (a *auth) challenged(e *endpoint, scope, sent string, h http.Header) bool {
+	if user, _ := e.credentials(); user == BearerUser {
+		return false
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, ch := range challenges(h.Values("WWW-Authenticate")) {
@@ -174,7 +188,7 @@ func (e *endpoint) askToken(ctx context.Context, realm url.URL, service string, 
 	stop := time.AfterFunc(answerTimeout, func() { cancel(errNoAnswer) })
 	defer stop.Stop()
 	method, body := http.MethodGet, ""
-	if user == "<token>" {
+	if user == TokenUser {
 		method = http.MethodPost
 		body = url.Values{
 			"grant_type": {"refresh_token"}, "service": {service}, "client_id": {"cale"},

@@ -19,8 +19,8 @@ type Options struct {
 	// which takes proxies from the environment.
 	HTTP *http.Client
 	// Credentials gives user and password for a registry host ("docker.io",
-	// "127.0.0.1:5000"); two empty strings mean anonymous. A user of
-	// "<token>" means that the password is an identity token.
+	// "127.0.0.1:5000"); two empty strings mean anonymous. The user may be
+	// TokenUser or BearerUser.
 	Credentials func(host string) (user, pass string)
 	// PlainHTTP tells whether host is spoken to without TLS; nil means
 	// loopback hosts only.

@@ -163,11 +163,15 @@ func (e entry) login(key string) (user, pass string, err error) {
 	return user, pass, nil
 }
 
-// Set keeps a login; it goes to the credential helper that is configured, or
-// else into the file.
-func Set(ctx context.Context, host, user, pass string) error {
-	return change(ctx, host, func(f *file, helper, key string) error {
+// Set keeps a login: with the credential helper that is configured, or else in
+// the file, whose path it then returns: what it holds is not encrypted.
+func Set(ctx context.Context, host, user, pass string) (path string, err error) {
+	if path, err = Path(); err != nil {
+		return "", err
+	}
+	err = change(ctx, host, func(f *file, helper, key string) error {
 		if helper != "" {
+			path = ""
 			in, _ := json.Marshal(map[string]string{"ServerURL": key, "Username": user, "Secret": pass})
 			_, err := run(ctx, helper, "store", in)
 			return err
@@ -182,21 +186,27 @@ func Set(ctx context.Context, host, user, pass string) error {
 		f.auths[key] = e
 		return nil
 	})
+	return path, err
 }
 
-// Erase forgets a login. That there was none is no error.
-func Erase(ctx context.Context, host string) error {
-	return change(ctx, host, func(f *file, helper, key string) error {
+// Erase forgets a login, and tells whether there was one. A helper doesn't
+// say: with one there was.
+func Erase(ctx context.Context, host string) (known bool, err error) {
+	err = change(ctx, host, func(f *file, helper, key string) error {
 		if helper != "" {
 			if _, err := run(ctx, helper, "erase", []byte(key)); err != nil && !errors.Is(err, errNoLogin) {
 				return err
 			}
+			known = true
 		}
 		for _, k := range keys(host) {
+			_, there := f.auths[k]
+			known = known || there
 			delete(f.auths, k)
 		}
 		return nil
 	})
+	return known, err
 }
 
 func change(ctx context.Context, host string, how func(f *file, helper, key string) error) error {

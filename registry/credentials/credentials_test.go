@@ -55,13 +55,15 @@ func TestGet(t *testing.T) {
 func TestSetKeepsTheRest(t *testing.T) {
 	path := config(t, `{"HttpHeaders":{"X":"y"},"auths":{"a.example":{"auth":"dTpw"}}}`)
 	ctx := context.Background()
-	if err := Set(ctx, "docker.io", "joe", "s:1"); err != nil {
-		t.Fatal(err)
+	if where, err := Set(ctx, "docker.io", "joe", "s:1"); err != nil || where != path {
+		t.Fatal(where, err)
 	}
 	check(t, "docker.io", "joe", "s:1")
 	check(t, "a.example", "u", "p")
-	if err := Erase(ctx, "docker.io"); err != nil {
-		t.Fatal(err)
+	for _, want := range []bool{true, false} {
+		if known, err := Erase(ctx, "docker.io"); err != nil || known != want {
+			t.Fatal(known, err)
+		}
 	}
 	check(t, "docker.io", "", "")
 	raw, err := os.ReadFile(path)
@@ -90,7 +92,7 @@ func TestHelpers(t *testing.T) {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
-	if err := Erase(context.Background(), "other.example"); err != nil {
+	if _, err := Erase(context.Background(), "other.example"); err != nil {
 		t.Error(err)
 	}
 }
