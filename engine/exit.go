@@ -68,7 +68,7 @@ func (e *Engine) exited(c *container, r *run, exit shim.Exit) {
 	ctx := context.WithoutCancel(e.ctx)
 	c.op.lock(ctx)
 	defer c.op.unlock()
-	oom := e.oomKilled(ctx, c, r)
+	oom := c.oomKilled(exit)
 	e.unwind(ctx, c, r)
 
 	c.mu.Lock()
@@ -118,15 +118,13 @@ func (e *Engine) exited(c *container, r *run, exit shim.Exit) {
 	e.maybeIdle()
 }
 
-func (e *Engine) oomKilled(ctx context.Context, c *container, r *run) bool {
-	c.mu.Lock()
-	limited := c.rec.Spec.Resources.Memory > 0
-	c.mu.Unlock()
-	if !limited {
+// oomKilled asks what the shim wrote down: only that tells whether memory ran out. A clean end isn't worth asking.
+func (c *container) oomKilled(exit shim.Exit) bool {
+	if exit.Status == 0 {
 		return false
 	}
-	st, err := r.shim.Stats(ctx, c.id)
-	return err == nil && st != nil && st.Memory != nil && st.Memory.OOMKills > 0
+	kept, err := shim.ReadExit(c.pod, c.id)
+	return err == nil && kept.OOMKilled
 }
 
 // restartAfter decides by the policy. c.mu is held.

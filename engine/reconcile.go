@@ -214,7 +214,7 @@ func (e *Engine) bury(ctx context.Context, f foundRun) {
 	}
 	st := &c.rec.State
 	if st.Status == Running || st.Status == Paused || c.rec.Started || c.rec.Spec.AutoRemove {
-		st.Status, st.ExitCode, st.FinishedAt, st.Pid = Exited, int(f.exit.Status), f.exit.At, 0
+		st.Status, st.ExitCode, st.FinishedAt, st.Pid, st.OOMKilled = Exited, int(f.exit.Status), f.exit.At, 0, f.exit.OOMKilled
 		if st.FinishedAt.IsZero() {
 			st.FinishedAt = time.Now()
 		}
