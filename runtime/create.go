@@ -50,7 +50,11 @@ func create(ctx context.Context, o Options, wait bool) (_ *Container, err error)
 		return nil, err
 	}
 	if s.Process == nil {
-		return nil, errors.New("the configuration has no process")
+		if !wait {
+			return nil, errNoProcess
+		}
+		// Only starting it needs a process.
+		s.Process = &specs.Process{Cwd: "/", Args: []string{""}}
 	}
 	if err := (terminalTarget{o.ConsoleSocket, o.Console}).check(s.Process); err != nil {
 		return nil, err
@@ -74,9 +78,7 @@ func create(ctx context.Context, o Options, wait bool) (_ *Container, err error)
 		}
 	}
 	if !wait {
-		if err := c.poststart(s, o.Warn); err != nil {
-			return nil, err
-		}
+		c.poststart(s, o.Warn)
 	}
 	return c, nil
 }
@@ -117,6 +119,9 @@ func newContainer(o Options, s *specs.Spec, raw []byte, bundle string) (*Contain
 	}
 	return c, lock, nil
 }
+
+// errNoProcess is a container without anything to run.
+var errNoProcess = errors.New("the configuration has no process")
 
 // launch makes the container's cgroup and process.
 func (c *Container) launch(ctx context.Context, o Options, wait bool) error {

@@ -23,7 +23,7 @@ func (c *Container) createHooks(p *launch.Proc) error {
 		return nil
 	}
 	//lint:ignore SA1019 prestart is deprecated and still in use everywhere
-	if err := c.runHooks("prestart", h.Prestart, Creating, nil); err != nil {
+	if err := c.runHooks("prestart", h.Prestart, Created, nil); err != nil {
 		return err
 	}
 	if err := c.runHooks("createRuntime", h.CreateRuntime, Creating, nil); err != nil {
@@ -46,12 +46,16 @@ func (c *Container) startHooks() error {
 	return c.runHooks("startContainer", h.StartContainer, Created, f)
 }
 
-// poststart runs the poststart hooks; one that fails ends the container.
-func (c *Container) poststart(s *specs.Spec, warn func(string)) error {
+// poststart runs the poststart hooks. One that fails is warned of (runtime.md, lifecycle, step 9).
+func (c *Container) poststart(s *specs.Spec, warn func(string)) {
 	if s.Hooks == nil {
-		return nil
+		return
 	}
-	return c.runHooks("poststart", s.Hooks.Poststart, Running, nil)
+	for i := range s.Hooks.Poststart {
+		if err := c.runHooks("poststart", s.Hooks.Poststart[i:i+1], Running, nil); err != nil {
+			warn(err.Error())
+		}
+	}
 }
 
 // poststop runs the poststop hooks; the container is gone whatever they say.

@@ -104,7 +104,10 @@ func (i *initPlan) finish(p *launch.Program) error {
 	if err := pr.emitIdentity(p, i.setgroups); err != nil {
 		return err
 	}
-	command := emitLookup(p, pr.spec.Args[0], pr.env)
+	command := p.Reg()
+	if pr.spec.Args[0] != "" || i.start == nil {
+		command = emitLookup(p, pr.spec.Args[0], pr.env)
+	}
 	if pr.filter.NeedsListener {
 		fd := pr.emitSeccomp(p)
 		p.SyncValue(syncNotify, fd)

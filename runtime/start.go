@@ -36,6 +36,9 @@ func (c *Container) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.Process == nil {
+		return errNoProcess
+	}
 	if err := c.startHooks(); err != nil {
 		c.Kill(unix.SIGKILL, true)
 		return err
@@ -63,7 +66,8 @@ func (c *Container) Start(ctx context.Context) error {
 	if failed != nil {
 		return commandError(failed, s.Process.Args[0])
 	}
-	return c.poststart(s, func(string) {})
+	c.poststart(s, func(string) {})
+	return nil
 }
 
 // openFifo opens one side of a fifo without waiting for the other.

@@ -3,7 +3,6 @@ package rootfs
 import (
 	"os"
 	"path"
-	"strings"
 	"unsafe"
 
 	"cale/runtime/launch"
@@ -26,14 +25,6 @@ var cwd = launch.N(unix.AT_FDCWD)
 // tree is still there.
 func (t *Tree) Build(p *launch.Program) {
 	t.rootReg, t.oldReg, t.nullReg = p.Reg(), p.Reg(), p.Reg()
-	if !t.o.HostMounts {
-		p.Step("make the host's mounts slaves")
-		setattr(p, cwd, "/", unix.AT_RECURSIVE, unix.MountAttr{Propagation: unix.MS_SLAVE})
-	}
-	p.Step("open the host's root")
-	p.Call(unix.SYS_OPENAT, cwd, p.Str("/"), launch.N(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)).To(t.oldReg)
-	t.openNull(p)
-	t.attachRoot(p)
 	var readonly []mount
 	for i := range t.mounts {
 		m := &t.mounts[i]
@@ -42,8 +33,22 @@ func (t *Tree) Build(p *launch.Program) {
 			m.opts.set &^= unix.MOUNT_ATTR_RDONLY
 			readonly = append(readonly, mount{Mount: m.Mount, dest: m.dest, opts: options{remount: true, bind: true, set: unix.MOUNT_ATTR_RDONLY}})
 		}
-		t.emitMount(p, m)
+		// While these are still the host's peers: what is to be shared with it can only come from them.
+		t.emitDetached(p, m)
 	}
+	if !t.o.HostMounts {
+		p.Step("make the host's mounts slaves")
+		setattr(p, cwd, "/", unix.AT_RECURSIVE, unix.MountAttr{Propagation: unix.MS_SLAVE})
+	}
+	p.Step("open the host's root")
+	p.Call(unix.SYS_OPENAT, cwd, p.Str("/"), launch.N(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)).To(t.oldReg)
+	t.openNull(p)
+	t.attachRoot(p)
+	for i := range t.mounts {
+		t.placed = i
+		t.emitMount(p, &t.mounts[i])
+	}
+	t.placed = len(t.mounts)
 	t.emitDevices(p)
 	for i := range readonly {
 		t.emitMount(p, &readonly[i])
@@ -104,16 +109,6 @@ func (t *Tree) attachRoot(p *launch.Program) {
 		}
 		p.Set(t.rootReg, r.Arg())
 	}
-	if l := t.o.Spec.Linux; l != nil {
-		if v, ok := propagations[strings.TrimPrefix(l.RootfsPropagation, "r")]; ok {
-			p.Step("set the root file system's propagation")
-			flags := unix.AT_EMPTY_PATH
-			if strings.HasPrefix(l.RootfsPropagation, "r") {
-				flags |= unix.AT_RECURSIVE
-			}
-			setattr(p, t.rootReg.Arg(), "", flags, unix.MountAttr{Propagation: v})
-		}
-	}
 }
 
 // attachPoint is a directory that is on every machine; it is covered in the child's mount namespace only.
@@ -136,6 +131,9 @@ func (t *Tree) tree(p *launch.Program, s *source) launch.Reg {
 	flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
 	if s.rec {
 		flags |= unix.AT_RECURSIVE
+	}
+	if s.nofollow {
+		flags |= unix.AT_SYMLINK_NOFOLLOW
 	}
 	p.Call(unix.SYS_OPEN_TREE, cwd, p.Str(s.path), launch.N(flags)).To(r)
 	return r
@@ -169,6 +167,26 @@ func subPropagation(top uint64) uint64 {
 	return unix.MS_SLAVE
 }
 
+// emitDetached makes a mount that isn't attached yet.
+func (t *Tree) emitDetached(p *launch.Program, m *mount) {
+	if m.Type == linkType || m.opts.remount {
+		return
+	}
+	p.Step("mount " + name(m.Mount) + " on /" + m.dest)
+	switch {
+	case m.src != nil:
+		m.reg = t.tree(p, m.src)
+		t.setAttrs(p, m.reg, &m.opts)
+	case m.fd != nil:
+		m.reg = p.Reg()
+		p.Set(m.reg, launch.N(m.fd.Fd()))
+		t.setAttrs(p, m.reg, &m.opts)
+	default:
+		m.reg = t.emitFS(p, m)
+	}
+}
+
+// emitMount puts a mount where it belongs.
 func (t *Tree) emitMount(p *launch.Program, m *mount) {
 	if m.Type == linkType {
 		p.Step("make the link /" + m.dest)
@@ -183,32 +201,19 @@ func (t *Tree) emitMount(p *launch.Program, m *mount) {
 		t.emitRemount(p, m)
 		return
 	}
-	var r launch.Reg
-	isDir := true
-	switch {
-	case m.src != nil:
-		r, isDir = t.tree(p, m.src), m.src.dir
-		t.setAttrs(p, r, &m.opts)
-	case m.fd != nil:
-		r = p.Reg()
-		p.Set(r, launch.N(m.fd.Fd()))
-		t.setAttrs(p, r, &m.opts)
-	default:
-		r = t.emitFS(p, m)
-	}
 	var target launch.Reg
 	if m.Type == "proc" || m.Type == "sysfs" {
 		target = t.ensurePlain(p, m)
 	} else {
-		target = t.ensure(p, m.dest, isDir)
+		target = t.ensure(p, m.dest, m.src == nil || m.src.dir)
 	}
 	p.Step(step)
-	p.Call(unix.SYS_MOVE_MOUNT, r.Arg(), p.Str(""), target.Arg(), p.Str(""), launch.N(moveEmpty))
+	p.Call(unix.SYS_MOVE_MOUNT, m.reg.Arg(), p.Str(""), target.Arg(), p.Str(""), launch.N(moveEmpty))
 	if m.dest == "" {
-		p.Set(t.rootReg, r.Arg())
+		p.Set(t.rootReg, m.reg.Arg())
 		return
 	}
-	p.Close(r)
+	p.Close(m.reg)
 	p.Close(target)
 }
 

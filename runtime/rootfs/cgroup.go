@@ -82,7 +82,7 @@ func hierarchyName(dir string) string {
 func (t *Tree) bindCgroup(dest string, m mount, dir string, attrs func(*options)) error {
 	m.dest = dest
 	attrs(&m.opts)
-	s, err := t.openSource(dir, false, true)
+	s, err := t.openSource(dir, false, true, false)
 	if err != nil {
 		return err
 	}

@@ -100,7 +100,7 @@ func (t *Tree) prepareDevices() error {
 		if uint32(stx.Mode)&unix.S_IFMT != n.mode&unix.S_IFMT || unix.Mkdev(stx.Rdev_major, stx.Rdev_minor) != n.dev {
 			return fmt.Errorf("device %s: the host has another device there", host)
 		}
-		s, err := t.openSource(host, false, false)
+		s, err := t.openSource(host, false, false, false)
 		if err != nil {
 			return fmt.Errorf("device %s: %w", host, err)
 		}

@@ -1,6 +1,8 @@
 package rootfs
 
 import (
+	"strings"
+
 	"cale/runtime/launch"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +44,17 @@ func (t *Tree) Enter(p *launch.Program) {
 		p.Call(unix.SYS_UMOUNT2, p.Str("."), launch.N(unix.MNT_DETACH))
 	}
 	p.Call(unix.SYS_CHDIR, p.Str("/"))
+	if l := t.o.Spec.Linux; l != nil {
+		if v, ok := propagations[strings.TrimPrefix(l.RootfsPropagation, "r")]; ok {
+			// pivot_root takes no shared mount, so this comes after it.
+			p.Step("set the root file system's propagation")
+			flags := unix.AT_EMPTY_PATH
+			if strings.HasPrefix(l.RootfsPropagation, "r") {
+				flags |= unix.AT_RECURSIVE
+			}
+			setattr(p, t.rootReg.Arg(), "", flags, unix.MountAttr{Propagation: v})
+		}
+	}
 	p.Close(t.oldReg)
 	p.Close(t.nullReg)
 	p.Close(t.rootReg)

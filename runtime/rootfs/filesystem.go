@@ -226,7 +226,7 @@ func (t *Tree) prepareTmpfs(m *mount) error {
 
 // covered reports whether an earlier mount lies over a path, so that what the parent sees there isn't what counts.
 func (t *Tree) covered(dest string) bool {
-	for _, m := range t.mounts {
+	for _, m := range t.mounts[:t.placed] {
 		if m.dest != "" && strings.HasPrefix(dest+"/", m.dest+"/") {
 			return true
 		}

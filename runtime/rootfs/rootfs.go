@@ -54,6 +54,7 @@ type Tree struct {
 	mounts []mount
 	nodes  []node
 	fds    []*os.File
+	placed int // how many of mounts come before what is being worked out
 
 	// In the child:
 	rootReg launch.Reg
@@ -68,6 +69,8 @@ type source struct {
 	rec  bool
 	dir  bool
 	opts options
+	// nofollow takes a link at the path's end as itself.
+	nofollow bool
 }
 
 // mount is one entry of the spec, prepared.
@@ -76,8 +79,9 @@ type mount struct {
 	opts options
 	dest string // without slash at the start; "" is the root
 	src  *source
-	fd   *os.File // a detached file system made by the parent
-	mode string   // for a tmpfs over a directory: that directory's mode
+	fd   *os.File   // a detached file system made by the parent
+	mode string     // for a tmpfs over a directory: that directory's mode
+	reg  launch.Reg // in the child: the detached mount
 }
 
 // node is a device to be made or bound.
@@ -104,6 +108,7 @@ func Prepare(o Options) (_ *Tree, err error) {
 		return nil, err
 	}
 	for _, m := range o.Spec.Mounts {
+		t.placed = len(t.mounts)
 		if err := t.prepareMount(m); err != nil {
 			return nil, fmt.Errorf("mount %s on %s: %w", name(m), m.Destination, err)
 		}
@@ -143,7 +148,7 @@ func (t *Tree) openRoot() error {
 		}
 		var s source
 		if opts.bind || m.Type == "bind" {
-			s, err = t.openSource(t.abs(m.Source), opts.rec, false)
+			s, err = t.openSource(t.abs(m.Source), opts.rec, false, true)
 		} else {
 			s.dir = true
 			s.fd, err = t.makeFS(m.Type, m.Source, opts)
@@ -165,7 +170,7 @@ func (t *Tree) openRoot() error {
 	}
 	p := t.abs(t.o.Spec.Root.Path)
 	if !t.o.HostMounts {
-		s, err := t.openSource(p, true, false)
+		s, err := t.openSource(p, true, false, true)
 		if err != nil {
 			return fmt.Errorf("root file system %s: %w", p, err)
 		}
@@ -193,15 +198,17 @@ func (t *Tree) abs(p string) string {
 	return p
 }
 
-// openSource clones the mounts at a host path, detached.
-func (t *Tree) openSource(p string, rec, nofollow bool) (source, error) {
-	s := source{path: p, rec: rec}
+// openSource looks at a host path that is to be bound. Usually the child clones it, in its place in the order of the
+// mounts, which is also the order in which the container's mounts are listed. Root of a user namespace may not reach
+// the path, so there it is cloned here; also if the caller needs it now.
+func (t *Tree) openSource(p string, rec, nofollow, now bool) (source, error) {
+	s := source{path: p, rec: rec, nofollow: nofollow}
 	at := 0
 	if nofollow {
 		at = unix.AT_SYMLINK_NOFOLLOW
 	}
 	var stx unix.Statx_t
-	if t.o.Unprivileged {
+	if t.o.Unprivileged || !t.o.NewUser && !now {
 		if err := unix.Statx(unix.AT_FDCWD, p, at, unix.STATX_TYPE, &stx); err != nil {
 			return s, err
 		}
@@ -247,7 +254,7 @@ func (t *Tree) prepareMount(m specs.Mount) error {
 		if err := checkBindTarget(pm.dest); err != nil {
 			return err
 		}
-		s, err := t.openSource(t.abs(m.Source), pm.opts.rec, opts.nofollow)
+		s, err := t.openSource(t.abs(m.Source), pm.opts.rec, opts.nofollow, mapped)
 		if err != nil {
 			return err
 		}
