@@ -2,7 +2,7 @@ package cgroup
 
 import (
 	"fmt"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -180,22 +180,47 @@ func (c *Cgroup) setDevices(list []specs.LinuxDeviceCgroup, fresh bool) error {
 	return c.writeDevices(dir, file, want.except)
 }
 
-// deviceList is v1's model: a default, and exceptions to it.
+// deviceList is v1's model: a default, and exceptions to it in the order they were made.
 type deviceList struct {
 	allow  bool
-	except map[device]access
+	except []exception
+}
+
+type exception struct {
+	device
+	access
+}
+
+func (l *deviceList) add(d device, a access) {
+	for i := range l.except {
+		if l.except[i].device == d {
+			l.except[i].access |= a
+			return
+		}
+	}
+	l.except = append(l.except, exception{d, a})
+}
+
+// without returns what l excepts and other doesn't.
+func (l *deviceList) without(other *deviceList) []exception {
+	rest := slices.Clone(l.except)
+	for i := range rest {
+		for _, o := range other.except {
+			if o.device == rest[i].device {
+				rest[i].access &^= o.access
+			}
+		}
+	}
+	return slices.DeleteFunc(rest, func(e exception) bool { return e.access == 0 })
 }
 
 // apply adds one rule. v1 can't take a piece out of a wildcard, and says nothing when asked to: that is an error
 // here, since a rule would have no effect.
 func (l *deviceList) apply(r rule) error {
-	if l.except == nil {
-		l.except = make(map[device]access)
-	}
 	if r.kind == 'a' {
 		if r.major < 0 && r.minor < 0 && r.access == anyAccess {
 			l.allow = r.allow
-			clear(l.except)
+			l.except = nil
 			return nil
 		}
 		for _, kind := range []byte{'b', 'c'} {
@@ -208,39 +233,33 @@ func (l *deviceList) apply(r rule) error {
 		return nil
 	}
 	if r.allow != l.allow {
-		l.except[r.device] |= r.access
+		l.add(r.device, r.access)
 		return nil
 	}
-	for d, a := range l.except {
+	for i := range l.except {
+		e := &l.except[i]
 		switch {
-		case r.covers(d):
-			if a &^= r.access; a == 0 {
-				delete(l.except, d)
-			} else {
-				l.except[d] = a
-			}
-		case a&r.access != 0 && r.overlaps(d):
-			return fmt.Errorf("resources.devices: cgroup v1 cannot except %s from the rule for %s", r.device, d)
+		case r.covers(e.device):
+			e.access &^= r.access
+		case e.access&r.access != 0 && r.overlaps(e.device):
+			return fmt.Errorf("resources.devices: cgroup v1 cannot except %s from the rule for %s", r.device, e.device)
 		}
 	}
+	l.except = slices.DeleteFunc(l.except, func(e exception) bool { return e.access == 0 })
 	return nil
 }
 
-func (c *Cgroup) writeDevices(dir, file string, devices map[device]access) error {
+func (c *Cgroup) writeDevices(dir, file string, devices []exception) error {
 	if len(devices) == 0 {
 		return nil
 	}
-	lines := make([]string, 0, len(devices))
-	for d, a := range devices {
-		lines = append(lines, d.String()+" "+a.String())
-	}
-	sort.Strings(lines)
 	fd, err := c.openWrite(dir, file)
 	if err != nil {
 		return fmt.Errorf("open %s/%s: %w", dir, file, err)
 	}
 	defer unix.Close(fd)
-	for _, line := range lines {
+	for _, e := range devices {
+		line := e.device.String() + " " + e.access.String()
 		if c.fake {
 			line += "\n"
 		}
@@ -253,7 +272,7 @@ func (c *Cgroup) writeDevices(dir, file string, devices map[device]access) error
 
 // listDevices reads back what a group allows.
 func (c *Cgroup) listDevices(dir string) (deviceList, error) {
-	l := deviceList{except: make(map[device]access)}
+	var l deviceList
 	text, err := read(dir, "devices.list")
 	if err != nil {
 		if c.fake && isGone(err) {
@@ -282,11 +301,11 @@ func (c *Cgroup) listDevices(dir string) (deviceList, error) {
 		for _, a := range f[3] {
 			switch a {
 			case 'r':
-				l.except[d] |= readAccess
+				l.add(d, readAccess)
 			case 'w':
-				l.except[d] |= writeAccess
+				l.add(d, writeAccess)
 			case 'm':
-				l.except[d] |= mknod
+				l.add(d, mknod)
 			}
 		}
 	}
@@ -295,19 +314,8 @@ func (c *Cgroup) listDevices(dir string) (deviceList, error) {
 
 // changeDevices goes from one list of allowed devices to another without refusing in between what both allow.
 func (c *Cgroup) changeDevices(dir string, have, want deviceList) error {
-	more, less := make(map[device]access), make(map[device]access)
-	for d, a := range want.except {
-		if a &^= have.except[d]; a != 0 {
-			more[d] = a
-		}
-	}
-	for d, a := range have.except {
-		if a &^= want.except[d]; a != 0 {
-			less[d] = a
-		}
-	}
-	if err := c.writeDevices(dir, "devices.allow", more); err != nil {
+	if err := c.writeDevices(dir, "devices.allow", want.without(&have)); err != nil {
 		return err
 	}
-	return c.writeDevices(dir, "devices.deny", less)
+	return c.writeDevices(dir, "devices.deny", have.without(&want))
 }
