@@ -268,6 +268,11 @@ func (e *Engine) setPaused(ctx context.Context, ref string, pause bool) error {
 		return err
 	}
 	defer c.op.unlock()
+	return e.setPausedNow(ctx, c, ref, pause)
+}
+
+// setPausedNow is setPaused for one who holds op.
+func (e *Engine) setPausedNow(ctx context.Context, c *container, ref string, pause bool) (err error) {
 	c.mu.Lock()
 	r, status := c.run, c.rec.State.Status
 	c.mu.Unlock()

@@ -258,7 +258,7 @@ func (p *progress) end(err error) error {
 
 func (s *Server) imageCreate(w http.ResponseWriter, r *request) error {
 	if r.text("fromSrc") != "" {
-		return notBuilt{"import of an image"}
+		return s.imageImport(w, r)
 	}
 	name, tag := r.text("fromImage"), r.text("tag")
 	if name == "" {

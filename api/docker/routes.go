@@ -70,7 +70,7 @@ var routes = []route{
 	{"POST", "/images/{name*}/tag", (*Server).imageTag},
 	{"DELETE", "/images/{name*}", (*Server).imageRemove},
 	{"GET", "/distribution/{name*}/json", (*Server).distribution},
-	{"POST", "/commit", absent("commit")},
+	{"POST", "/commit", (*Server).commit},
 	{"POST", "/build", absent("build")},
 	{"POST", "/build/prune", absent("the build cache")},
 	{"POST", "/build/cancel", absent("build")},
