@@ -105,6 +105,10 @@ func (c *Client) exchange(ctx context.Context, k *conn, q request, payload []byt
 	if werr != nil && q.stream == nil {
 		return nil, fmt.Errorf("%w (%v)", errNoAnswer, werr)
 	}
+	var source *sourceError
+	if errors.As(werr, &source) {
+		return nil, source.err // the engine still waits for the rest: there will be no answer
+	}
 	// After a failed upload the engine's refusal may still be there to read.
 	status, header, err := readHead(k.r)
 	if err != nil {
@@ -187,10 +191,15 @@ func writeChunks(w io.Writer, r io.Reader) error {
 			return err
 		}
 		if rerr != nil {
-			return rerr
+			return &sourceError{rerr}
 		}
 	}
 }
+
+// sourceError is a failure to read what is to be sent.
+type sourceError struct{ err error }
+
+func (e *sourceError) Error() string { return e.err.Error() }
 
 // readHead reads the status line and header, past informational answers.
 func readHead(r *bufio.Reader) (int, Header, error) {
