@@ -18,6 +18,7 @@ import (
 	_ "github.com/moby/moby/api/types/volume"
 	_ "github.com/moby/profiles/seccomp"
 	_ "github.com/opencontainers/runtime-spec/specs-go"
+	_ "github.com/pelletier/go-toml/v2"
 	_ "github.com/spf13/cobra"
 	_ "github.com/spf13/pflag"
 	_ "github.com/vishvananda/netlink"

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"cale/image"
+	"cale/registry/hosts"
 )
 
 // A registry with an authority of its own is trusted when its certificate is
@@ -34,13 +35,13 @@ func TestCerts(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Also on the loopback, where there would be no TLS otherwise.
-	if _, err := New(Options{CertDirs: []string{dir}}).Resolve(testContext(t), ref); err != nil {
+	if _, err := New(Options{HostDirs: hosts.Dirs{dir}}).Resolve(testContext(t), ref); err != nil {
 		t.Error(err)
 	}
 	if err := os.WriteFile(crt, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := New(Options{CertDirs: []string{dir}}).Resolve(testContext(t), ref); err == nil || !strings.Contains(err.Error(), "holds no certificate") {
+	if _, err := New(Options{HostDirs: hosts.Dirs{dir}}).Resolve(testContext(t), ref); err == nil || !strings.Contains(err.Error(), "holds no certificate") {
 		t.Error(err)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"cale/image"
+	"cale/registry/hosts"
 )
 
 // start serves a script, and returns a client and a reference to it.
@@ -412,12 +413,13 @@ func TestLoopback(t *testing.T) {
 
 // Without an answer to trust, TLS is asked of every host that is not here.
 func TestTLSByDefault(t *testing.T) {
-	c := New(Options{})
+	c := New(Options{HostDirs: hosts.Dirs{}})
 	for domain, want := range map[string]string{
 		"docker.io": "https://registry-1.docker.io/v2/x", "ghcr.io": "https://ghcr.io/v2/x", "localhost:5000": "http://localhost:5000/v2/x",
 	} {
-		if got := c.home(domain).url("x").String(); got != want {
-			t.Errorf("%s: %s", domain, got)
+		list, err := c.endpoints(domain)
+		if err != nil || len(list) != 1 || list[0].url("x").String() != want || list[0].domain != domain {
+			t.Errorf("%s: %v, %v", domain, list, err)
 		}
 	}
 	u := &url.URL{Scheme: "https", Host: "a"}

@@ -29,8 +29,11 @@ var errRedirect = errors.New("redirect refused")
 // asks for them: tokens expire in the middle of a transfer. Any answer other
 // than "later" and "who are you" is the caller's.
 func (e *endpoint) do(ctx context.Context, c call) (*http.Response, error) {
-	if e.err != nil {
-		return nil, e.err
+	if e.ns != "" && c.url.Host == e.base.Host {
+		u, q := *c.url, c.url.Query()
+		q.Set("ns", e.ns)
+		u.RawQuery = q.Encode()
+		c.url = &u
 	}
 	for asked := 0; ; asked++ {
 		sent, err := e.auth.authorization(ctx, e, c.scope)
@@ -80,8 +83,8 @@ func (e *endpoint) send(ctx context.Context, c call, authorization string) (*htt
 	}
 }
 
-// hop sends one HTTP request. Credentials go along only to the endpoint's own
-// origin.
+// hop sends one HTTP request. Credentials, and the headers that were set for
+// the endpoint, go along only to its own origin.
 func (e *endpoint) hop(ctx context.Context, c call, to *url.URL, authorization string) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	wait := answerTimeout
@@ -105,8 +108,13 @@ func (e *endpoint) hop(ctx context.Context, c call, to *url.URL, authorization s
 		req.ContentLength = c.length
 		req.Header.Set("Content-Type", contentType(c.header))
 	}
-	if authorization != "" && to.Scheme == e.base.Scheme && to.Host == e.base.Host {
-		req.Header.Set("Authorization", authorization)
+	if to.Scheme == e.base.Scheme && to.Host == e.base.Host {
+		for k, v := range e.Header {
+			req.Header[k] = v
+		}
+		if authorization != "" {
+			req.Header.Set("Authorization", authorization)
+		}
 	}
 	timer := time.AfterFunc(wait, func() { cancel(errNoAnswer) })
 	if r, ok := body.(*paced); ok {

@@ -28,7 +28,16 @@ const (
 
 // Ping checks that a domain's registry is there and takes the credentials.
 func (c *Client) Ping(ctx context.Context, domain string) error {
-	e := c.home(domain)
+	list, err := c.endpoints(domain)
+	if err != nil {
+		return err
+	}
+	e := list[len(list)-1]
+	for _, other := range list {
+		if other.domain == domain {
+			e = other
+		}
+	}
 	res, err := e.do(ctx, call{method: http.MethodGet, url: e.url("")})
 	if err != nil {
 		return err
@@ -38,18 +47,6 @@ func (c *Client) Ping(ctx context.Context, domain string) error {
 	}
 	drain(res.Body)
 	return nil
-}
-
-// reading tries f at a domain's mirrors and then at its registry, whose error
-// counts.
-func (c *Client) reading(ctx context.Context, domain string, f func(*endpoint) error) error {
-	var err error
-	for _, e := range c.readers(domain) {
-		if err = f(e); err == nil || context.Cause(ctx) != nil {
-			return err
-		}
-	}
-	return err
 }
 
 // pullScope is what a token must allow to read a repository.
@@ -67,7 +64,11 @@ func target(ref image.Reference) string {
 // a manifest or index. A reference with a digest keeps it.
 func (c *Client) Resolve(ctx context.Context, ref image.Reference) (image.Descriptor, error) {
 	var d image.Descriptor
-	err := c.reading(ctx, ref.Domain, func(e *endpoint) (err error) {
+	may := canResolve
+	if !ref.Digest.IsZero() {
+		may = canPull
+	}
+	err := c.reading(ctx, ref, may, func(e *endpoint, ref image.Reference) (err error) {
 		d, err = e.head(ctx, ref)
 		return err
 	})
@@ -113,7 +114,11 @@ func (e *endpoint) head(ctx context.Context, ref image.Reference) (image.Descrip
 // and size, as far as desc has them, are enforced, and the media type is the
 // one that transport, descriptor and body agree on.
 func (c *Client) Manifest(ctx context.Context, ref image.Reference, desc image.Descriptor) (raw []byte, mediaType string, err error) {
-	err = c.reading(ctx, ref.Domain, func(e *endpoint) (err error) {
+	may := canPull
+	if desc.Digest.IsZero() {
+		may = canResolve
+	}
+	err = c.reading(ctx, ref, may, func(e *endpoint, ref image.Reference) (err error) {
 		raw, mediaType, err = e.manifest(ctx, ref, desc)
 		return err
 	})
@@ -202,7 +207,7 @@ func (c *Client) Blob(ctx context.Context, ref image.Reference, desc image.Descr
 	if offset < 0 || offset > desc.Size {
 		return nil, 0, fmt.Errorf("blob %s: offset %d is outside its %d bytes", desc.Digest, offset, desc.Size)
 	}
-	err = c.reading(ctx, ref.Domain, func(e *endpoint) (err error) {
+	err = c.reading(ctx, ref, canPull, func(e *endpoint, ref image.Reference) (err error) {
 		body, err = e.blob(ctx, ref, desc, offset)
 		return err
 	})
@@ -291,15 +296,25 @@ func (s *sized) Read(p []byte) (int, error) {
 }
 
 // Tags lists the tags of ref's repository.
-func (c *Client) Tags(ctx context.Context, ref image.Reference) ([]string, error) {
-	e := c.home(ref.Domain)
+func (c *Client) Tags(ctx context.Context, ref image.Reference) (tags []string, err error) {
+	err = c.reading(ctx, ref, canResolve, func(e *endpoint, ref image.Reference) (err error) {
+		tags, err = e.allTags(ctx, ref)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("tags of %s: %w", ref.FamiliarName(), err)
+	}
+	return tags, nil
+}
+
+func (e *endpoint) allTags(ctx context.Context, ref image.Reference) ([]string, error) {
 	at := e.url(ref.Path + "/tags/list")
 	at.RawQuery = "n=1000"
 	var tags []string
 	for range maxPages {
 		page, next, err := e.tags(ctx, ref, at)
 		if err != nil {
-			return nil, fmt.Errorf("tags of %s: %w", ref.FamiliarName(), err)
+			return nil, err
 		}
 		tags = append(tags, page...)
 		if next == nil {
@@ -307,7 +322,7 @@ func (c *Client) Tags(ctx context.Context, ref image.Reference) ([]string, error
 		}
 		at = next
 	}
-	return nil, fmt.Errorf("tags of %s: more than %d pages", ref.FamiliarName(), maxPages)
+	return nil, fmt.Errorf("more than %d pages", maxPages)
 }
 
 func (e *endpoint) tags(ctx context.Context, ref image.Reference, at *url.URL) (tags []string, next *url.URL, err error) {

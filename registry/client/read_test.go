@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -160,34 +158,6 @@ func TestTags(t *testing.T) {
 	tags, err := c.Tags(testContext(t), ref)
 	if err != nil || fmt.Sprint(tags) != "[a b c]" {
 		t.Errorf("%q, %v", tags, err)
-	}
-}
-
-func TestMirror(t *testing.T) {
-	mirror := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") != "" {
-			t.Error("the mirror was sent credentials")
-		}
-		if strings.HasSuffix(r.URL.Path, "/manifests/1") {
-			serveIndex(w, r)
-			return
-		}
-		http.NotFound(w, r)
-	}))
-	t.Cleanup(mirror.Close)
-	var asked atomic.Int32
-	c, ref, _ := start(t, Options{
-		Credentials: func(string) (string, string) { return "joe", "secret" },
-		Mirrors:     func(string) []string { return []string{mirror.URL} },
-	}, func(w http.ResponseWriter, r *http.Request) {
-		asked.Add(1)
-		serveIndex(w, r)
-	})
-	if _, err := c.Resolve(testContext(t), ref); err != nil || asked.Load() != 0 {
-		t.Errorf("%v, %d requests at home", err, asked.Load())
-	}
-	if _, err := c.Resolve(testContext(t), ref.WithTag("2")); err != nil || asked.Load() == 0 {
-		t.Errorf("%v, %d requests at home", err, asked.Load())
 	}
 }
 

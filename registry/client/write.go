@@ -18,7 +18,10 @@ func pushScope(ref image.Reference) string { return "repository:" + ref.Path + "
 
 // HasBlob tells whether ref's repository holds the blob.
 func (c *Client) HasBlob(ctx context.Context, ref image.Reference, d image.Digest) (bool, error) {
-	e := c.home(ref.Domain)
+	e, err := c.writer(ref.Domain)
+	if err != nil {
+		return false, err
+	}
 	res, err := e.do(ctx, call{method: http.MethodHead, url: e.url(ref.Path + "/blobs/" + d.String()), scope: pushScope(ref)})
 	if err != nil {
 		return false, pushError(ref, err)
@@ -36,7 +39,10 @@ func (c *Client) HasBlob(ctx context.Context, ref image.Reference, d image.Diges
 
 // HasManifest tells whether ref's repository holds the manifest.
 func (c *Client) HasManifest(ctx context.Context, ref image.Reference, d image.Digest) bool {
-	e := c.home(ref.Domain)
+	e, err := c.writer(ref.Domain)
+	if err != nil {
+		return false
+	}
 	res, err := e.do(ctx, call{
 		method: http.MethodHead, url: e.url(ref.Path + "/manifests/" + d.String()),
 		header: http.Header{"Accept": {accept}}, scope: pushScope(ref),
@@ -51,7 +57,10 @@ func (c *Client) HasManifest(ctx context.Context, ref image.Reference, d image.D
 // MountBlob asks the registry to take a blob over from another repository of
 // its own, and tells whether it did.
 func (c *Client) MountBlob(ctx context.Context, ref image.Reference, d image.Digest, from string) (bool, error) {
-	e := c.home(ref.Domain)
+	e, err := c.writer(ref.Domain)
+	if err != nil {
+		return false, err
+	}
 	at := e.url(ref.Path + "/blobs/uploads/")
 	at.RawQuery = url.Values{"mount": {d.String()}, "from": {from}}.Encode()
 	res, err := e.do(ctx, call{method: http.MethodPost, url: at, scope: pushScope(ref) + " repository:" + from + ":pull"})
@@ -74,8 +83,11 @@ func (c *Client) MountBlob(ctx context.Context, ref image.Reference, d image.Dig
 // upload goes on where the registry says it stands. progress (may be nil) is
 // told how many bytes are sent so far.
 func (c *Client) PushBlob(ctx context.Context, ref image.Reference, desc image.Descriptor, r io.ReaderAt, progress func(int64)) error {
-	u := upload{e: c.home(ref.Domain), ref: ref, desc: desc, r: r, progress: progress}
-	var err error
+	e, err := c.writer(ref.Domain)
+	if err != nil {
+		return err
+	}
+	u := upload{e: e, ref: ref, desc: desc, r: r, progress: progress}
 	for try := 1; try <= 3; try++ {
 		if err = u.run(ctx); err == nil || context.Cause(ctx) != nil || !errors.Is(err, errLost) {
 			break
@@ -263,7 +275,10 @@ func uploadAt(res *http.Response, base *url.URL) (*url.URL, error) {
 // PushManifest uploads a manifest or index under ref's tag, or by its digest
 // when ref has no tag.
 func (c *Client) PushManifest(ctx context.Context, ref image.Reference, mediaType string, raw []byte) error {
-	e := c.home(ref.Domain)
+	e, err := c.writer(ref.Domain)
+	if err != nil {
+		return err
+	}
 	at := ref.Tag
 	if at == "" {
 		at = image.FromBytes(raw).String()
