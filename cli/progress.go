@@ -19,7 +19,7 @@ import (
 func showProgress(w io.Writer, r io.Reader, aux func(json.RawMessage)) error {
 	d := json.NewDecoder(bufio.NewReader(r))
 	width, _, term := terminalSize(w)
-	s := screen{w: bufio.NewWriter(w), width: int(width), lines: map[string]int{}}
+	s := newScreen(w, int(width))
 	for {
 		var m client.Progress
 		if err := d.Decode(&m); err == io.EOF {
@@ -69,6 +69,10 @@ type screen struct {
 	w     *bufio.Writer
 	width int
 	lines map[string]int // id to line, from the first one drawn
+}
+
+func newScreen(w io.Writer, width int) *screen {
+	return &screen{w: bufio.NewWriter(w), width: width, lines: map[string]int{}}
 }
 
 func (s *screen) draw(m client.Progress) {

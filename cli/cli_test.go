@@ -1,0 +1,458 @@
+package cli
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"cale/client"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+// Every command can be built and helps itself: a flag that is defined twice
+// would panic here.
+func TestHelpOfEverything(t *testing.T) {
+	var walk func(path []string, table []entry)
+	groups := map[string]func() []entry{"container": containerCommands, "image": imageCommands, "network": networkCommands, "system": systemCommands, "volume": volumeCommands}
+	walk = func(path []string, table []entry) {
+		for _, c := range table {
+			full := append(append([]string(nil), path...), c.name)
+			for _, args := range [][]string{append(full, "--help"), append([]string{"help"}, full...)} {
+				r := cale(t, nil, args...)
+				if r.code != 0 || !strings.HasPrefix(r.out, "Usage:  cale "+strings.Join(full, " ")) || !strings.Contains(r.out, c.short) {
+					t.Errorf("%q: %+v", args, r)
+				}
+			}
+			if sub := groups[c.name]; sub != nil && len(path) == 0 {
+				walk(full, sub())
+			}
+		}
+	}
+	walk(nil, commands())
+	if r := cale(t, nil); r.code != 0 || !strings.Contains(r.out, "Management Commands:") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestBadCommandLines(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		code int
+		err  string
+	}{
+		{[]string{"nope"}, 1, "cale: unknown command: cale nope (see 'cale --help')\n"},
+		{[]string{"container", "nope"}, 1, "cale: unknown command: cale container nope (see 'cale container --help')\n"},
+		{[]string{"--nope"}, 125, "cale: unknown flag: --nope (see 'cale --help')\n"},
+		{[]string{"ps", "x"}, 1, "cale: 'cale ps' accepts no arguments (see 'cale ps --help')\n"},
+		{[]string{"rename", "x"}, 1, "cale: 'cale rename' requires 2 arguments (see 'cale rename --help')\n"},
+		{[]string{"images", "x", "y"}, 1, "cale: 'cale images' requires 0 to 1 arguments (see 'cale images --help')\n"},
+		{[]string{"ps", "-f", "x"}, 125, "cale: invalid argument \"x\" for \"-f, --filter\" flag: invalid filter 'x': must be key=value (see 'cale ps --help')\n"},
+		{[]string{"-H", "ssh://x", "ps"}, 1, "cale: invalid host \"ssh://x\": protocol \"ssh\" is not supported, only unix and tcp\n"},
+		{[]string{"-H", "unix:///nonexistent/s", "ps"}, 1, "cale: cannot connect to the engine at unix:///nonexistent/s: is it running?\n"},
+	} {
+		cale(t, nil, c.args...).check(t, c.code, "", c.err)
+	}
+}
+
+func TestEach(t *testing.T) {
+	e := newEngine(t, map[string]http.HandlerFunc{
+		"DELETE /containers/a": answer(204, ""),
+		"DELETE /containers/b": answer(404, `{"message":"No such container: b"}`),
+		"DELETE /containers/c": answer(204, ""),
+	})
+	e.cale(t, "rm", "a", "b", "c").check(t, 1, "a\nc\n", "cale: No such container: b\n")
+	e.cale(t, "rm", "-f", "b", "c").check(t, 0, "c\n", "cale: No such container: b\n")
+	e.cale(t, "container", "remove", "-fv", "a").check(t, 0, "a\n", "")
+	if last := e.requests()[len(e.requests())-1]; last != "DELETE /containers/a?force=1&v=1" {
+		t.Error(last)
+	}
+}
+
+func TestStopIsIdempotent(t *testing.T) {
+	e := newEngine(t, map[string]http.HandlerFunc{"POST /containers/a/stop": answer(304, "")})
+	e.cale(t, "stop", "-t", "0", "-s", "INT", "a").check(t, 0, "a\n", "")
+	if last := e.requests()[0]; last != "POST /containers/a/stop?signal=INT&t=0" {
+		t.Error(last)
+	}
+}
+
+func TestInspect(t *testing.T) {
+	e := newEngine(t, map[string]http.HandlerFunc{
+		"GET /containers/a/json": answer(200, `{"Id":"1","Args":["<&>"],"State":{"Status":"running"}}`+"\n"),
+		"GET /images/b/json":     answer(200, `{"Id":"2"}`),
+		"GET /volumes/v":         answer(200, `{"Name":"v"}`),
+	})
+	e.cale(t, "inspect", "a", "b").check(t, 0, "[\n    {\n        \"Id\": \"1\",\n        \"Args\": [\n            \"<&>\"\n        ],\n        \"State\": {\n            \"Status\": \"running\"\n        }\n    },\n    {\n        \"Id\": \"2\"\n    }\n]\n", "")
+	e.cale(t, "inspect", "nope").check(t, 1, "[]\n", "cale: no such object: nope\n")
+	e.cale(t, "inspect", "-f", "{{.Id}} {{.State.Status}}", "a").check(t, 0, "1 running\n", "")
+	e.cale(t, "inspect", "-f", "json", "a").check(t, 0, `[{"Id":"1","Args":["<&>"],"State":{"Status":"running"}}]`+"\n", "")
+	e.cale(t, "inspect", "--type", "volume", "v").check(t, 0, "[\n    {\n        \"Name\": \"v\"\n    }\n]\n", "")
+	if r := e.cale(t, "inspect", "--type", "x", "v"); r.code != 1 || !strings.Contains(r.err, "--type") {
+		t.Errorf("%+v", r)
+	}
+	if r := e.cale(t, "volume", "inspect", "nope"); r.code != 1 || r.out != "[]\n" {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestLists(t *testing.T) {
+	e := newEngine(t, map[string]http.HandlerFunc{
+		"GET /containers/json": answer(200, `[{"Id":"0123456789abcdef","Names":["/n"],"Image":"i"}]`),
+		"GET /volumes":         answer(200, `{"Volumes":[{"Name":"b","Driver":"local"},{"Name":"a","Driver":"local"}],"Warnings":["w"]}`),
+		"GET /networks":        answer(200, `[{"Name":"n","Id":"0123456789abcdef","Driver":"bridge","Scope":"local"}]`),
+		"GET /images/json":     answer(200, `[{"Id":"sha256:0123456789abcdef","RepoTags":["i:1"]}]`),
+	})
+	e.cale(t, "ps", "-aq", "-n", "3", "-f", "status=exited", "-f", "status=dead").check(t, 0, "0123456789ab\n", "")
+	e.cale(t, "ps", "--format", "{{.Names}} {{.Size}}").check(t, 0, "n 0B\n", "")
+	e.cale(t, "volume", "ls").check(t, 0, "DRIVER    VOLUME NAME\nlocal     a\nlocal     b\n", "WARNING: w\n")
+	e.cale(t, "network", "ls", "--format", "table").check(t, 0, "NETWORK ID     NAME      DRIVER    SCOPE\n0123456789ab   n         bridge    local\n", "")
+	e.cale(t, "images", "-q", "--no-trunc", "i").check(t, 0, "sha256:0123456789abcdef\n", "")
+	want := `GET /containers/json?all=1&filters=%7B%22status%22%3A%5B%22exited%22%2C%22dead%22%5D%7D&limit=3
+GET /containers/json?size=1
+GET /volumes
+GET /networks
+GET /images/json?filters=%7B%22reference%22%3A%5B%22i%22%5D%7D`
+	if got := strings.Join(e.requests(), "\n"); got != want {
+		t.Errorf("asked\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestLogs(t *testing.T) {
+	tty := false
+	e := newEngine(t, map[string]http.HandlerFunc{
+		"GET /containers/c/json": func(w http.ResponseWriter, r *http.Request) {
+			answer(200, fmt.Sprintf(`{"Id":"id","Config":{"Tty":%v}}`, tty))(w, r)
+		},
+		"GET /containers/id/logs": func(w http.ResponseWriter, r *http.Request) {
+			if tty {
+				io.WriteString(w, "raw\r\n")
+				return
+			}
+			frame(w, 1, "out\n")
+			frame(w, 2, "err\n")
+		},
+	})
+	e.cale(t, "logs", "-t", "--tail", "5", "--since", "1700000000", "c").check(t, 0, "out\n", "err\n")
+	if last := e.requests()[1]; last != "GET /containers/id/logs?since=1700000000&stderr=1&stdout=1&tail=5&timestamps=1" {
+		t.Error(last)
+	}
+	tty = true
+	e.cale(t, "logs", "c").check(t, 0, "raw\r\n", "")
+	e.cale(t, "logs", "--since", "yesterday", "c").check(t, 1, "", "cale: invalid value for \"since\": failed to parse value as time or duration: \"yesterday\"\n")
+}
+
+func TestNames(t *testing.T) {
+	for in, want := range map[string][4]string{
+		"a":                      {"a", "", "", "docker.io/library/a"},
+		"a:1":                    {"a", "1", "", "docker.io/library/a"},
+		"u/a":                    {"u/a", "", "", "docker.io/u/a"},
+		"localhost/a":            {"localhost/a", "", "", "localhost/a"},
+		"h:5000/a":               {"h:5000/a", "", "", "h:5000/a"},
+		"h:5000/a:1@sha256:abcd": {"h:5000/a", "1", "sha256:abcd", "h:5000/a"},
+		"index.docker.io/a":      {"index.docker.io/a", "", "", "docker.io/library/a"},
+		"docker.io/u/a":          {"docker.io/u/a", "", "", "docker.io/u/a"},
+		"ghcr.io/o/p/q:v":        {"ghcr.io/o/p/q", "v", "", "ghcr.io/o/p/q"},
+	} {
+		name, tag, digest := splitName(in)
+		if got := [4]string{name, tag, digest, fullName(name)}; got != want {
+			t.Errorf("%s: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestIPAM(t *testing.T) {
+	pools, err := ipamPools([]string{"10.1.0.0/16,fd00::/64"}, []string{"10.1.2.0/24"}, []string{"fd00::1", "10.1.0.1"}, map[string]string{"r": "10.1.0.2"})
+	if err != nil || len(pools) != 2 || pools[0].IPRange != "10.1.2.0/24" || pools[0].Gateway != "10.1.0.1" || pools[1].Gateway != "fd00::1" || pools[0].AuxAddresses["r"] != "10.1.0.2" {
+		t.Errorf("%+v, %v", pools, err)
+	}
+	for _, bad := range []struct{ subnets, ranges, gateways []string }{
+		{nil, nil, []string{"10.0.0.1"}},
+		{[]string{"x"}, nil, nil},
+		{[]string{"10.0.0.0/8", "10.1.0.0/16"}, nil, nil},
+		{[]string{"10.0.0.0/8"}, nil, []string{"11.0.0.1"}},
+		{[]string{"10.0.0.0/8"}, nil, []string{"10.0.0.1", "10.0.0.2"}},
+		{[]string{"10.0.0.0/8"}, []string{"11.0.0.0/16"}, nil},
+	} {
+		if _, err := ipamPools(bad.subnets, bad.ranges, bad.gateways, nil); err == nil {
+			t.Errorf("%+v was taken", bad)
+		}
+	}
+}
+
+// The rules of cp, as Docker's manual lists them.
+func TestDestination(t *testing.T) {
+	for _, c := range []struct {
+		src           string
+		srcIsDir      bool
+		dst           string
+		exists, isDir bool
+		want          place
+		err           bool
+	}{
+		{"/a/f", false, "/b/g", false, false, place{"/b", "g"}, false},
+		{"/a/f", false, "/b/", false, false, place{}, true},
+		{"/a/f", false, "/b/g", true, false, place{"/b", "g"}, false},
+		{"/a/f", false, "/b/g/", true, false, place{}, true},
+		{"/a/f", false, "/b", true, true, place{"/b", "f"}, false},
+		{"/a/d", true, "/b/n", false, false, place{"/b", "n"}, false},
+		{"/a/d", true, "/b/n/", false, false, place{"/b", "n"}, false},
+		{"/a/d", true, "/b/g", true, false, place{}, true},
+		{"/a/d", true, "/b", true, true, place{"/b", "d"}, false},
+		{"/a/d/.", true, "/b", true, true, place{"/b", "."}, false},
+		{"/a/d/.", true, "/b/n", false, false, place{"/b", "n"}, false},
+	} {
+		base := filepath.Base(filepath.Clean(c.src))
+		got, err := destination(c.src, base, c.srcIsDir, c.dst, c.exists, c.isDir)
+		if got != c.want || (err != nil) != c.err {
+			t.Errorf("%s to %s: %+v, %v", c.src, c.dst, got, err)
+		}
+	}
+	for in, want := range map[string][2]string{"c:/x": {"c", "/x"}, "/a:b": {"", "/a:b"}, "./a:b": {"", "./a:b"}, "plain": {"", "plain"}, "-": {"", "-"}, "c:": {"c", ""}} {
+		if c, p := splitContainer(in); [2]string{c, p} != want {
+			t.Errorf("%s: %q %q", in, c, p)
+		}
+	}
+}
+
+func stat(name string, mode uint32, link string) string {
+	return base64.StdEncoding.EncodeToString([]byte(fmt.Sprintf(`{"name":%q,"mode":%d,"linkTarget":%q}`, name, mode, link)))
+}
+
+const isDir, isLink = 1 << 31, 1 << 27 // of an fs.FileMode
+
+func TestCopy(t *testing.T) {
+	var uploaded []string
+	e := newEngine(t, map[string]http.HandlerFunc{
+		"HEAD /containers/c/archive": func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Query().Get("path") {
+			case "/dir":
+				w.Header().Set("X-Docker-Container-Path-Stat", stat("dir", isDir|0o755, ""))
+			case "/link":
+				w.Header().Set("X-Docker-Container-Path-Stat", stat("link", isLink|0o777, "dir"))
+			default:
+				w.WriteHeader(404)
+			}
+		},
+		"GET /containers/c/archive": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Docker-Container-Path-Stat", stat("f", 0o640, ""))
+			tw := tar.NewWriter(w)
+			tw.WriteHeader(&tar.Header{Name: "f", Typeflag: tar.TypeReg, Mode: 0o640, Size: 4})
+			io.WriteString(tw, "text")
+			tw.Close()
+		},
+		"PUT /containers/c/archive": func(w http.ResponseWriter, r *http.Request) {
+			line := r.URL.Query().Get("path") + ":"
+			for tr := tar.NewReader(r.Body); ; {
+				h, err := tr.Next()
+				if err != nil {
+					break
+				}
+				line += " " + h.Name
+			}
+			uploaded = append(uploaded, line)
+		},
+	})
+	dir := t.TempDir()
+	e.cale(t, "cp", "c:/x/f", dir).check(t, 0, "", "")
+	e.cale(t, "cp", "c:/x/f", dir+"/g").check(t, 0, "", "")
+	for _, name := range []string{"f", "g"} {
+		if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(b) != "text" {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+	if r := e.cale(t, "cp", "c:/x/f", "-"); r.code != 0 || !strings.Contains(r.out, "text") {
+		t.Errorf("%+v", r)
+	}
+	for _, dst := range []string{"c:/dir", "c:/link", "c:/new"} {
+		e.cale(t, "cp", dir, dst).check(t, 0, "", "")
+	}
+	e.cale(t, "cp", dir+"/.", "c:/dir").check(t, 0, "", "")
+	base := filepath.Base(dir)
+	want := fmt.Sprintf("/dir: %[1]s/ %[1]s/f %[1]s/g|/dir: %[1]s/ %[1]s/f %[1]s/g|/: new/ new/f new/g|/dir: ./ f g", base)
+	if got := strings.Join(uploaded, "|"); got != want {
+		t.Errorf("uploaded %s\nwant     %s", got, want)
+	}
+	e.cale(t, "cp", "a:/x", "b:/y").check(t, 1, "", "cale: copying between containers is not supported\n")
+	e.cale(t, "cp", dir, dir).check(t, 1, "", "cale: must specify at least one container source\n")
+}
+
+func message(t *testing.T, s string) (m client.Progress) {
+	if err := json.Unmarshal([]byte(s), &m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestProgressOnTerminal(t *testing.T) {
+	var b bytes.Buffer
+	s := newScreen(&b, 100)
+	for _, m := range []string{`{"status":"Pulling","id":"a"}`, `{"status":"Waiting","id":"b"}`, `{"status":"Downloading","id":"a","progressDetail":{"current":500,"total":1000}}`,
+		`{"status":"Done"}`, `{"status":"Again","id":"a"}`} {
+		s.draw(message(t, m))
+	}
+	s.w.Flush()
+	want := "a: Pulling\nb: Waiting\n" +
+		"\x1b[2A\r\x1b[2Ka: Downloading [=========================>                        ]  500B/1kB\x1b[2B\r" +
+		"Done\na: Again\n"
+	if b.String() != want {
+		t.Errorf("got  %q\nwant %q", &b, want)
+	}
+}
+
+// fakeEngine is what the test program becomes when it is started as caled.
+func fakeEngine() {
+	run := ""
+	for i, arg := range os.Args {
+		if arg == "--run" {
+			run = os.Args[i+1]
+		}
+	}
+	l, err := net.Listen("unix", filepath.Join(run, "docker.sock"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, unix.SIGTERM)
+	os.WriteFile(filepath.Join(run, "pid"), []byte(fmt.Sprint(os.Getpid())), 0o600)
+	e := &engine{handlers: map[string]http.HandlerFunc{"GET /containers/json": answer(200, "[]"),
+		"POST /end": func(http.ResponseWriter, *http.Request) { os.Exit(0) }}}
+	go http.Serve(l, e)
+	<-term
+}
+
+func TestMain(m *testing.M) {
+	if os.Getenv("CALE_TEST_ENGINE") != "" {
+		fakeEngine()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func TestStartsEngine(t *testing.T) {
+	dir, err := os.MkdirTemp("/dev/shm", "cale-start")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer os.RemoveAll(dir)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := filepath.Join(dir, "bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin)
+	run := filepath.Join(dir, "run")
+	line := []string{"--run", run, "--root", filepath.Join(dir, "root"), "ps", "-q"}
+
+	r := cale(t, nil, line...)
+	if r.code != 1 || !strings.Contains(r.err, "caled is neither beside cale nor in $PATH") {
+		t.Errorf("%+v", r)
+	}
+
+	// One that fails: its log's end is shown.
+	script := "#!/bin/sh\necho \"called $*\" >&2\necho cannot do it >&2\nexit 3\n"
+	if err := os.WriteFile(filepath.Join(bin, "caled"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r = cale(t, nil, line...)
+	if r.code != 1 || !strings.HasPrefix(r.err, "cale: starting the engine (caled)\n") || !strings.Contains(r.err, "exit status 3") ||
+		!strings.Contains(r.err, "called --root "+dir+"/root --run "+run) || !strings.HasSuffix(r.err, "cannot do it\n") {
+		t.Errorf("%+v", r)
+	}
+
+	// One that works; the second command finds it running.
+	os.Remove(filepath.Join(bin, "caled"))
+	if err := os.Symlink(self, filepath.Join(bin, "caled")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CALE_TEST_ENGINE", "1")
+	cale(t, nil, line...).check(t, 0, "", "cale: starting the engine (caled)\n")
+	defer func() {
+		var pid int
+		b, _ := os.ReadFile(filepath.Join(run, "pid"))
+		if fmt.Sscan(string(b), &pid); pid > 0 {
+			unix.Kill(pid, unix.SIGTERM)
+		}
+	}()
+	cale(t, nil, line...).check(t, 0, "", "")
+}
+
+func TestCompletion(t *testing.T) {
+	e := newEngine(t, map[string]http.HandlerFunc{"GET /containers/json": answer(200, `[{"Id":"1","Names":["/web"]}]`)})
+	r := e.cale(t, cobra.ShellCompNoDescRequestCmd, "rm", "")
+	if r.code != 0 || !strings.HasPrefix(r.out, "web\n") {
+		t.Errorf("%+v", r)
+	}
+	if r := cale(t, nil, "completion", "bash"); r.code != 0 || !strings.Contains(r.out, "__start_cale") {
+		t.Errorf("code %d", r.code)
+	}
+}
+
+func TestPrune(t *testing.T) {
+	h := map[string]http.HandlerFunc{
+		"POST /containers/prune": answer(200, `{"ContainersDeleted":["a","b"],"SpaceReclaimed":1500}`),
+		"POST /networks/prune":   answer(200, `{"NetworksDeleted":null}`),
+		"POST /images/prune":     answer(200, `{"ImagesDeleted":[{"Untagged":"x:1"},{"Deleted":"sha256:1"}],"SpaceReclaimed":500}`),
+	}
+	e := newEngine(t, h)
+	if r := e.cale(t, "container", "prune"); r.code != 1 || !strings.HasSuffix(r.out, "[y/N] ") || len(e.requests()) != 0 {
+		t.Errorf("%+v", r)
+	}
+	r := cale(t, strings.NewReader("y\n"), "-H", e.host, "container", "prune", "--filter", "until=1h")
+	if r.code != 0 || !strings.HasSuffix(r.out, "Deleted Containers:\na\nb\n\nTotal reclaimed space: 1.5kB\n") {
+		t.Errorf("%+v", r)
+	}
+	e.cale(t, "system", "prune", "-f").check(t, 0, "Deleted Containers:\na\nb\n\nDeleted Images:\nUntagged: x:1\nDeleted: sha256:1\n\nTotal reclaimed space: 2kB\n", "")
+}
+
+func TestRegistry(t *testing.T) {
+	e := newEngine(t, map[string]http.HandlerFunc{
+		"POST /cale/registry":   answer(200, `{"Address":"127.0.0.1:4000"}`),
+		"GET /cale/registry":    answer(200, `[{"Address":"127.0.0.1:4000"}]`),
+		"DELETE /cale/registry": answer(204, ""),
+	})
+	e.cale(t, "registry", "--listen", "127.0.0.1:0", "-q").check(t, 0, "127.0.0.1:4000\n", "")
+	e.cale(t, "registry").check(t, 0, "127.0.0.1:4000\n", "")
+	e.cale(t, "registry", "--stop", "all").check(t, 0, "", "")
+	if last := e.requests()[len(e.requests())-1]; last != "DELETE /cale/registry?address=127.0.0.1%3A4000" {
+		t.Error(last)
+	}
+}
+
+func TestSave(t *testing.T) {
+	e := newEngine(t, map[string]http.HandlerFunc{
+		"GET /images/get": func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, strings.Join(r.URL.Query()["names"], "+"))
+		},
+		"POST /images/load": func(w http.ResponseWriter, r *http.Request) {
+			b, _ := io.ReadAll(r.Body)
+			fmt.Fprintf(w, `{"stream":"Loaded image: %s\n"}`, b)
+		},
+	})
+	file := filepath.Join(t.TempDir(), "out.tar")
+	e.cale(t, "save", "-o", file, "a", "b:1").check(t, 0, "", "")
+	if b, err := os.ReadFile(file); err != nil || string(b) != "a+b:1" {
+		t.Errorf("%q, %v", b, err)
+	}
+	e.cale(t, "save", "a").check(t, 0, "a", "")
+	e.cale(t, "load", "-i", file).check(t, 0, "Loaded image: a+b:1\n", "")
+	cale(t, strings.NewReader("x"), "-H", e.host, "load").check(t, 0, "Loaded image: x\n", "")
+	if r := e.cale(t, "save", "-o", filepath.Dir(file), "a"); r.code != 1 || !strings.Contains(r.err, "is a directory") {
+		t.Errorf("%+v", r)
+	}
+}
