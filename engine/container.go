@@ -66,7 +66,6 @@ type run struct {
 	stop    context.CancelFunc
 	health  *monitor
 	netns   string // path of the pinned namespace, or ""
-	foreign bool   // not our own shim: no attach socket
 }
 
 // opLock is a mutex one can give up waiting for.

@@ -45,7 +45,10 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 		ImageRef: ref, Manifest: img.ManifestDescriptor.Digest, Layers: img.Config.DiffIDs}
 	rec.Spec.Name = name
 	rec.State.Status = Created
-	if rec.Run, err = merge(&rec.Spec, img, id); err != nil {
+	if rec.Run, err = merge(&rec.Spec, img); err != nil {
+		return "", nil, err
+	}
+	if rec.Run.Hostname, err = e.hostname(&rec.Spec, id); err != nil {
 		return "", nil, err
 	}
 	c := e.newContainer(rec)
@@ -77,7 +80,7 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 		}
 	}()
 	for _, d := range []string{"upper", "work"} {
-		if err := os.Mkdir(filepath.Join(c.dir, d), 0o755); err != nil {
+		if err := mkdir(filepath.Join(c.dir, d), 0o755); err != nil {
 			return "", nil, fmt.Errorf("container %s: %w", id, err)
 		}
 	}
@@ -98,6 +101,34 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 	e.mu.Unlock()
 	e.emit(c, "create")
 	return id, warningsFor(&s), nil
+}
+
+// mkdir makes a directory whose mode our umask has no part in: it becomes part of what a container sees.
+func mkdir(path string, mode os.FileMode) error {
+	if err := os.Mkdir(path, mode); err != nil {
+		return err
+	}
+	return os.Chmod(path, mode)
+}
+
+// hostname is what a container is called: as it was asked for, or as the one whose network it shares, or by its id.
+func (e *Engine) hostname(s *Spec, id string) (string, error) {
+	ref, shares := strings.CutPrefix(s.Network.Mode, "container:")
+	switch {
+	case s.Hostname != "":
+		return s.Hostname, nil
+	case s.Network.Mode == "host" || s.UTSMode == "host":
+		return os.Hostname()
+	case shares:
+		other, err := e.find(ref)
+		if err != nil {
+			return "", err
+		}
+		other.mu.Lock()
+		defer other.mu.Unlock()
+		return other.rec.Run.Hostname, nil
+	}
+	return id[:12], nil
 }
 
 // reserveName takes a name for an id, or chooses one. A name in use is a conflict at once, also while its container
@@ -225,7 +256,7 @@ func warningsFor(s *Spec) []string {
 
 // merge puts the image's configuration under the client's. Image data ends up in what the process is told, never in
 // what steers the engine.
-func merge(s *Spec, img *store.Image, id string) (Effective, error) {
+func merge(s *Spec, img *store.Image) (Effective, error) {
 	from := &img.Config.Run
 	r := Effective{
 		Entrypoint: s.Entrypoint, Cmd: s.Cmd, User: s.User, WorkingDir: s.WorkingDir, Hostname: s.Hostname,
@@ -266,9 +297,6 @@ func merge(s *Spec, img *store.Image, id string) (Effective, error) {
 		if _, err := parseSignal(from.StopSignal); err == nil {
 			r.StopSignal = from.StopSignal
 		}
-	}
-	if r.Hostname == "" {
-		r.Hostname = id[:12]
 	}
 	for k, v := range from.Labels {
 		r.Labels[k] = v

@@ -106,13 +106,15 @@ func (e *Engine) exited(c *container, r *run, exit shim.Exit) {
 		ch <- result
 	}
 	e.endSessions(c)
-	e.clearPod(ctx, c, r)
-	switch {
-	case remove:
+	if remove {
+		// The record goes before the pod: a pod without a record is cleared away by the next engine, but a record
+		// without a pod would look as if it never ran.
 		if err := e.removeNow(c, RemoveOptions{Volumes: true}); err != nil {
 			e.cfg.Log("remove container %s: %v", c.id, err)
 		}
-	case again:
+	}
+	e.clearPod(ctx, c, r)
+	if again {
 		e.planRestart(c, wait)
 	}
 	e.maybeIdle()

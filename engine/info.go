@@ -45,7 +45,10 @@ func (e *Engine) List(ctx context.Context, size bool) []Info {
 // copies of the record may share them.
 func (e *Engine) info(c *container) Info {
 	c.mu.Lock()
-	rec, r := c.rec, c.run
+	rec := c.rec
+	if c.run != nil && c.run.health != nil {
+		rec.State.Health = c.run.health.state()
+	}
 	c.mu.Unlock()
 	i := Info{
 		ID: c.id, Name: rec.Name, Created: rec.Created, Spec: rec.Spec, ImageID: rec.ImageID, ImageRef: rec.ImageRef,
@@ -59,9 +62,6 @@ func (e *Engine) info(c *container) Info {
 	}
 	args := slices.Concat(rec.Run.Entrypoint, rec.Run.Cmd)
 	i.Path, i.Args = args[0], args[1:]
-	if r != nil && r.health != nil {
-		i.State.Health = r.health.state()
-	}
 	if dirs, err := e.lowers(&rec); err == nil {
 		i.LowerDirs = dirs
 	}

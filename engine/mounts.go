@@ -30,7 +30,7 @@ func (e *Engine) resolveMounts(ctx context.Context, c *container, img *store.Ima
 		return nil, nil, err
 	}
 	for _, m := range s.Mounts {
-		m.FromImage = false
+		m.FromImage, m.Anonymous = false, false // these are not the client's to say
 		if err := checkMount(&m); err != nil {
 			return nil, nil, err
 		}

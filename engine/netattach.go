@@ -182,7 +182,11 @@ func (e *Engine) prepareEtc(c *container, rec *record) error {
 		if err != nil {
 			return fmt.Errorf("container %s: %w", c.id, err)
 		}
+		err = f.Chmod(0o644) // whatever our umask is: every user in the container reads it
 		f.Close()
+		if err != nil {
+			return fmt.Errorf("container %s: %w", c.id, err)
+		}
 	}
 	return nil
 }

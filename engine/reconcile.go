@@ -247,7 +247,7 @@ func (e *Engine) resumeAll(ctx context.Context, live map[string]*run) {
 		}
 		c.mu.Unlock()
 		switch policy := c.rec.Spec.Restart.Name; {
-		case c.rec.Spec.AutoRemove && (was != Created || c.rec.Started):
+		case c.rec.Spec.AutoRemove && (was != Created || c.rec.Started || e.rebooted()):
 			if err := e.removeNow(c, RemoveOptions{Volumes: true}); err != nil {
 				e.cfg.Log("remove container %s: %v", c.id, err)
 			}

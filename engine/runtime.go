@@ -8,9 +8,8 @@ import (
 
 // target is which programs run a container.
 type target struct {
-	shim    string
-	oci     string // a foreign OCI runtime, or "" for our own
-	foreign bool   // a shim that isn't ours: it knows nothing of our stdio
+	shim string
+	oci  string // a foreign OCI runtime, or "" for our own
 }
 
 // ourRuntimes are names for what is built in.
@@ -27,7 +26,7 @@ func (e *Engine) runtimeFor(name string) (target, error) {
 			return target{}, fail(ErrUnsupported, "runtime %s: arguments for runtimes are not supported; give the path of a script", name)
 		}
 		if r.Type == "shim" {
-			return target{shim: r.Path, foreign: true}, nil
+			return target{}, foreignShim(name)
 		}
 		return target{shim: e.cfg.Shim, oci: r.Path}, nil
 	}
@@ -36,8 +35,8 @@ func (e *Engine) runtimeFor(name string) (target, error) {
 	}
 	if kind, ok := strings.CutPrefix(name, "io.containerd."); ok {
 		name = "containerd-shim-" + strings.ReplaceAll(kind, ".", "-")
-		if path, err := exec.LookPath(name); err == nil {
-			return target{shim: path, foreign: true}, nil
+		if _, err := exec.LookPath(name); err == nil {
+			return target{}, foreignShim(name)
 		}
 		return target{}, invalid("unknown or invalid runtime name: %s is not in $PATH", name)
 	}
@@ -55,7 +54,12 @@ func (e *Engine) runtimeFor(name string) (target, error) {
 		return target{}, invalid("unknown or invalid runtime name: %s", name)
 	}
 	if strings.HasPrefix(filepath.Base(path), "containerd-shim-") {
-		return target{shim: path, foreign: true}, nil
+		return target{}, foreignShim(name)
 	}
 	return target{shim: e.cfg.Shim, oci: path}, nil
+}
+
+// foreignShim refuses a shim that isn't ours: it could not write our logs or serve who attaches.
+func foreignShim(name string) error {
+	return fail(ErrUnsupported, "runtime %s: shims other than cale-shim are not supported; name the OCI runtime itself", name)
 }

@@ -94,7 +94,6 @@ func (e *Engine) launch(ctx context.Context, c *container, rec *record, r *run) 
 	if err != nil {
 		return err
 	}
-	r.foreign = target.foreign
 	// The directory says whose all the rest is, so it is first.
 	if err := os.Mkdir(c.pod, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("container %s: %w", c.id, err)

@@ -96,7 +96,7 @@ func (v *volumes) make(name string, r volumeRecord, durable bool) (fresh bool, e
 	}
 	defer os.RemoveAll(tmp) // gone already if it became the volume
 	data := filepath.Join(tmp, "_data")
-	if err := os.Mkdir(data, 0o755); err != nil {
+	if err := mkdir(data, 0o755); err != nil {
 		return false, err
 	}
 	if err := os.Chmod(tmp, 0o701); err != nil {
