@@ -14,16 +14,25 @@ import (
 // there are none here.
 func (e *Engine) RemoveImage(ctx context.Context, ref string, force, prune bool) ([]RemovedImage, error) {
 	defer e.begin()()
+	out, last, err := e.dropNames(ref, force)
+	if last {
+		e.collect()
+	}
+	return out, err
+}
+
+// dropNames is RemoveImage but for the content, which has nothing to keep it if last is true.
+func (e *Engine) dropNames(ref string, force bool) (out []RemovedImage, last bool, err error) {
 	img, _, err := e.resolveImage(ref, "")
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	names, err := e.namesOf(img)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	var drop []store.Name
-	if parsed, err := image.ParseReference(ref); err == nil {
+	if parsed, err := e.parseName(ref); err == nil {
 		for _, n := range names {
 			if n.Name == parsed.String() {
 				drop = []store.Name{n}
@@ -41,24 +50,23 @@ func (e *Engine) RemoveImage(ctx context.Context, ref string, force, prune bool)
 		}
 	}
 	short := img.ID.Short()
-	last := len(drop) == len(names)
+	last = len(drop) == len(names)
 	if !byName && len(repos) > 1 && !force {
-		return nil, conflict("conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories", short)
+		return nil, false, conflict("conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories", short)
 	}
 	if last {
 		if err := e.checkUnused(img, ref, byName, force); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	var out []RemovedImage
 	for _, n := range drop {
 		if err := e.store.RemoveName(n.Name); err != nil && !errors.Is(err, store.ErrNotFound) {
-			return out, err
+			return out, false, err
 		}
 		if !isUntagged(n) {
 			text := n.Name
 			if r, err := image.ParseReference(n.Name); err == nil {
-				text = r.Familiar()
+				text = e.familiar(r)
 			}
 			out = append(out, RemovedImage{Untagged: text})
 			e.emitOther("image", "untag", img.ID.String(), "name", text)
@@ -67,9 +75,8 @@ func (e *Engine) RemoveImage(ctx context.Context, ref string, force, prune bool)
 	if last {
 		out = append(out, RemovedImage{Deleted: img.ID.String()})
 		e.emitOther("image", "delete", img.ID.String(), "name", img.ID.String())
-		e.collect()
 	}
-	return out, nil
+	return out, last, nil
 }
 
 // isUntagged says whether a name only keeps an image that has none.
@@ -131,28 +138,22 @@ func (e *Engine) PruneImages(ctx context.Context, all bool, match func(Image) bo
 		if i.Containers > 0 || !all && len(i.Names) > 0 || match != nil && !match(i) {
 			continue
 		}
-		removed, err := e.RemoveImage(ctx, i.ID, true, true)
+		// The content goes in one collection at the end, which counts it.
+		removed, _, err := e.dropNames(i.ID, true)
 		if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
 			continue // a container came meanwhile, or the image went
 		}
 		if err != nil {
+			e.collect()
 			return p, err
 		}
 		p.Removed = append(p.Removed, removed...)
 	}
-	e.trash.Wait()
 	freed, err := e.store.GC(ctx)
 	if err != nil {
 		return p, err
 	}
 	p.Bytes = freed.Bytes
-	if p.Bytes == 0 {
-		for _, i := range images {
-			if slices.ContainsFunc(p.Removed, func(r RemovedImage) bool { return r.Deleted == i.ID }) {
-				p.Bytes += i.Size
-			}
-		}
-	}
 	e.emitOther("image", "prune", "", "reclaimed", fmt.Sprint(p.Bytes))
 	return p, nil
 }

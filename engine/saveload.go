@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 
 	"cale/image"
 	"cale/image/archive"
@@ -40,20 +41,12 @@ func (e *Engine) SaveImages(ctx context.Context, refs []string, w io.Writer) err
 	pin := e.store.Pin()
 	defer pin.Release()
 	var items []archive.Item
-	for _, ref := range refs {
-		target, _, err := e.resolveTarget(ref)
-		if err != nil {
-			return err
-		}
+	add := func(target image.Descriptor, names ...image.Reference) {
 		pin.Add(target.Digest)
-		names, err := e.savedNames(ref)
-		if err != nil {
-			return err
-		}
 		i := slices.IndexFunc(items, func(it archive.Item) bool { return it.Target.Digest == target.Digest })
 		if i < 0 {
-			items = append(items, archive.Item{Target: target, Names: names})
-			continue
+			i = len(items)
+			items = append(items, archive.Item{Target: target})
 		}
 		for _, n := range names {
 			if !slices.Contains(items[i].Names, n) {
@@ -61,20 +54,49 @@ func (e *Engine) SaveImages(ctx context.Context, refs []string, w io.Writer) err
 			}
 		}
 	}
+	for _, ref := range refs {
+		tags, err := e.tagsOf(ref)
+		if err != nil {
+			return err
+		}
+		for _, n := range tags {
+			add(n.Target, n.ref)
+		}
+		if len(tags) > 0 {
+			continue
+		}
+		target, _, err := e.resolveTarget(ref)
+		if err != nil {
+			return err
+		}
+		add(target)
+	}
 	return archive.Save(ctx, w, e.store, items)
 }
 
-// savedNames is the name asked for or, when a repository alone was named, all its tags. An id has none.
-func (e *Engine) savedNames(ref string) ([]image.Reference, error) {
-	parsed, err := image.ParseReference(ref)
-	if err != nil || !parsed.Digest.IsZero() {
-		return nil, nil
+type taggedImage struct {
+	store.Name
+	ref image.Reference
+}
+
+// tagsOf finds what a name means to a save: the image of that tag or, when a repository alone is named, all of its
+// tags. An id has none.
+func (e *Engine) tagsOf(text string) ([]taggedImage, error) {
+	asked, err := image.ParseReference(text)
+	if err != nil || !asked.Digest.IsZero() {
+		return nil, nil // an id, or a name that is refused by whoever resolves it
 	}
-	switch _, err := e.store.Resolve(parsed.String()); {
-	case errors.Is(err, store.ErrNotFound):
-		return nil, nil // an id that looks like a name
-	case err != nil:
+	all := strings.LastIndexByte(text, ':') <= strings.LastIndexByte(text, '/')
+	names, err := e.store.Names()
+	if err != nil {
 		return nil, err
 	}
-	return []image.Reference{parsed}, nil
+	var out []taggedImage
+	for _, n := range names {
+		r, err := image.ParseReference(n.Name)
+		if err == nil && r.Digest.IsZero() && r.Name() == asked.Name() && (all || r.Tag == asked.Tag) {
+			out = append(out, taggedImage{n, r})
+		}
+	}
+	return out, nil
 }

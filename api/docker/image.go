@@ -359,11 +359,6 @@ func (s *Server) imageSave(w http.ResponseWriter, r *request) error {
 	if len(refs) == 0 {
 		return invalid("no image is named")
 	}
-	for _, ref := range refs {
-		if _, err := s.engine.Image(r.Context(), ref); err != nil {
-			return err
-		}
-	}
 	w.Header().Set("Content-Type", "application/x-tar")
 	out := &started{w: w}
 	if err := s.engine.SaveImages(r.Context(), refs, out); err != nil {
