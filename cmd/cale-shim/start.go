@@ -71,8 +71,8 @@ func start(o options) error {
 	return announce("unix://" + path)
 }
 
-// serving reads the address of another container's shim and tells whether one
-// listens there.
+// serving reads the address of a shim that containerd had started, "" for any
+// other, and tells whether one listens there.
 func serving(file string) (address string, ok bool) {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -84,7 +84,7 @@ func serving(file string) (address string, ok bool) {
 	}
 	c, err := net.DialTimeout("unix", path, 5*time.Second)
 	if err != nil {
-		return "", false
+		return string(b), false
 	}
 	c.Close()
 	return string(b), true
@@ -140,6 +140,7 @@ func remove(o options) error {
 	if err := supervisor.Cleanup(context.Background(), bundle, state, o.id); err != nil {
 		return err
 	}
+	removeSocket(filepath.Join(bundle, "address"))
 	r := task.DeleteResponse{ExitStatus: 128 + uint32(syscall.SIGKILL), ExitedAt: time.Now()}
 	e, err := shim.ReadExit(bundle, o.id)
 	if err == nil {
@@ -149,6 +150,18 @@ func remove(o options) error {
 	}
 	_, err = os.Stdout.Write(r.Append(nil))
 	return err
+}
+
+// removeSocket removes what a shim that containerd had started left of its
+// socket, unless it lives (for other containers of its pod).
+func removeSocket(addressFile string) {
+	address, alive := serving(addressFile)
+	if alive || address == "" {
+		return
+	}
+	path := strings.TrimPrefix(address, "unix://")
+	os.Remove(path)
+	os.Remove(filepath.Dir(path))
 }
 
 // printInfo answers containerd 2's -info: containerd.types.RuntimeInfo.
