@@ -302,7 +302,7 @@ func TestCopy(t *testing.T) {
 	s := sh("rm /etc/shadow; echo made > /root/made; exec sleep 1000")
 	s.Mounts = []Mount{{Type: "volume", Source: "vol", Target: "/vol"}}
 	id := b.start(s)
-	b.until("the file", func() bool { _, err := b.StatPath(ctx, id, "/root/made"); return err == nil })
+	b.until("the file", func() bool { st, err := b.StatPath(ctx, id, "/root/made"); return err == nil && st.Size == 5 })
 	check := func(when string) {
 		t.Helper()
 		_, r, err := b.CopyFrom(ctx, id, "/root/made")
@@ -536,5 +536,31 @@ func TestReboot(t *testing.T) {
 	}
 	if i := b.inspect("stopped"); i.State.Status != Exited {
 		t.Errorf("stopped: %+v", i.State)
+	}
+}
+
+// https://github.com/opencontainers/runc/issues/4688, CVE-2024-40635, CVE-2026-30892
+func TestUsers(t *testing.T) {
+	b := newBench(t)
+	for user, want := range map[string]string{"": "0 0 /root", "user": "1000 1000 /home/user", "1000": "1000 1000 /home/user", "2000": "2000 0 /",
+		"1000:100": "1000 100 /home/user", "user:www-data": "1000 33 /home/user", "0:5": "0 5 /root"} {
+		s := sh("echo $(id -u) $(id -g) $HOME; exec sleep 1000")
+		s.User = user
+		id := b.start(s)
+		b.until("the line of "+user, func() bool { return b.logs(id, LogOptions{}) == want+"\n" })
+		if out, _ := b.exec(id, ExecSpec{Cmd: []string{"sh", "-c", "echo $(id -u) $(id -g) $HOME"}}); out != want+"\n" {
+			t.Errorf("exec as %q: %q", user, out)
+		}
+		if err := b.Remove(ctx, id, RemoveOptions{Force: true}); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, user := range []string{"4294967296", "4294967295", "-1", "1000x", "nobodyhere", "0:nogrouphere", "99999999999999999999"} {
+		s := sh("true")
+		s.User = user
+		id := b.create(s)
+		if err := b.Start(ctx, id, StartOptions{}); err == nil {
+			t.Errorf("%q was taken", user)
+		}
 	}
 }

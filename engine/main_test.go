@@ -19,6 +19,10 @@ import (
 var shimPath string
 
 func TestMain(m *testing.M) {
+	if v := os.Getenv("ENGINE_VICTIM"); v != "" {
+		args := strings.Split(v, ":")
+		victim(args[0], args[1], args[2])
+	}
 	code := func() int {
 		if os.Geteuid() != 0 {
 			return m.Run()
