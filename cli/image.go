@@ -360,7 +360,7 @@ func (a *App) imagePruneCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		a.printPruned("Deleted Images:", deletions(p.ImagesDeleted))
+		a.printPruned("Deleted Images:", pruned(p.ImagesDeleted))
 		fmt.Fprintln(a.Out, "Total reclaimed space:", units.HumanSize(float64(p.SpaceReclaimed)))
 		return nil
 	}

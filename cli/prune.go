@@ -17,11 +17,21 @@ func (a *App) mayPrune(force bool, warning string) (bool, error) {
 	if force {
 		return true, nil
 	}
-	ok, err := a.confirm("WARNING! " + warning + "\nAre you sure you want to continue?")
-	if err == nil && !ok {
-		err = errors.New("cancelled")
+	return a.confirm("WARNING! " + warning + "\nAre you sure you want to continue?")
+}
+
+// pruned lists an image prune's results as Docker words them, which is not as
+// rmi does.
+func pruned(deleted []client.Deleted) []string {
+	var lines []string
+	for _, d := range deleted {
+		if d.Deleted != "" {
+			lines = append(lines, "deleted: "+d.Deleted)
+		} else {
+			lines = append(lines, "untagged: "+d.Untagged)
+		}
 	}
-	return ok, err
+	return lines
 }
 
 func pruneFilters(values []string) (client.Filters, error) {
@@ -139,7 +149,16 @@ func (a *App) systemPruneCommand() *cobra.Command {
 		} else {
 			items = append(items, "all dangling images")
 		}
-		if ok, err := a.mayPrune(*force, "This will remove:\n  - "+strings.Join(items, "\n  - ")+"\n"); !ok {
+		if *all {
+			items = append(items, "all build cache")
+		} else {
+			items = append(items, "unused build cache")
+		}
+		warning := "This will remove:\n  - " + strings.Join(items, "\n  - ") + "\n"
+		if len(filter.Values) > 0 {
+			warning += "\n  Items to be pruned will be filtered with:\n  - " + strings.Join(filter.Values, "\n  - ") + "\n"
+		}
+		if ok, err := a.mayPrune(*force, warning); !ok {
 			return err
 		}
 		var space int64
@@ -162,8 +181,14 @@ func (a *App) systemPruneCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		a.printPruned("Deleted Images:", deletions(p.ImagesDeleted))
-		fmt.Fprintln(a.Out, "Total reclaimed space:", units.HumanSize(float64(space+p.SpaceReclaimed)))
+		space += p.SpaceReclaimed
+		a.printPruned("Deleted Images:", pruned(p.ImagesDeleted))
+		if p, err = api.PruneBuild(ctx, *all, fs); err != nil {
+			return err
+		}
+		space += p.SpaceReclaimed
+		a.printPruned("Deleted build cache objects:", p.CachesDeleted)
+		fmt.Fprintln(a.Out, "Total reclaimed space:", units.HumanSize(float64(space)))
 		return nil
 	}
 	return c

@@ -268,7 +268,8 @@ func (a *App) dfVerbose(du client.DiskUsage) error {
 	fmt.Fprint(a.Out, "Images space usage:\n\n")
 	var images []format.Image
 	for _, i := range du.Images {
-		images = append(images, format.NewImages(i, false, false, now)...)
+		// One row each: two names of an image take no more.
+		images = append(images, format.NewImages(i, false, false, now)[0])
 	}
 	err := format.Write(a.Out, "table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t{{.UniqueSize}}\t{{.Containers}}", format.ImageHeader, images)
 	if err != nil {
@@ -277,6 +278,7 @@ func (a *App) dfVerbose(du client.DiskUsage) error {
 	fmt.Fprint(a.Out, "\nContainers space usage:\n\n")
 	var containers []format.Container
 	for _, c := range du.Containers {
+		c.SizeRootFs = 0
 		containers = append(containers, format.NewContainer(c, false, now))
 	}
 	err = format.Write(a.Out, "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}", format.ContainerHeader, containers)
@@ -288,5 +290,17 @@ func (a *App) dfVerbose(du client.DiskUsage) error {
 	for _, v := range du.Volumes {
 		volumes = append(volumes, format.NewVolume(v))
 	}
-	return format.Write(a.Out, "table {{.Name}}\t{{.Links}}\t{{.Size}}", format.VolumeHeader, volumes)
+	if err := format.Write(a.Out, "table {{.Name}}\t{{.Links}}\t{{.Size}}", format.VolumeHeader, volumes); err != nil {
+		return err
+	}
+	var records []format.CacheRecord
+	var size int64
+	for _, b := range du.BuildCache {
+		if !b.Shared {
+			size += b.Size
+		}
+		records = append(records, format.NewCacheRecord(b, now))
+	}
+	fmt.Fprintf(a.Out, "\nBuild cache usage: %s\n\n", units.HumanSize(float64(size)))
+	return format.Write(a.Out, format.CacheTable, format.CacheHeader, records)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"time"
 )
 
 // Info returns the engine's description of itself as it wrote it.
@@ -53,10 +54,18 @@ type Pruned struct {
 }
 
 // Prune removes what is not used of a kind: containers, images, networks,
-// volumes, build.
+// volumes.
 func (c *Client) Prune(ctx context.Context, kind string, f Filters) (Pruned, error) {
 	var p Pruned
 	err := c.call(ctx, request{method: "POST", path: "/" + kind + "/prune", query: values("filters", f.String())}, &p)
+	return p, err
+}
+
+// PruneBuild removes what the build cache holds and nothing uses; all also what
+// an image made here is cached for.
+func (c *Client) PruneBuild(ctx context.Context, all bool, f Filters) (Pruned, error) {
+	var p Pruned
+	err := c.call(ctx, request{method: "POST", path: "/build/prune", query: values("all", flag(all), "filters", f.String())}, &p)
 	return p, err
 }
 
@@ -66,13 +75,17 @@ type DiskUsage struct {
 	Images     []Image
 	Containers []Container
 	Volumes    []Volume
-	BuildCache []struct {
-		ID     string
-		Type   string
-		Size   int64
-		InUse  bool
-		Shared bool
-	}
+	BuildCache []CacheRecord
+}
+
+// CacheRecord is one thing that the build cache holds. Size is bytes.
+type CacheRecord struct {
+	ID, Type      string
+	Size          int64
+	InUse, Shared bool
+	CreatedAt     time.Time
+	LastUsedAt    *time.Time
+	UsageCount    int
 }
 
 // DiskUsage returns what the engine's objects take on disk.

@@ -174,31 +174,3 @@ func (e *Engine) Info(ctx context.Context) SystemInfo {
 	}
 	return s
 }
-
-// DiskUsage measures everything.
-func (e *Engine) DiskUsage(ctx context.Context) (Usage, error) {
-	defer e.begin()()
-	var u Usage
-	var err error
-	if u.Images, err = e.Images(ctx, false); err != nil {
-		return u, err
-	}
-	u.Containers = e.List(ctx, true)
-	vols, err := e.Volumes(ctx)
-	if err != nil {
-		return u, err
-	}
-	for _, v := range vols {
-		u.Volumes = append(u.Volumes, VolumeUsage{Volume: v, Size: treeSize(v.Mountpoint), Refs: len(e.volumes.users(v.Name))})
-	}
-	layers, err := e.store.Layers.List()
-	if err != nil {
-		return u, err
-	}
-	for _, d := range layers {
-		if n, err := e.store.Layers.Size(d); err == nil {
-			u.LayersSize += n
-		}
-	}
-	return u, nil
-}

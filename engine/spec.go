@@ -315,6 +315,7 @@ type Image struct {
 	TargetSize                int64
 	Created                   time.Time
 	Size                      int64
+	Shared                    int64 // how much of Size other images have too; only DiskUsage says
 	Labels                    map[string]string
 	Architecture, OS, Variant string
 	Author                    string

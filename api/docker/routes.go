@@ -72,7 +72,7 @@ var routes = []route{
 	{"GET", "/distribution/{name*}/json", (*Server).distribution},
 	{"POST", "/commit", (*Server).commit},
 	{"POST", "/build", absent("build")},
-	{"POST", "/build/prune", absent("the build cache")},
+	{"POST", "/build/prune", (*Server).buildPrune},
 	{"POST", "/build/cancel", absent("build")},
 	{"POST", "/session", absent("build")},
 	{"POST", "/grpc", absent("build")},

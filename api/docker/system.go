@@ -4,14 +4,12 @@ import (
 	"net/http"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
-	"github.com/moby/moby/api/types/volume"
 
 	"cale/engine"
 )
@@ -126,34 +124,6 @@ func eventMatches(f filters, e engine.Event) bool {
 		f.match("container", actor("container")) && f.match("image", actor("image")) &&
 		f.match("volume", actor("volume")) && f.match("network", actor("network")) && f.match("daemon", actor("daemon")) &&
 		f.labels(e.Attributes)
-}
-
-func (s *Server) diskUsage(w http.ResponseWriter, r *request) error {
-	u, err := s.engine.DiskUsage(r.Context())
-	if err != nil {
-		return err
-	}
-	images := make([]any, 0, len(u.Images))
-	for _, i := range u.Images {
-		images = append(images, map[string]any{
-			"Id": i.ID, "ParentId": "", "RepoTags": orNone(i.Names), "RepoDigests": orNone(i.Digests), "Created": i.Created.Unix(),
-			"Size": i.Size, "SharedSize": 0, "Containers": i.Containers, "Labels": i.Labels,
-		})
-	}
-	containers := make([]any, 0, len(u.Containers))
-	for i := range u.Containers {
-		containers = append(containers, summary(&u.Containers[i]))
-	}
-	volumes := make([]volume.Volume, 0, len(u.Volumes))
-	for _, v := range u.Volumes {
-		dv := dockerVolume(v.Volume)
-		dv.UsageData = &volume.UsageData{RefCount: int64(v.Refs), Size: v.Size}
-		volumes = append(volumes, dv)
-	}
-	slices.SortFunc(volumes, func(a, b volume.Volume) int { return strings.Compare(a.Name, b.Name) })
-	return writeJSON(w, http.StatusOK, map[string]any{
-		"LayersSize": u.LayersSize, "Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": []any{},
-	})
 }
 
 // none answers a list of what Cale never has.

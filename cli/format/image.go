@@ -116,5 +116,19 @@ func size(n int64) string {
 	if n < 0 {
 		return "N/A"
 	}
-	return units.HumanSizeWithPrecision(float64(n), 3)
+	return units.HumanSize(float64(n))
 }
+
+// Found is a row of a search's results.
+type Found struct {
+	Description string
+	IsOfficial  string
+	Name        string
+	StarCount   string
+}
+
+// FoundHeader holds the headings.
+var FoundHeader = Found{Description: "DESCRIPTION", IsOfficial: "OFFICIAL", Name: "NAME", StarCount: "STARS"}
+
+// FoundTable is the usual table's template.
+const FoundTable = "table {{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}"

@@ -116,3 +116,32 @@ func Usage(du client.DiskUsage) []UsageRow {
 	}
 	return append(rows, row("Build Cache", len(du.BuildCache), active, size, free, false))
 }
+
+// CacheRecord is a row of the build cache.
+type CacheRecord struct{ CacheType, CreatedSince, ID, LastUsedSince, Shared, Size, UsageCount string }
+
+// CacheHeader holds the headings.
+var CacheHeader = CacheRecord{CacheType: "CACHE TYPE", CreatedSince: "CREATED", ID: "CACHE ID", LastUsedSince: "LAST USED",
+	Shared: "SHARED", Size: "SIZE", UsageCount: "USAGE"}
+
+// CacheTable is the usual table's template.
+const CacheTable = "table {{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}"
+
+// NewCacheRecord makes the row of a record.
+func NewCacheRecord(b client.CacheRecord, now time.Time) CacheRecord {
+	since := func(t *time.Time) string {
+		if t == nil || t.IsZero() {
+			return ""
+		}
+		return units.HumanDuration(now.Sub(*t)) + " ago"
+	}
+	id := b.ID
+	if len(id) > 12 {
+		id = id[:12]
+	}
+	if b.InUse {
+		id += "*"
+	}
+	return CacheRecord{CacheType: b.Type, CreatedSince: since(&b.CreatedAt), ID: id, LastUsedSince: since(b.LastUsedAt),
+		Shared: fmt.Sprint(b.Shared), Size: units.HumanSize(float64(b.Size)), UsageCount: fmt.Sprint(b.UsageCount)}
+}

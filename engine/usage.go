@@ -1,0 +1,100 @@
+package engine
+
+import (
+	"context"
+
+	"cale/image"
+)
+
+// DiskUsage measures everything. An image's size is here what it takes on disk: its unpacked layers and the blobs they
+// came as.
+func (e *Engine) DiskUsage(ctx context.Context) (Usage, error) {
+	defer e.begin()()
+	var u Usage
+	if err := e.imageUsage(ctx, &u); err != nil {
+		return u, err
+	}
+	u.Containers = e.List(ctx, true)
+	vols, err := e.Volumes(ctx)
+	if err != nil {
+		return u, err
+	}
+	for _, v := range vols {
+		if err := ctx.Err(); err != nil {
+			return u, err
+		}
+		u.Volumes = append(u.Volumes, VolumeUsage{Volume: v, Size: treeSize(v.Mountpoint), Refs: len(e.volumes.users(v.Name))})
+	}
+	return u, nil
+}
+
+func (e *Engine) imageUsage(ctx context.Context, u *Usage) (err error) {
+	if u.Images, err = e.Images(ctx, false); err != nil {
+		return err
+	}
+	blobs, err := e.store.Blobs()
+	if err != nil {
+		return err
+	}
+	for _, d := range blobs {
+		if n, err := e.store.Stat(d); err == nil {
+			u.LayersSize += n
+		}
+	}
+	layers, err := e.store.Layers.List()
+	if err != nil {
+		return err
+	}
+	for _, d := range layers {
+		if n, err := e.store.Layers.Size(d); err == nil {
+			u.LayersSize += n
+		}
+	}
+	// Content by image, to tell what several have.
+	parts := make([]map[image.Digest]int64, len(u.Images))
+	users := map[image.Digest]int{}
+	for i := range u.Images {
+		if parts[i], err = e.content(&u.Images[i]); err != nil {
+			return err
+		}
+		for d := range parts[i] {
+			users[d]++
+		}
+	}
+	for i := range u.Images {
+		img := &u.Images[i]
+		img.Size = 0
+		for d, n := range parts[i] {
+			img.Size += n
+			if users[d] > 1 {
+				img.Shared += n
+			}
+		}
+	}
+	return nil
+}
+
+// content lists the blobs and unpacked layers of an image that are here, with their sizes.
+func (e *Engine) content(i *Image) (map[image.Digest]int64, error) {
+	out := map[image.Digest]int64{}
+	target, err := image.ParseDigest(i.Target)
+	if err != nil {
+		return nil, err
+	}
+	img, err := e.loadImage(image.Descriptor{Digest: target, MediaType: i.MediaType, Size: i.TargetSize}, image.Platform{})
+	if err != nil {
+		return out, nil // removed meanwhile
+	}
+	blobs := append([]image.Descriptor{img.Target, img.ManifestDescriptor, img.Manifest.Config}, img.Manifest.Layers...)
+	for _, d := range blobs {
+		if n, err := e.store.Stat(d.Digest); err == nil {
+			out[d.Digest] = n
+		}
+	}
+	for _, d := range img.Config.DiffIDs {
+		if n, err := e.store.Layers.Size(d); err == nil {
+			out[d] += n // a layer that came uncompressed has one digest for both
+		}
+	}
+	return out, nil
+}
