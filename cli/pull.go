@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"cale/client"
+	"cale/image/shortname"
 
 	"github.com/spf13/cobra"
 )
@@ -39,8 +40,12 @@ func withTag(s string) string {
 	return s
 }
 
-// fullName adds Docker Hub's address to a short name.
+// fullName adds the registry's address to a short name: Docker Hub's, if the
+// settings that the engine reads on this machine do not say another.
 func fullName(name string) string {
+	if names, err := shortname.Load(envOr("CALE_CONFIG", "/etc/cale")); err == nil {
+		name = names.Expand(name)
+	}
 	first, rest, ok := strings.Cut(name, "/")
 	switch {
 	case !ok:

@@ -9,6 +9,7 @@ func commands() []entry {
 		{name: "pull", short: "Download an image from a registry", build: (*App).pullCommand, group: common},
 		{name: "push", short: "Upload an image to a registry", build: (*App).pushCommand, group: common},
 		{name: "images", short: "List images", build: (*App).imagesCommand, group: common},
+		{name: "search", short: "Search a registry for images", build: (*App).searchCommand, group: common},
 		{name: "login", short: "Authenticate to a registry", build: (*App).loginCommand, group: common},
 		{name: "logout", short: "Log out from a registry", build: (*App).logoutCommand, group: common},
 		{name: "version", short: "Show version information", build: (*App).versionCommand, group: common},
@@ -22,6 +23,7 @@ func commands() []entry {
 		{name: "volume", short: "Manage volumes", build: group(volumeCommands), group: management},
 
 		{name: "attach", short: "Attach local standard input, output, and error streams to a running container", build: (*App).attachCommand, group: other},
+		{name: "build", short: "Build an image (not built yet)", build: (*App).buildCommand, group: other},
 		{name: "commit", short: "Create a new image from a container's changes", build: (*App).commitCommand, group: other},
 		{name: "cp", short: "Copy files/folders between a container and the local filesystem", build: (*App).cpCommand, group: other},
 		{name: "create", short: "Create a new container", build: (*App).createCommand, group: other},

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/url"
+	"strconv"
 )
 
 // Auth is a registry's credentials.
@@ -62,6 +63,25 @@ func (c *Client) ImageHistory(ctx context.Context, name, platform string) ([]Ima
 func (c *Client) ImageRemove(ctx context.Context, name string, force, noPrune bool) ([]Deleted, error) {
 	var out []Deleted
 	err := c.call(ctx, request{method: "DELETE", path: "/images/" + escName(name), query: values("force", flag(force), "noprune", flag(noPrune))}, &out)
+	return out, err
+}
+
+// Found is one result of a search.
+type Found struct {
+	Name        string `json:"name"`
+	Description string `json:"description"`
+	StarCount   int    `json:"star_count"`
+	Official    bool   `json:"is_official"`
+}
+
+// ImageSearch searches a registry.
+func (c *Client) ImageSearch(ctx context.Context, term string, limit int, f Filters, auth *Auth) ([]Found, error) {
+	v := values("term", term, "filters", f.String())
+	if limit > 0 {
+		v.Set("limit", strconv.Itoa(limit))
+	}
+	var out []Found
+	err := c.call(ctx, request{method: "GET", path: "/images/search", query: v, header: auth.header()}, &out)
 	return out, err
 }
 

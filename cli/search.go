@@ -1,0 +1,52 @@
+package cli
+
+import (
+	"errors"
+	"strconv"
+
+	"cale/cli/format"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *App) searchCommand() *cobra.Command {
+	c := &cobra.Command{Use: "search [OPTIONS] TERM", Args: exactly(1)}
+	f := c.Flags()
+	filter := addFilter(f, "Filter output based on conditions provided")
+	layout := f.String("format", "", "Pretty-print search using a Go template")
+	limit := f.Int("limit", 0, "Max number of search results")
+	full := f.Bool("no-trunc", false, "Don't truncate output")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		api, err := a.client()
+		if err != nil {
+			return err
+		}
+		found, err := api.ImageSearch(cmd.Context(), args[0], *limit, filter, a.auth(cmd.Context(), args[0]))
+		if err != nil {
+			return err
+		}
+		rows := make([]format.Found, len(found))
+		for i, s := range found {
+			rows[i] = format.Found{Description: s.Description, Name: s.Name, StarCount: strconv.Itoa(s.StarCount)}
+			if s.Official {
+				rows[i].IsOfficial = "[OK]"
+			}
+			if !*full {
+				rows[i].Description = format.Ellipsis(s.Description, 45)
+			}
+		}
+		shape := *layout
+		if shape == "" || shape == "table" {
+			shape = format.FoundTable
+		}
+		return format.Write(a.Out, shape, format.FoundHeader, rows)
+	}
+	return c
+}
+
+// buildCommand says what is missing, rather than that the verb is unknown.
+func (a *App) buildCommand() *cobra.Command {
+	return &cobra.Command{Use: "build [OPTIONS] PATH | URL | -", FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true}, RunE: func(*cobra.Command, []string) error {
+		return errors.New("build is not built yet in Cale: build with another tool and push to the address that 'cale registry --listen 127.0.0.1:0' prints, or 'cale load' the image")
+	}}
+}
