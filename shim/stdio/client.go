@@ -22,14 +22,14 @@ type client struct {
 	conn  *net.UnixConn
 	hello Hello
 
-	mu      sync.Mutex
-	queue   []byte
-	writing bool
-	ending  bool // close when the queue is empty
-	more    chan struct{}
-	room    chan struct{}
-	dead    chan struct{}
-	once    sync.Once
+	mu     sync.Mutex
+	queue  []byte
+	ending bool // close when the queue is empty
+	last   bool // the process is dead: take what is left without waiting
+	more   chan struct{}
+	room   chan struct{}
+	dead   chan struct{}
+	once   sync.Once
 }
 
 func newClient(conn *net.UnixConn, h Hello) *client {
@@ -48,7 +48,7 @@ func (c *client) wants(stream byte) bool {
 func (c *client) put(stream byte, p []byte, limit time.Duration) {
 	for {
 		c.mu.Lock()
-		if len(c.queue)+len(p) <= clientBuffer || len(c.queue) == 0 {
+		if len(c.queue)+len(p) <= clientBuffer || len(c.queue) == 0 || c.last {
 			c.queue = append(c.queue, stream, 0, 0, 0)
 			c.queue = binary.BigEndian.AppendUint32(c.queue, uint32(len(p)))
 			c.queue = append(c.queue, p...)
@@ -77,6 +77,15 @@ func (c *client) put(stream byte, p []byte, limit time.Duration) {
 		}
 		t.Stop()
 	}
+}
+
+// hurry lets put queue beyond the bound: the process has ended, what its pipes
+// still hold is little, and nobody's exit shall wait for a slow client.
+func (c *client) hurry() {
+	c.mu.Lock()
+	c.last = true
+	c.mu.Unlock()
+	notify(c.room)
 }
 
 // end closes the connection once all that is queued is written.

@@ -43,6 +43,7 @@ type IO struct {
 	console  *os.File
 	size     unix.Winsize // asked for before there was a terminal
 	clients  map[*client]struct{}
+	exiting  bool // the process has ended
 	finished bool // no more output will come
 }
 
@@ -270,15 +271,32 @@ func (o *IO) ReopenLog() error {
 	return o.log.Reopen()
 }
 
+// fifoGrace is how long Exited waits for the readers of fifos, and Close after it.
+const (
+	fifoGrace  = 100 * time.Millisecond
+	closeGrace = 5 * time.Second
+)
+
 // Exited tells that the process has ended. It returns when all that it had
 // written is in the log and on its way to the clients; children of it that live
-// on and hold its streams are not waited for.
+// on and hold its streams are not waited for, nor are readers of fifos.
 func (o *IO) Exited() {
+	o.mu.Lock()
+	o.exiting = true
+	for c := range o.clients {
+		c.hurry()
+	}
+	terminal := o.console != nil
+	o.mu.Unlock()
 	for _, out := range o.outputs {
-		out.stop(o.console != nil)
+		out.stop(terminal)
 	}
 	for _, out := range o.outputs {
-		<-out.done
+		if out.target == nil {
+			<-out.done
+		} else {
+			out.wait(fifoGrace)
+		}
 	}
 	now := time.Now()
 	if o.log != nil {
@@ -310,19 +328,19 @@ func (o *IO) Close() {
 	o.finished = true
 	clients := o.clients
 	o.clients = nil
-	if o.stdin != nil {
+	if o.stdin != nil && o.stdin != o.console {
 		o.stdin.Close()
-		o.stdin = nil
 	}
-	if o.console != nil {
-		o.console.Close()
-		o.console = nil
-	}
+	o.stdin = nil
+	o.console = nil // its output closes it
 	o.mu.Unlock()
 	for c := range clients {
 		c.end()
 	}
 	for _, out := range o.outputs {
+		if out.ending.Load() {
+			out.wait(closeGrace)
+		}
 		out.close()
 	}
 	if o.fifo != nil {
@@ -330,7 +348,6 @@ func (o *IO) Close() {
 	}
 	if o.log != nil {
 		o.log.Close()
-		o.log = nil
 	}
 }
 
@@ -351,6 +368,9 @@ func (o *IO) attach(c *client) bool {
 		return false
 	}
 	o.clients[c] = struct{}{}
+	if o.exiting {
+		c.hurry()
+	}
 	return true
 }
 

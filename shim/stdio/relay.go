@@ -39,6 +39,10 @@ func newOutput(s logfile.Stream) *output {
 // relay moves data until the stream ends, or it is empty after stop.
 func (out *output) relay(o *IO) {
 	defer close(out.done)
+	if out.target != nil {
+		// Its reader learns the end of the output from this.
+		defer out.target.Close()
+	}
 	rc, err := out.src.SyscallConn()
 	if err != nil {
 		return
@@ -111,6 +115,17 @@ func (out *output) stop(terminal bool) {
 	out.src.SetReadDeadline(when)
 }
 
+// wait waits for relay's end, no longer than d.
+func (out *output) wait(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-out.done:
+	case <-t.C:
+	}
+}
+
+// close ends relay if it still runs: a read or write that waits fails.
 func (out *output) close() {
 	if out.src != nil {
 		out.src.Close()
