@@ -98,13 +98,6 @@ func (e *Engine) launch(ctx context.Context, c *container, rec *record, r *run) 
 	if err := os.Mkdir(c.pod, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("container %s: %w", c.id, err)
 	}
-	if err := e.prepareEtc(c, rec); err != nil {
-		return err
-	}
-	netns, attach, err := e.prepareNetwork(c, rec, r)
-	if err != nil {
-		return err
-	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
 		r.shim, err = shim.Start(gctx, shim.Launch{Binary: target.shim, Namespace: "cale", ID: c.id, Bundle: c.pod})
@@ -113,6 +106,15 @@ func (e *Engine) launch(ctx context.Context, c *container, rec *record, r *run) 
 		}
 		return nil
 	})
+	if err := e.prepareEtc(c, rec); err != nil {
+		g.Wait()
+		return err
+	}
+	netns, attach, err := e.prepareNetwork(c, rec, r)
+	if err != nil {
+		g.Wait()
+		return err
+	}
 	networked := make(chan error, 1)
 	if attach {
 		go func() { networked <- e.attachNetworks(ctx, c, rec, netns) }()
