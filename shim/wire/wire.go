@@ -90,7 +90,7 @@ func Each(b []byte, fn func(f Field) error) error {
 			return err
 		}
 		f := Field{ID: int(tag >> 3), Type: int(tag & 7)}
-		if tag>>3 == 0 || tag>>3 > 1<<29-1 {
+		if tag>>3 == 0 || tag>>3 > 1<<31-1 {
 			return ErrMalformed
 		}
 		switch f.Type {
