@@ -1,19 +1,14 @@
 package engine
 
 import (
-	"fmt"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"cale/engine/ocispec"
-	"cale/filetree"
 )
 
 const (
@@ -301,161 +296,4 @@ func (e *Engine) ociInit(spec *specs.Spec) error {
 	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: initTarget, Type: "bind", Source: prog, Options: []string{"bind", "ro"}})
 	spec.Process.Args = append([]string{initTarget, "--"}, spec.Process.Args...)
 	return nil
-}
-
-// ociMounts lists what is mounted, parents before what lies in them.
-func (e *Engine) ociMounts(c *container, rec *record) ([]specs.Mount, error) {
-	s := &rec.Spec
-	shm := s.ShmSize
-	if shm == 0 {
-		shm = defaultShm
-	}
-	ipcOther, ipcShared := strings.CutPrefix(s.IpcMode, "container:")
-	ownShm := !ipcShared && s.IpcMode != "host" && s.IpcMode != "none" && s.IpcMode != "shareable"
-	mounts := ocispec.Mounts(shm, ownShm, s.Network.Mode == "host", s.IpcMode == "host", s.Security.Privileged)
-	bindShm := func(source string) {
-		mounts = append(mounts, specs.Mount{Destination: "/dev/shm", Type: "bind", Source: source, Options: []string{"rbind", "nosuid", "noexec", "nodev"}})
-	}
-	switch {
-	case s.IpcMode == "host":
-		bindShm("/dev/shm")
-	case s.IpcMode == "shareable":
-		bindShm(filepath.Join(c.pod, "shm"))
-	case ipcShared:
-		other, err := e.find(ipcOther)
-		if err != nil {
-			return nil, err
-		}
-		path := filepath.Join(other.pod, "shm")
-		if _, err := os.Stat(path); err != nil {
-			return nil, invalid("non-shareable IPC (hint: use IpcMode:shareable for the donor container): %s", other.id)
-		}
-		bindShm(path)
-	}
-	if s.CgroupnsMode == "host" && s.Security.Privileged {
-		for i := range mounts {
-			if mounts[i].Type == "cgroup" {
-				mounts[i].Options = []string{"rw", "nosuid", "noexec", "nodev"}
-			}
-		}
-	}
-	var own []specs.Mount
-	for _, m := range rec.Mounts {
-		om, err := e.ociMount(&m)
-		if err != nil {
-			return nil, err
-		}
-		own = append(own, om)
-	}
-	for target, options := range s.Tmpfs {
-		o := []string{"noexec", "nosuid", "nodev"}
-		if options != "" {
-			o = append(o, strings.Split(options, ",")...)
-		}
-		own = append(own, specs.Mount{Destination: path.Clean(target), Type: "tmpfs", Source: "tmpfs", Options: o})
-	}
-	taken := map[string]bool{}
-	for _, m := range own {
-		taken[m.Destination] = true
-	}
-	mounts = slices.DeleteFunc(mounts, func(m specs.Mount) bool { return taken[m.Destination] })
-	writable := "rw"
-	if s.Security.ReadOnly {
-		writable = "ro"
-	}
-	for _, f := range []struct{ name, target string }{{"resolv.conf", "/etc/resolv.conf"}, {"hostname", "/etc/hostname"}, {"hosts", "/etc/hosts"}} {
-		if !taken[f.target] {
-			own = append(own, specs.Mount{Destination: f.target, Type: "bind", Source: filepath.Join(e.etcDir(c, s), f.name), Options: []string{"rbind", "rprivate", writable}})
-		}
-	}
-	slices.SortStableFunc(own, func(a, b specs.Mount) int {
-		return strings.Count(path.Clean(a.Destination), "/") - strings.Count(path.Clean(b.Destination), "/")
-	})
-	return append(mounts, own...), nil
-}
-
-// etcDir is where a container's hosts, hostname and resolv.conf are: with the container whose network it shares.
-func (e *Engine) etcDir(c *container, s *Spec) string {
-	if ref, ok := strings.CutPrefix(s.Network.Mode, "container:"); ok {
-		if other, err := e.find(ref); err == nil {
-			return other.dir
-		}
-	}
-	return c.dir
-}
-
-// ociMount translates one mount of the client's, or one volume of the image's.
-func (e *Engine) ociMount(m *Mount) (specs.Mount, error) {
-	out := specs.Mount{Destination: m.Target}
-	switch m.Type {
-	case "tmpfs":
-		out.Type, out.Source = "tmpfs", "tmpfs"
-		out.Options = []string{"noexec", "nosuid", "nodev"}
-		if m.TmpfsSize > 0 {
-			out.Options = append(out.Options, "size="+strconv.FormatInt(m.TmpfsSize, 10))
-		}
-		if m.TmpfsMode != 0 {
-			out.Options = append(out.Options, fmt.Sprintf("mode=%o", m.TmpfsMode))
-		}
-	case "volume":
-		v, err := e.volumes.get(m.Source)
-		if err != nil {
-			return out, err
-		}
-		if v.Options["device"] != "" {
-			// A volume with a device of its own is mounted in each container by itself.
-			out.Type, out.Source = v.Options["type"], v.Options["device"]
-			if o := v.Options["o"]; o != "" {
-				out.Options = strings.Split(o, ",")
-			}
-			if out.Type == "none" || out.Type == "" {
-				out.Type = "bind"
-			}
-			break
-		}
-		out.Type, out.Source = "bind", v.Mountpoint
-		if m.Subpath != "" {
-			if out.Source, err = subpath(v.Mountpoint, m.Subpath); err != nil {
-				return out, err
-			}
-		}
-		out.Options = []string{"rbind", "rprivate"}
-	case "bind":
-		out.Type, out.Source = "bind", m.Source
-		if _, err := os.Stat(m.Source); os.IsNotExist(err) {
-			if !m.CreateSource {
-				return out, invalid("invalid mount config for type \"bind\": bind source path does not exist: %s", m.Source)
-			}
-			if err := os.MkdirAll(m.Source, 0o755); err != nil {
-				return out, fmt.Errorf("error while creating mount source path '%s': %w", m.Source, err)
-			}
-		}
-		kind, propagation := "rbind", m.Propagation
-		if m.NonRecursive {
-			kind = "bind"
-		}
-		if propagation == "" {
-			propagation = "rprivate"
-		}
-		out.Options = []string{kind, propagation}
-	}
-	if m.ReadOnly {
-		out.Options = append(out.Options, "ro")
-	}
-	return out, nil
-}
-
-// subpath resolves a directory within a volume; links in the volume can't lead out of it.
-func subpath(volume, sub string) (string, error) {
-	root, err := filetree.Open(volume)
-	if err != nil {
-		return "", err
-	}
-	defer root.Close()
-	fd, err := root.OpenFD(sub, unix.O_PATH, 0)
-	if err != nil {
-		return "", fmt.Errorf("volume subpath: %w", err)
-	}
-	defer unix.Close(fd)
-	return os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
 }
