@@ -29,7 +29,7 @@ type CommitOptions struct {
 // returns the image's id. Volumes are no part of it.
 func (e *Engine) Commit(ctx context.Context, ref string, o CommitOptions) (id string, err error) {
 	defer e.begin()()
-	name, err := newName(o.Name)
+	name, err := e.newName(o.Name)
 	if err != nil {
 		return "", err
 	}
@@ -178,13 +178,13 @@ func change(run *image.RunConfig, changes []string) error {
 }
 
 // newName reads the name that an image made here is to have; the zero reference is none.
-func newName(text string) (image.Reference, error) {
+func (e *Engine) newName(text string) (image.Reference, error) {
 	if text == "" {
 		return image.Reference{}, nil
 	}
-	r, err := image.ParseReference(text)
+	r, err := e.parseName(text)
 	if err != nil {
-		return r, invalid("invalid reference format")
+		return r, err
 	}
 	if !r.Digest.IsZero() {
 		return r, invalid("refusing to create a tag with a digest reference")

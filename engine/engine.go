@@ -111,7 +111,7 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("networks: %w", err)
 	}
-	e.registry = client.New(client.Options{Credentials: e.cfg.Credentials, PlainHTTP: e.cfg.PlainHTTP, UserAgent: "cale"})
+	e.registry = client.New(client.Options{Credentials: e.cfg.Credentials, PlainHTTP: e.cfg.PlainHTTP, HostDirs: e.cfg.hostDirs(), UserAgent: "cale"})
 	if err := e.openInit(); err != nil {
 		return err
 	}

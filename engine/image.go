@@ -78,16 +78,19 @@ func (e *Engine) resolveTarget(name string) (image.Descriptor, string, error) {
 	if d, err := image.ParseDigest(name); err == nil {
 		return e.targetByID(d.String(), name)
 	}
-	parsed, err := image.ParseReference(name)
+	parsed, err := e.parseName(name)
+	if err != nil && !isReferenceError(err) {
+		return none, "", err
+	}
 	if err == nil {
 		target, err := e.store.Resolve(parsed.String())
 		if err == nil {
-			return target, parsed.Familiar(), nil
+			return target, e.familiar(parsed), nil
 		}
 		if !parsed.Digest.IsZero() {
 			// name@digest of what was pulled by its tag
 			if t, err := e.targetByDigest(parsed); err == nil {
-				return t, parsed.Familiar(), nil
+				return t, e.familiar(parsed), nil
 			}
 		}
 		if !errors.Is(err, store.ErrNotFound) {
@@ -100,9 +103,9 @@ func (e *Engine) resolveTarget(name string) (image.Descriptor, string, error) {
 		}
 	}
 	if err != nil {
-		return none, "", invalid("invalid reference format")
+		return none, "", err
 	}
-	return none, "", fail(ErrNoSuchImage, "No such image: %s", parsed.Familiar())
+	return none, "", fail(ErrNoSuchImage, "No such image: %s", e.familiar(parsed))
 }
 
 // targetByID finds what is called by the digest (or a prefix of it) of its configuration or of itself.
@@ -156,11 +159,11 @@ func (e *Engine) leaseImage(id string, img *store.Image) error {
 // Pull brings an image; digest is what its name stands for, "sha256:…", fresh says whether anything new came.
 func (e *Engine) Pull(ctx context.Context, ref, platform string, c *Credentials, progress func(pull.Event)) (digest string, fresh bool, err error) {
 	defer e.begin()()
-	parsed, err := image.ParseReference(ref)
+	parsed, err := e.parseName(ref)
 	if err != nil {
-		return "", false, invalid("invalid reference format")
+		return "", false, err
 	}
-	o := pull.Options{Store: e.store, Client: e.clientFor(c), Ref: parsed, Progress: progress}
+	o := pull.Options{Store: e.store, Client: e.clientFor(c, parsed.Domain), Ref: parsed, Progress: progress}
 	if platform != "" {
 		if o.Platform, err = image.ParsePlatform(platform); err != nil {
 			return "", false, invalid("%v", err)
@@ -180,7 +183,7 @@ func (e *Engine) Pull(ctx context.Context, ref, platform string, c *Credentials,
 		}
 	}
 	e.dropUntagged(target)
-	e.emitOther("image", "pull", parsed.Familiar(), "name", parsed.FamiliarName())
+	e.emitOther("image", "pull", e.familiar(parsed), "name", e.familiarName(parsed))
 	return target.Digest.String(), beforeErr != nil || before.Digest != target.Digest, nil
 }
 
@@ -218,21 +221,6 @@ func (e *Engine) dropUntagged(d image.Descriptor) {
 	}
 }
 
-func (e *Engine) clientFor(c *Credentials) *client.Client {
-	if c == nil || *c == (Credentials{}) {
-		return e.registry
-	}
-	user, password := c.User, c.Password
-	switch {
-	case c.Bearer != "":
-		user, password = client.BearerUser, c.Bearer
-	case c.Token != "":
-		user, password = client.TokenUser, c.Token
-	}
-	return client.New(client.Options{PlainHTTP: e.cfg.PlainHTTP, UserAgent: "cale",
-		Credentials: func(string) (string, string) { return user, password }})
-}
-
 func registryError(err error) error {
 	switch {
 	case errors.Is(err, client.ErrNotFound), errors.Is(err, client.ErrDenied), errors.Is(err, image.ErrNoPlatform):
@@ -244,14 +232,14 @@ func registryError(err error) error {
 // Push sends an image; size is of what its name stands for.
 func (e *Engine) Push(ctx context.Context, ref, platform string, c *Credentials, progress func(push.Event)) (digest string, size int64, err error) {
 	defer e.begin()()
-	parsed, err := image.ParseReference(ref)
+	parsed, err := e.parseName(ref)
 	if err != nil {
-		return "", 0, invalid("invalid reference format")
+		return "", 0, err
 	}
 	if _, err := e.store.Resolve(parsed.String()); errors.Is(err, store.ErrNotFound) {
-		return "", 0, notFound("An image does not exist locally with the tag: %s", parsed.FamiliarName())
+		return "", 0, notFound("An image does not exist locally with the tag: %s", e.familiarName(parsed))
 	}
-	o := push.Options{Store: e.store, Client: e.clientFor(c), Ref: parsed, Progress: progress}
+	o := push.Options{Store: e.store, Client: e.clientFor(c, parsed.Domain), Ref: parsed, Progress: progress}
 	if platform != "" {
 		if o.Platform, err = image.ParsePlatform(platform); err != nil {
 			return "", 0, invalid("%v", err)
@@ -261,7 +249,7 @@ func (e *Engine) Push(ctx context.Context, ref, platform string, c *Credentials,
 	if err != nil {
 		return "", 0, registryError(err)
 	}
-	e.emitOther("image", "push", parsed.Familiar(), "name", parsed.FamiliarName())
+	e.emitOther("image", "push", e.familiar(parsed), "name", e.familiarName(parsed))
 	return d.Digest.String(), d.Size, nil
 }
 
@@ -272,9 +260,9 @@ func (e *Engine) TagImage(ctx context.Context, src, dst string) error {
 	if err != nil {
 		return err
 	}
-	to, err := image.ParseReference(dst)
+	to, err := e.parseName(dst)
 	if err != nil {
-		return invalid("invalid reference format")
+		return err
 	}
 	if !to.Digest.IsZero() {
 		return invalid("refusing to create a tag with a digest reference")
@@ -297,7 +285,7 @@ func (e *Engine) setName(to image.Reference, target image.Descriptor) error {
 		}
 	}
 	e.dropUntagged(target)
-	e.emitOther("image", "tag", target.Digest.String(), "name", to.Familiar())
+	e.emitOther("image", "tag", target.Digest.String(), "name", e.familiar(to))
 	return nil
 }
 
@@ -324,7 +312,7 @@ func (e *Engine) Images(ctx context.Context, all bool) ([]Image, error) {
 			byID[key] = info
 			order = append(order, info)
 		}
-		addName(info, n)
+		e.addName(info, n)
 	}
 	slices.SortStableFunc(order, func(a, b *Image) int { return b.Created.Compare(a.Created) })
 	out := make([]Image, len(order))
@@ -342,15 +330,15 @@ func (e *Engine) imageUsers() map[string]int {
 	return used
 }
 
-func addName(info *Image, n store.Name) {
+func (e *Engine) addName(info *Image, n store.Name) {
 	r, err := image.ParseReference(n.Name)
 	if err != nil || strings.HasPrefix(n.Name, "sha256:") || strings.HasPrefix(n.Name, "sha512:") {
 		return // an untagged image's
 	}
-	if r.Digest.IsZero() && !slices.Contains(info.Names, r.Familiar()) {
-		info.Names = append(info.Names, r.Familiar())
+	if name := e.familiar(r); r.Digest.IsZero() && !slices.Contains(info.Names, name) {
+		info.Names = append(info.Names, name)
 	}
-	digest := r.FamiliarName() + "@" + n.Target.Digest.String()
+	digest := e.familiarName(r) + "@" + n.Target.Digest.String()
 	if !slices.Contains(info.Digests, digest) {
 		info.Digests = append(info.Digests, digest)
 	}
@@ -392,7 +380,7 @@ func (e *Engine) Image(ctx context.Context, ref string) (Image, error) {
 	}
 	for _, n := range names {
 		if other, err := e.loadImage(n.Target, image.Platform{}); err == nil && other.ID == img.ID {
-			addName(&info, n)
+			e.addName(&info, n)
 		}
 	}
 	info.Containers = e.imageUsers()[info.ID]

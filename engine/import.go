@@ -28,7 +28,7 @@ type ImportOptions struct {
 // returns the image's id.
 func (e *Engine) Import(ctx context.Context, r io.Reader, o ImportOptions) (id string, err error) {
 	defer e.begin()()
-	name, err := newName(o.Name)
+	name, err := e.newName(o.Name)
 	if err != nil {
 		return "", err
 	}

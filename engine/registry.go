@@ -32,7 +32,7 @@ func (e *Engine) Login(ctx context.Context, host string, c Credentials) error {
 	if _, err := image.ParseReference(host + "/a"); err != nil || strings.ContainsAny(host, "/@") {
 		return invalid("%q is not the address of a registry", host)
 	}
-	err := e.clientFor(&c).Ping(ctx, host)
+	err := e.clientFor(&c, host).Ping(ctx, host)
 	switch {
 	case errors.Is(err, client.ErrDenied):
 		return &Error{Class: ErrUnauthorized, Text: fmt.Sprintf("login attempt to %s failed: %v", host, err), Cause: err}
@@ -54,11 +54,11 @@ type Distribution struct {
 func (e *Engine) Distribution(ctx context.Context, ref string, c *Credentials) (Distribution, error) {
 	defer e.begin()()
 	var d Distribution
-	parsed, err := image.ParseReference(ref)
+	parsed, err := e.parseName(ref)
 	if err != nil {
-		return d, invalid("invalid reference format")
+		return d, err
 	}
-	reg := e.clientFor(c)
+	reg := e.clientFor(c, parsed.Domain)
 	if d.Descriptor, err = reg.Resolve(ctx, parsed); err != nil {
 		return d, registryError(err)
 	}

@@ -26,7 +26,7 @@ func (e *Engine) LoadImages(ctx context.Context, r io.Reader, loaded func(string
 		if err := e.setName(l.Name, l.Target); err != nil {
 			return err
 		}
-		loaded(l.Name.Familiar())
+		loaded(e.familiar(l.Name))
 		return nil
 	})
 	if errors.Is(err, archive.ErrFormat) {
@@ -82,7 +82,7 @@ type taggedImage struct {
 // tagsOf finds what a name means to a save: the image of that tag or, when a repository alone is named, all of its
 // tags. An id has none.
 func (e *Engine) tagsOf(text string) ([]taggedImage, error) {
-	asked, err := image.ParseReference(text)
+	asked, err := e.parseName(text)
 	if err != nil || !asked.Digest.IsZero() {
 		return nil, nil // an id, or a name that is refused by whoever resolves it
 	}

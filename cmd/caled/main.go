@@ -39,6 +39,7 @@ func main() {
 
 type settings struct {
 	root, run, group string
+	config           string
 	idle             time.Duration
 	registry         []string
 	registryOpen     bool
@@ -49,6 +50,7 @@ func parse(args []string) (s settings, done bool, err error) {
 	f := pflag.NewFlagSet("caled", pflag.ContinueOnError)
 	f.StringVar(&s.root, "root", env("CALE_ROOT", "/var/lib/cale"), "what outlives a reboot: images, containers, volumes ($CALE_ROOT)")
 	f.StringVar(&s.run, "run", env("CALE_RUN", "/run/cale"), "sockets and running state ($CALE_RUN)")
+	f.StringVar(&s.config, "config-dir", env("CALE_CONFIG", "/etc/cale"), "what an administrator sets: certs.d, registries.conf, policy.json ($CALE_CONFIG)")
 	f.StringVar(&s.group, "group", "cale", "the group that may use the socket, if it exists")
 	f.DurationVar(&s.idle, "idle", 0, "end after this long with nothing to do (0: never)")
 	f.StringSliceVar(&s.registry, "registry", nil, "serve the image store as a registry on this address (host:port)")
@@ -68,7 +70,7 @@ func parse(args []string) (s settings, done bool, err error) {
 		fmt.Printf("caled version %s, build %s\n", version, commit)
 		return s, true, nil
 	}
-	for _, p := range []*string{&s.root, &s.run} {
+	for _, p := range []*string{&s.root, &s.run, &s.config} {
 		if *p, err = filepath.Abs(*p); err != nil {
 			return s, false, err
 		}
@@ -98,7 +100,7 @@ func run(args []string) error {
 	if err := makeDirs(s); err != nil {
 		return err
 	}
-	e, err := engine.Open(ctx, engine.Config{Root: s.root, Run: s.run, DNS: s.dns, Log: log.Printf})
+	e, err := engine.Open(ctx, engine.Config{Root: s.root, Run: s.run, ConfigDir: s.config, DNS: s.dns, Log: log.Printf})
 	if err != nil {
 		return err
 	}

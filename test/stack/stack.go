@@ -32,6 +32,7 @@ type Stack struct {
 	t         testing.TB
 	bin       string
 	Root, Run string
+	Config    string // folder of settings; it need not be there
 	Registry  string // host:port; busybox:latest is in it
 }
 
@@ -79,7 +80,7 @@ func New(t testing.TB) *Stack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Stack{t: t, bin: Programs(t), Root: filepath.Join(dir, "root"), Run: filepath.Join(dir, "run")}
+	s := &Stack{t: t, bin: Programs(t), Root: filepath.Join(dir, "root"), Run: filepath.Join(dir, "run"), Config: filepath.Join(dir, "config")}
 	t.Cleanup(func() { s.end(dir) })
 	s.Registry = strings.TrimSpace(s.Cale("registry", "--listen", "127.0.0.1:0", "-q").OK(t))
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
@@ -209,7 +210,7 @@ func (r Result) Exit(t testing.TB, code int) Result {
 
 // Env is the environment in which cale and docker speak to this Cale.
 func (s *Stack) Env() []string {
-	return append(os.Environ(), "CALE_ROOT="+s.Root, "CALE_RUN="+s.Run, "DOCKER_HOST=unix://"+filepath.Join(s.Run, "docker.sock"),
+	return append(os.Environ(), "CALE_ROOT="+s.Root, "CALE_RUN="+s.Run, "CALE_CONFIG="+s.Config, "DOCKER_HOST=unix://"+filepath.Join(s.Run, "docker.sock"),
 		"DOCKER_CONFIG="+filepath.Join(filepath.Dir(s.Root), "docker"), "PATH="+s.bin+":"+os.Getenv("PATH"))
 }
 

@@ -1,0 +1,81 @@
+package engine
+
+import (
+	"errors"
+	"path/filepath"
+
+	"cale/image"
+	"cale/image/shortname"
+	"cale/registry/client"
+	"cale/registry/hosts"
+)
+
+// What an administrator sets in files below Config.ConfigDir is read when it is needed, so that a change counts at
+// once. A file that can't be understood stops what needed it.
+
+// hostDirs are the folders of registries' settings.
+func (c *Config) hostDirs() hosts.Dirs {
+	if c.ConfigDir == "" {
+		return hosts.System
+	}
+	return append(hosts.Dirs{filepath.Join(c.ConfigDir, "certs.d")}, hosts.System...)
+}
+
+// parseName reads a name that a client gave.
+func (e *Engine) parseName(s string) (image.Reference, error) {
+	names, err := shortname.Load(e.cfg.ConfigDir)
+	if err != nil {
+		return image.Reference{}, err
+	}
+	r, err := names.Parse(s)
+	if err != nil {
+		return r, &Error{Class: ErrInvalid, Text: "invalid reference format", Cause: err}
+	}
+	return r, nil
+}
+
+// familiar is how clients call r: in short, if that means the same.
+func (e *Engine) familiar(r image.Reference) string {
+	names, err := shortname.Load(e.cfg.ConfigDir)
+	if err != nil {
+		return r.String()
+	}
+	return names.Familiar(r)
+}
+
+// familiarName is familiar without tag and digest.
+func (e *Engine) familiarName(r image.Reference) string {
+	names, err := shortname.Load(e.cfg.ConfigDir)
+	if err != nil {
+		return r.Name()
+	}
+	return names.FamiliarName(r)
+}
+
+// clientFor speaks to the registry of domain with a client's credentials, which no other host is sent: neither a mirror
+// nor where a redirect leads.
+func (e *Engine) clientFor(c *Credentials, domain string) *client.Client {
+	if c == nil || *c == (Credentials{}) {
+		return e.registry
+	}
+	user, password := c.User, c.Password
+	switch {
+	case c.Bearer != "":
+		user, password = client.BearerUser, c.Bearer
+	case c.Token != "":
+		user, password = client.TokenUser, c.Token
+	}
+	return client.New(client.Options{PlainHTTP: e.cfg.PlainHTTP, HostDirs: e.cfg.hostDirs(), UserAgent: "cale",
+		Credentials: func(host string) (string, string) {
+			if host == domain {
+				return user, password
+			}
+			if e.cfg.Credentials != nil {
+				return e.cfg.Credentials(host)
+			}
+			return "", ""
+		}})
+}
+
+// isReferenceError tells a name that is none from settings that can't be read.
+func isReferenceError(err error) bool { return errors.Is(err, image.ErrReference) }
