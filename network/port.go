@@ -64,14 +64,15 @@ func (p *ports) reserve(endpoint string, addr netip.Addr, key portKey) (uint16, 
 }
 
 // restore takes a port that the endpoint has had before, whether or not its
-// socket can be bound now.
-func (p *ports) restore(endpoint string, m PortMapping) {
+// socket can be bound now; the error says why it can't.
+func (p *ports) restore(endpoint string, m PortMapping) error {
 	key := portKey{m.Protocol, m.HostPort}
 	socket, _, err := bindPort(m.HostIP, key)
 	if err != nil {
 		socket = -1
 	}
 	p.byPort[key] = append(p.byPort[key], portOwner{endpoint: endpoint, addr: m.HostIP, socket: socket})
+	return err
 }
 
 // release gives one port back.

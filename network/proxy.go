@@ -118,6 +118,9 @@ func startProxy(protocol string, socket int, to netip.AddrPort) (*proxy, error) 
 	p := &proxy{}
 	switch protocol {
 	case "tcp":
+		// Accepted connections inherit it: without it one that lingers in TIME_WAIT would keep the port from the next
+		// container, or the next engine, for a minute.
+		unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 		if err := unix.Listen(socket, 128); err != nil {
 			return nil, err
 		}
@@ -128,6 +131,7 @@ func startProxy(protocol string, socket int, to netip.AddrPort) (*proxy, error) 
 		p.stop = func() {
 			l.Close()
 			unix.Shutdown(socket, unix.SHUT_RD)
+			unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
 		}
 		p.done.Go(func() { serveTCP(l, to) })
 	case "udp":

@@ -48,7 +48,9 @@ func (s *Store) Reconcile(ctx context.Context, alive func(id string) bool) error
 			known[e.HostLink] = true
 			for _, p := range e.Ports {
 				s.ports.release(e.ID, p.HostIP, portKey{p.Protocol, p.HostPort})
-				s.ports.restore(e.ID, p)
+				if err := s.ports.restore(e.ID, p); err != nil {
+					s.warn("port %d/%s of %s is no longer kept from other programs on %s: %v", p.HostPort, p.Protocol, e.ID, p.HostIP, err)
+				}
 			}
 		}
 	}

@@ -224,6 +224,22 @@ func TestPublishedPort(t *testing.T) {
 		return string(out)
 	}
 	stack.Until(t, "127.0.0.1 answers", func() bool { return get("127.0.0.1") == "served\n" })
+	// A connection over [::1] that lingers keeps the port from nobody.
+	loopbacks := []string{"127.0.0.1"}
+	if _, err := os.Stat("/proc/net/if_inet6"); err == nil {
+		loopbacks = append(loopbacks, "[::1]")
+	}
+	all := func() bool {
+		for _, a := range loopbacks {
+			if get(a) != "served\n" {
+				return false
+			}
+		}
+		return true
+	}
+	stack.Until(t, "every loopback address answers", all)
+	s.Cale("restart", "-t", "0", name).OK(t)
+	stack.Until(t, "every loopback address answers after a restart", all)
 	// Another container on the same port fails with one clear line, and leaves nothing running.
 	r := s.Cale("run", "--rm", "-p", fmt.Sprintf("%d:80", port), s.Busybox(), "true").Exit(t, 125)
 	if !strings.Contains(r.Stderr, "already allocated") {
@@ -234,6 +250,8 @@ func TestPublishedPort(t *testing.T) {
 	if got := get("127.0.0.1"); got != "served\n" {
 		t.Errorf("without the engine the port answers %q", got)
 	}
+	s.Cale("ps").OK(t)
+	stack.Until(t, "every loopback address answers by the next engine", all)
 	s.Cale("rm", "-f", name).OK(t)
 	if got := get("127.0.0.1"); got != "" {
 		t.Errorf("a removed container's port answers %q", got)
