@@ -101,6 +101,15 @@ func (l *Store) info(d image.Digest) (info, error) {
 	if i, ok := l.known[d]; ok {
 		return i, nil
 	}
+	i, err := l.note(d)
+	if err == nil {
+		l.known[d] = i
+	}
+	return i, err
+}
+
+// note reads what is noted of a layer beside its tree.
+func (l *Store) note(d image.Digest) (info, error) {
 	if d.IsZero() {
 		return info{}, fmt.Errorf("%w: empty digest", ErrNotFound)
 	}
@@ -121,7 +130,6 @@ func (l *Store) info(d image.Digest) (info, error) {
 	if _, err := os.Lstat(filepath.Join(l.path(d), "implied")); err == nil {
 		i.implied = true
 	}
-	l.known[d] = i
 	return i, nil
 }
 

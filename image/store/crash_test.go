@@ -115,7 +115,7 @@ func TestKill(t *testing.T) {
 				t.Errorf("round %d: %v", round, err)
 			}
 		}
-		if problems, err := s.Check(context.Background()); err != nil || len(problems) > 0 {
+		if problems, _, err := s.Check(context.Background()); err != nil || len(problems) > 0 {
 			t.Errorf("round %d: %v, %v", round, problems, err)
 		}
 		if err := s.Close(); err != nil {
@@ -131,13 +131,13 @@ func TestCheck(t *testing.T) {
 	two, _ := putImage(t, s, 2)
 	s.SetName("one", one)
 	s.SetName("two", two)
-	if problems, err := s.Check(ctx); err != nil || len(problems) > 0 {
+	if problems, _, err := s.Check(ctx); err != nil || len(problems) > 0 {
 		t.Errorf("%v, %v", problems, err)
 	}
 	s.Remove(parts[0])
 	os.WriteFile(s.blobPath(parts[1]), []byte("lie"), 0o600)
-	problems, err := s.Check(ctx)
-	if err != nil || len(problems) != 2 || !strings.HasPrefix(problems[0].Object, "blob "+parts[1].String()) || problems[1].Object != "image one" {
+	problems, _, err := s.Check(ctx)
+	if err != nil || len(problems) != 2 || !strings.HasPrefix(problems[0].Object(), "blob "+parts[1].String()) || problems[1].Object() != "image one" {
 		t.Errorf("%v, %v", problems, err)
 	}
 }
