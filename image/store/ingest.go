@@ -77,15 +77,22 @@ func (s *Store) release(key string) {
 	s.mu.Unlock()
 }
 
-func (w *Writer) open() error {
-	size, err := w.s.Stat(w.desc.Digest)
-	if err == nil {
-		if size != w.desc.Size {
-			return fmt.Errorf("ingest %s: %w: it is here with %d bytes, not %d", w.desc.Digest, ErrMismatch, size, w.desc.Size)
-		}
-		return fmt.Errorf("ingest %s: %w", w.desc.Digest, ErrExists)
+// absent fails with ErrExists if desc's blob is complete already.
+func (s *Store) absent(desc image.Descriptor) error {
+	size, err := s.Stat(desc.Digest)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case size != desc.Size:
+		return fmt.Errorf("ingest %s: %w: it is here with %d bytes, not %d", desc.Digest, ErrMismatch, size, desc.Size)
 	}
-	if !errors.Is(err, ErrNotFound) {
+	return fmt.Errorf("ingest %s: %w", desc.Digest, ErrExists)
+}
+
+func (w *Writer) open() (err error) {
+	if err := w.s.absent(w.desc); err != nil {
 		return err
 	}
 	w.f, err = os.OpenFile(filepath.Join(w.s.root, "ingest", w.key), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
@@ -93,15 +100,31 @@ func (w *Writer) open() error {
 		return fmt.Errorf("ingest %s: %w", w.desc.Digest, err)
 	}
 	w.h = w.desc.Digest.Hash()
-	w.off, err = io.Copy(w.h, io.LimitReader(w.f, w.desc.Size+1))
-	if err == nil && w.off > w.desc.Size {
-		err = w.Restart()
+	if err = w.dropGaps(); err == nil {
+		w.off, err = io.Copy(w.h, w.f)
 	}
 	if err != nil {
 		w.f.Close()
 		return fmt.Errorf("ingest %s: %w", w.desc.Digest, err)
 	}
 	return nil
+}
+
+// dropGaps cuts what Parts left to its beginning without gaps.
+func (w *Writer) dropGaps() error {
+	fi, err := w.f.Stat()
+	if err != nil || fi.Size() <= w.desc.Size {
+		return err
+	}
+	have, err := readJournal(w.f, w.desc.Size)
+	if err != nil && !errors.Is(err, errJournal) {
+		return err
+	}
+	n := int64(0)
+	for n < int64(len(have)) && have[n] {
+		n++
+	}
+	return w.f.Truncate(min(n*Block, w.desc.Size))
 }
 
 // Offset is how many bytes are there already.
