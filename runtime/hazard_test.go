@@ -15,15 +15,15 @@ import (
 func TestLinksStayInTheRoot(t *testing.T) {
 	w := newWorld(t)
 	victim := w.hostDir("victim", "f", "host")
-	w.link(victim, "data")            // a mount's target
+	w.link(victim, "to")              // a mount's target
 	w.link("../../../../../..", "up") // a mount's target's parent
 	w.link(victim+"/new", "dangling") // a link to what isn't there
 	src := w.hostDir("src", "f", "mounted")
-	w.mount("/data", "bind", src, "bind")
+	w.mount("/to", "bind", src, "bind")
 	w.mount("/up/sub", "bind", src, "bind")
 	w.mount("/dangling", "bind", src, "bind")
 	w.mount("/file", "bind", src+"/f", "bind")
-	out := w.must("cat /data/f; echo; cat /sub/f; echo; cat /dangling/f; echo; cat /file")
+	out := w.must("cat /to/f; echo; cat /sub/f; echo; cat /dangling/f; echo; cat /file")
 	want(t, "mounts", out, "mounted\nmounted\nmounted\nmounted")
 	if list, _ := os.ReadDir(victim); len(list) != 1 {
 		t.Errorf("the host's directory was changed: %v", list)
@@ -52,6 +52,7 @@ func TestLinkedDev(t *testing.T) {
 func TestLinkedProc(t *testing.T) {
 	for _, name := range []string{"proc", "sys"} {
 		w := newWorld(t)
+		os.Remove(filepath.Join(w.root(), name))
 		w.link("/elsewhere", name)
 		os.MkdirAll(filepath.Join(w.root(), "elsewhere"), 0o755)
 		_, _, err := w.run("true")

@@ -52,8 +52,11 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, dir: dir, bundle: filepath.Join(dir, "bundle"), group: "/cale-test-" + random()}
 	t.Cleanup(w.cleanup)
 	bin := filepath.Join(w.root(), "bin")
-	if err := os.MkdirAll(bin, 0o755); err != nil {
-		t.Fatal(err)
+	// As images have them: root of a user namespace couldn't make them here.
+	for _, d := range []string{bin, filepath.Join(w.root(), "proc"), filepath.Join(w.root(), "sys"), filepath.Join(w.root(), "data")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.WriteFile(filepath.Join(bin, "busybox"), busybox, 0o755); err != nil {
 		t.Fatal(err)

@@ -23,7 +23,7 @@ type message struct {
 const (
 	msgFail = 1 + iota // a: step, b: errno
 	msgSync            // a: which
-	msgPid             // a: the pid of the process that goes on
+	msgPid             // with the pidfd of the process that goes on
 )
 
 const messageSize = 12

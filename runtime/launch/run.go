@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -108,9 +110,7 @@ func Run(ctx context.Context, c Config) (*Proc, error) {
 		return nil, err
 	}
 	proc := &Proc{Pid: pid, PidFD: os.NewFile(uintptr(pidfd), "pidfd")}
-	stop := context.AfterFunc(ctx, func() {
-		unix.PidfdSendSignal(int(proc.PidFD.Fd()), unix.SIGKILL, nil, 0)
-	})
+	stop := context.AfterFunc(ctx, func() { unix.Shutdown(sock, unix.SHUT_RDWR) })
 	err = serve(sock, proc, c)
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
@@ -169,13 +169,15 @@ func serve(sock int, proc *Proc, c Config) error {
 			return &Error{Step: c.Program.name(int(m.a)), Errno: syscall.Errno(m.b)}
 		case msgPid:
 			// The first child was only there to fork the one that counts.
-			fd, err := unix.PidfdOpen(int(m.a), 0)
-			if err != nil {
-				return fmt.Errorf("open process %d: %w", m.a, err)
+			if sent == nil {
+				return errors.New("the child's child has no pidfd")
 			}
 			proc.reap()
 			proc.PidFD.Close()
-			proc.Pid, proc.PidFD = int(m.a), os.NewFile(uintptr(fd), "pidfd")
+			proc.PidFD = sent
+			if proc.Pid, err = pidOf(sent); err != nil {
+				return fmt.Errorf("find the process: %w", err)
+			}
 		case msgSync:
 			if c.Sync != nil {
 				if err := c.Sync(proc, Point{ID: int(m.a), Sent: sent, Value: m.b}); err != nil {
@@ -246,8 +248,14 @@ func (p *Program) await() {
 
 // SyncFD is Sync that sends a descriptor along.
 func (p *Program) SyncFD(point int, fd Reg) {
+	p.send(message{kind: msgSync, a: uint32(point)}, fd)
+	p.await()
+}
+
+// send sends a message with a descriptor.
+func (p *Program) send(m message, fd Reg) {
 	iov := p.Mem(16)
-	putAddr(iov, Copy(p, message{kind: msgSync, a: uint32(point)}))
+	putAddr(iov, Copy(p, m))
 	*(*uint64)(unsafe.Pointer(&iov[8])) = messageSize
 	control := p.Mem(unix.CmsgSpace(4))
 	h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
@@ -261,22 +269,37 @@ func (p *Program) SyncFD(point int, fd Reg) {
 	mh.Control = &control[0]
 	mh.SetControllen(len(control))
 	p.Call(unix.SYS_SENDMSG, ReportReg.Arg(), Ptr(hdr), N(0))
-	p.await()
 }
 
-// Fork adds a fork with namespace flags. The child goes on with the program; the parent tells its parent the pid
-// and ends. The new process is a child of whoever runs the program, too.
+// Fork adds a fork with namespace flags. The child goes on with the program; the parent sends its parent the pidfd
+// (a pid would be a number of its own pid namespace) and ends. The new process is a child of whoever runs the
+// program, too.
 func (p *Program) Fork(flags uint64) {
-	ca := cloneArgs{flags: flags | unix.CLONE_PARENT}
-	child := p.Label()
-	pid := p.Reg()
-	parent := p.Label()
-	p.Call(unix.SYS_CLONE3, Copy(p, ca), N(unsafe.Sizeof(ca))).To(pid).Then(parent).IfNonzero()
+	cell := Ptr(p.Mem(8))
+	ca := cloneArgs{flags: flags | unix.CLONE_PARENT | unix.CLONE_PIDFD, pidfd: cell.Addr()}
+	child, parent := p.Label(), p.Label()
+	p.Call(unix.SYS_CLONE3, Copy(p, ca), N(unsafe.Sizeof(ca))).Then(parent).IfNonzero()
 	p.Goto(child)
 	p.Bind(parent)
-	m := Copy(p, message{kind: msgPid})
-	p.Store32(m, 4, pid)
-	p.Call(unix.SYS_WRITE, ReportReg.Arg(), m, N(messageSize))
+	p.send(message{kind: msgPid}, p.Load32(cell, 0, ^uint32(0)))
 	p.Call(unix.SYS_EXIT_GROUP, N(0))
 	p.Bind(child)
+}
+
+// pidOf is the pid behind a pidfd, as this process's /proc numbers it.
+func pidOf(fd *os.File) (int, error) {
+	b, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(int(fd.Fd())))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "Pid:"); ok {
+			pid, err := strconv.Atoi(strings.TrimSpace(v))
+			if err == nil && pid <= 0 {
+				err = ErrDied
+			}
+			return pid, err
+		}
+	}
+	return 0, errors.New("no pid in the descriptor's information")
 }
