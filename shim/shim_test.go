@@ -269,6 +269,36 @@ func (b *box) log() string {
 	return s.String()
 }
 
+// files counts the shim's open descriptors.
+func (b *box) files() int {
+	b.t.Helper()
+	pid, err := b.c.Pid(b.ctx())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	d, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return len(d)
+}
+
+// noMoreFiles sees that n execs left no descriptors open: a few may be the last
+// one's, about to be closed.
+func (b *box) noMoreFiles(before, n int) {
+	b.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		now := b.files()
+		if now <= before+2 {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Errorf("the shim has %d files open, %d before %d execs", now, before, n)
+			return
+		}
+	}
+}
+
 func TestRunLogsAndExit(t *testing.T) {
 	each(t, func(t *testing.T, runtime string) {
 		b := newBox(t, []string{"sh", "-c", "echo out; echo err >&2; exit 7"}, nil)
@@ -314,6 +344,7 @@ func TestStdinEOF(t *testing.T) {
 		a := b.attach("", true)
 		b.start("")
 		n := 20
+		files := b.files()
 		if runtime != "" {
 			n = 3
 		}
@@ -343,6 +374,7 @@ func TestStdinEOF(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		b.noMoreFiles(files, n)
 		io.WriteString(a, "hello\n")
 		a.CloseWrite()
 		if e := b.wait(""); e.Status != 0 {

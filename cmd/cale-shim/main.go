@@ -1,15 +1,24 @@
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Cale-shim supervises the containers of one pod. It is started by caled with
 // its listening socket, or by containerd with the start command of the shim v2
 // protocol.
 package main
+
+// The directives above keep the Go runtime from watching the shim's own cgroup:
+// GOMAXPROCS is given, and each look is a wake-up of an idle process.
 
 import (
 	"errors"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"cale/shim"
 	"cale/shim/supervisor"
@@ -119,6 +128,7 @@ func run(o options) error {
 
 // serve serves the task API on descriptor 3 until the shim is no longer needed.
 func serve(o options) error {
+	closeInherited()
 	f := os.NewFile(3, "listener")
 	if f == nil {
 		return errors.New("serve: descriptor 3 must be the listening socket")
@@ -159,6 +169,27 @@ func serve(o options) error {
 	l.Close()
 	s.Finish()
 	return err
+}
+
+// closeInherited closes what the starting program let slip through: an open pipe
+// of somebody's terminal would be held for as long as the container runs. What
+// the Go runtime has opened by now is close-on-exec, so it did not come that way.
+func closeInherited() {
+	d, err := os.Open("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	defer d.Close()
+	names, _ := d.Readdirnames(-1)
+	for _, name := range names {
+		fd, err := strconv.Atoi(name)
+		if err != nil || fd <= 3 {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
 }
 
 // maxLog bounds the file logLine writes.
