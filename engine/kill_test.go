@@ -101,6 +101,10 @@ func (b *bench) nothingLeft() {
 			b.t.Errorf("left: %v", left)
 		}
 	}
+	b.until("the end of all shims", func() bool {
+		left, err := exec.Command("pgrep", "-f", "cale-shim .*"+b.dir+"/").Output()
+		return err != nil && len(left) == 0
+	})
 	groups, _ := filepath.Glob("/sys/fs/cgroup/*" + b.cfg.CgroupParent + "/*/")
 	if len(groups) > 0 {
 		b.t.Errorf("control groups left: %v", groups)

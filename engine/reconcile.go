@@ -207,6 +207,7 @@ func (e *Engine) bury(ctx context.Context, f foundRun) {
 		c = e.newContainer(record{ID: f.id})
 	}
 	e.unwind(ctx, c, f.run)
+	e.endShim(ctx, c, f.run)
 	e.killCgroup(c)
 	e.clearPod(ctx, c, f.run)
 	if !known {

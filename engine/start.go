@@ -19,7 +19,10 @@ import (
 	"cale/shim/stdio"
 )
 
-const startTimeout = 2 * time.Minute
+const (
+	startTimeout = 2 * time.Minute
+	shimGrace    = 10 * time.Second // for a shim to end when asked to
+)
 
 // Start starts a created or stopped container.
 func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) error {
@@ -66,6 +69,7 @@ func (e *Engine) start(ctx context.Context, c *container, again bool) error {
 	r := &run{done: make(chan struct{})}
 	if err := e.launch(ctx, c, &rec, r); err != nil {
 		e.unwind(ctx, c, r)
+		e.endShim(ctx, c, r)
 		e.clearPod(ctx, c, r)
 		e.startFailed(c, err)
 		return err
@@ -324,6 +328,40 @@ func (e *Engine) clearPod(ctx context.Context, c *container, r *run) {
 	if err := os.RemoveAll(c.pod); err != nil {
 		e.cfg.Log("container %s: %v", c.id, err)
 	}
+}
+
+// endShim makes sure that nothing of a run that went wrong is left, the shim included: it may still be busy with a
+// request whose client is gone, and make a container after it was asked what it has.
+func (e *Engine) endShim(ctx context.Context, c *container, r *run) {
+	if r == nil || r.shim == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shimGrace)
+	defer cancel()
+	pid, err := r.shim.Pid(ctx)
+	if err != nil || pid <= 1 {
+		return // it is gone, or was never there
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	for ctx.Err() == nil {
+		e.unwind(ctx, c, r)
+		if err := r.shim.Shutdown(ctx); shim.IsUnavailable(err) {
+			return
+		}
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(poll, 50); err == nil && n > 0 {
+			return
+		}
+	}
+	e.cfg.Log("container %s: its shim %d does not end and is killed", c.id, pid)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
+		e.cfg.Log("container %s: kill shim: %v", c.id, err)
+	}
+	e.killCgroup(c)
 }
 
 // killCgroup ends whatever is left of a container whose shim is gone, and removes its cgroup.
