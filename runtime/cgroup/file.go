@@ -18,7 +18,7 @@ const maxFile = 16 << 20
 func (c *Cgroup) write(dir, name, value string) error {
 	fd, err := c.openWrite(dir, name)
 	if err != nil {
-		return &os.PathError{Op: fmt.Sprintf("set cgroup limit to %q in", value), Path: dir + "/" + name, Err: err}
+		return &os.PathError{Op: fmt.Sprintf("write %q to", value), Path: dir + "/" + name, Err: err}
 	}
 	defer unix.Close(fd)
 	return writeFD(fd, dir, name, value)
@@ -40,7 +40,7 @@ func writeFD(fd int, dir, name, value string) error {
 			return nil
 		}
 		if err != unix.EINTR {
-			return &os.PathError{Op: fmt.Sprintf("set cgroup limit to %q in", value), Path: dir + "/" + name, Err: err}
+			return &os.PathError{Op: fmt.Sprintf("write %q to", value), Path: dir + "/" + name, Err: err}
 		}
 	}
 }
