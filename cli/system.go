@@ -19,6 +19,7 @@ import (
 
 func systemCommands() []entry {
 	return []entry{
+		{name: "check", short: "Read back what is stored, and look for damage", build: (*App).systemCheckCommand},
 		{name: "df", short: "Show disk usage", build: (*App).dfCommand},
 		{name: "events", short: "Get real time events from the server", build: (*App).eventsCommand},
 		{name: "info", short: "Display system-wide information", build: (*App).infoCommand},

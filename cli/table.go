@@ -82,5 +82,6 @@ func imageCommands() []entry {
 		entry{name: "inspect", short: "Display detailed information on one or more images", build: inspectKind("image")},
 		entry{name: "ls", aliases: []string{"list"}, short: "List images", build: (*App).imagesCommand},
 		entry{name: "prune", short: "Remove unused images", build: (*App).imagePruneCommand},
-		entry{name: "rm", aliases: []string{"remove"}, short: "Remove one or more images", build: (*App).rmiCommand})
+		entry{name: "rm", aliases: []string{"remove"}, short: "Remove one or more images", build: (*App).rmiCommand},
+		entry{name: "why", short: "Tell what holds an image, a blob or a layer", build: (*App).imageWhyCommand})
 }

@@ -25,7 +25,7 @@ func (e *Engine) RemoveImage(ctx context.Context, ref string, force, prune bool)
 func (e *Engine) dropNames(ref string, force bool) (out []RemovedImage, last bool, err error) {
 	img, _, err := e.resolveImage(ref, "")
 	if err != nil {
-		return nil, false, err
+		return e.dropBroken(ref, err)
 	}
 	names, err := e.namesOf(img)
 	if err != nil {
@@ -77,6 +77,22 @@ func (e *Engine) dropNames(ref string, force bool) (out []RemovedImage, last boo
 		e.emitOther("image", "delete", img.ID.String(), "name", img.ID.String())
 	}
 	return out, last, nil
+}
+
+// dropBroken takes away a name that leads to an image that isn't here whole.
+func (e *Engine) dropBroken(ref string, why error) (out []RemovedImage, last bool, err error) {
+	parsed, err := image.ParseReference(ref)
+	if err != nil {
+		return nil, false, why
+	}
+	if err := e.store.RemoveName(parsed.String()); err != nil {
+		if errors.Is(err, store.ErrNotFound) {
+			err = why
+		}
+		return nil, false, err
+	}
+	e.emitOther("image", "untag", parsed.Familiar(), "name", parsed.Familiar())
+	return []RemovedImage{{Untagged: parsed.Familiar()}}, true, nil
 }
 
 // isUntagged says whether a name only keeps an image that has none.

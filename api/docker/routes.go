@@ -102,6 +102,8 @@ var routes = []route{
 	{"POST", "/swarm/init", (*Server).swarm},
 	{"POST", "/swarm/join", (*Server).swarm},
 
+	{"GET", "/cale/image/{name*}/why", (*Server).imageWhy},
+	{"POST", "/cale/system/check", (*Server).systemCheck},
 	{"GET", "/cale/registry", (*Server).registryList},
 	{"POST", "/cale/registry", (*Server).registryListen},
 	{"DELETE", "/cale/registry", (*Server).registryStop},

@@ -145,3 +145,12 @@ func NewCacheRecord(b client.CacheRecord, now time.Time) CacheRecord {
 	return CacheRecord{CacheType: b.Type, CreatedSince: since(&b.CreatedAt), ID: id, LastUsedSince: since(b.LastUsedAt),
 		Shared: fmt.Sprint(b.Shared), Size: units.HumanSize(float64(b.Size)), UsageCount: fmt.Sprint(b.UsageCount)}
 }
+
+// Holder is a row of what holds an image or a blob.
+type Holder struct{ Kind, Name, Through string }
+
+// HolderHeader holds the headings.
+var HolderHeader = Holder{Kind: "HELD BY", Name: "NAME", Through: "THROUGH"}
+
+// HolderTable is the usual table's template.
+const HolderTable = "table {{.Kind}}\t{{.Name}}\t{{.Through}}"
