@@ -26,7 +26,7 @@ const patience = 30 * time.Second
 
 // world is a place for containers that leaves nothing behind: a state directory, a bundle, a group.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	bundle string
 	group  string
@@ -34,7 +34,7 @@ type world struct {
 }
 
 // newWorld needs root and a static busybox.
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -124,7 +124,7 @@ type output struct {
 	once sync.Once
 }
 
-func newOutput(t *testing.T) *output {
+func newOutput(t testing.TB) *output {
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -182,7 +182,7 @@ func (w *world) must(script string, change ...func(*Options)) string {
 }
 
 // reap waits for a child.
-func reap(t *testing.T, pid int) int {
+func reap(t testing.TB, pid int) int {
 	t.Helper()
 	type result struct {
 		ws  unix.WaitStatus

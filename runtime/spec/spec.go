@@ -2,7 +2,6 @@
 package spec
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,11 +36,11 @@ func Load(file string) (*specs.Spec, []byte, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", file, err)
 	}
-	var s specs.Spec
-	if err := json.Unmarshal(raw, &s); err != nil {
+	s, err := Parse(raw)
+	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", file, err)
 	}
-	return &s, raw, nil
+	return s, raw, nil
 }
 
 func readAll(f *os.File) ([]byte, error) {
