@@ -79,7 +79,7 @@ func serving(file string) (address string, ok bool) {
 		return "", false
 	}
 	path, ok := strings.CutPrefix(string(b), "unix://")
-	if !ok || !strings.HasPrefix(path, socketDir+"/") {
+	if !ok || !strings.HasPrefix(path, socketDir+"/") || filepath.Clean(path) != path {
 		return "", false
 	}
 	c, err := net.DialTimeout("unix", path, 5*time.Second)
