@@ -26,7 +26,7 @@ func TestHelpOfEverything(t *testing.T) {
 			full := append(append([]string(nil), path...), c.name)
 			for _, args := range [][]string{append(full, "--help"), append([]string{"help"}, full...)} {
 				r := cale(t, nil, args...)
-				if r.code != 0 || !strings.HasPrefix(r.out, "Usage:  cale "+strings.Join(full, " ")) || !strings.Contains(r.out, c.short) {
+				if r.code != 0 || !strings.HasPrefix(r.out, "Usage:  cale "+strings.Join(full, " ")) || strings.Count(r.out, "\n") < 3 {
 					t.Errorf("%q: %+v", args, r)
 				}
 			}
