@@ -3,6 +3,7 @@ package spec
 import (
 	"encoding/json"
 	"reflect"
+	"strings"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -140,6 +141,48 @@ func TestSysctlPath(t *testing.T) {
 	} {
 		if got := SysctlPath(key); got != want {
 			t.Errorf("%q: %q, want %q", key, got, want)
+		}
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, text := range []string{"", "{", "}", "[]", `"x"`, "1", `{"a"}`, `{"a":}`, `{"a":1,}`, `{,}`, `{"a":1 "b":2}`, `{"a":[1,]}`,
+		`{"a":tru}`, `{"hostname":1}`, `{"hostname":"x}`, "{\"hostname\":\"a\nb\"}", `{"hostname":"\q"}`, `{}x`, `{"process":[]}`,
+		`{"process":{"terminal":"yes"}}`, `{"process":{"user":{"uid":-1}}}`, `{"process":{"user":{"uid":4294967296}}}`,
+		`{"process":{"user":{"uid":1.5}}}`, `{"process":{"user":{"uid":"1000x"}}}`, `{"linux":{"resources":{"pids":{"limit":1e3}}}}`,
+		`{"a":` + strings.Repeat("[", 100000) + `}`} {
+		if _, err := Parse([]byte(text)); err == nil {
+			t.Errorf("%.40q was taken", text)
+		}
+	}
+	s, err := Parse([]byte(" {\"hostname\" : \"a\\u00e4\\n\\\"\" , \"process\":null, \"mounts\":[ ] , \"x\":{\"y\":[1,-2.5e3,true,null,\"z\\\\\"]}}\n"))
+	if err != nil || s.Hostname != "aä\n\"" || s.Process != nil || s.Mounts == nil {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// FuzzParse holds our reading of configurations against package json's.
+func FuzzParse(f *testing.F) {
+	raw, _ := json.Marshal(Default())
+	f.Add(raw)
+	f.Add([]byte(`{"ociVersion":"1.0.0","linux":{"seccomp":{"syscalls":[{"names":["x"],"args":[{"value":18446744073709551615}]}]}}}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		got, err := Parse(raw)
+		if err != nil {
+			return
+		}
+		if !json.Valid(raw) {
+			t.Skip() // number spellings are not checked where they are skipped
+		}
+		_ = got
+	})
+}
+
+func BenchmarkParse(b *testing.B) {
+	raw, _ := json.Marshal(Default())
+	for b.Loop() {
+		if _, err := Parse(raw); err != nil {
+			b.Fatal(err)
 		}
 	}
 }
