@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	startTimeout = 10 * time.Second // for the engine to open its socket
+	startTimeout = 30 * time.Second // for the engine to open its socket
 	logTail      = 2 << 10          // bytes of the engine's log shown when it fails
+	idleEnd      = "10m"            // an engine started on demand ends after so long with nothing to do
 )
 
 // dialEngine connects to this machine's engine and starts it when nothing
@@ -68,7 +69,7 @@ func (a *App) startEngine(ctx context.Context, dial func(context.Context) (net.C
 	}
 	fmt.Fprintln(a.Err, "cale: starting the engine (caled)")
 	// A session of its own: the terminal's signals are not the engine's.
-	p, err := os.StartProcess(binary, []string{binary, "--root", root, "--run", a.run}, &os.ProcAttr{
+	p, err := os.StartProcess(binary, []string{binary, "--root", root, "--run", a.run, "--idle", idleEnd}, &os.ProcAttr{
 		Dir: "/", Env: os.Environ(), Files: []*os.File{null, log, log}, Sys: &syscall.SysProcAttr{Setsid: true}})
 	if err != nil {
 		return nil, fmt.Errorf("starting the engine %s: %w", binary, err)
