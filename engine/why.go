@@ -12,7 +12,7 @@ import (
 
 // Why says what keeps an image, a blob or an unpacked layer.
 type Why struct {
-	Kind    string // image, index, manifest, config, layer or blob
+	Kind    string // image, index, manifest, config, layer (unpacked), packed layer or blob
 	Digest  string
 	Size    int64 // of the blob, in bytes; 0 if only the unpacked layer is here
 	Holders []WhyHolder
@@ -38,6 +38,9 @@ func (e *Engine) Why(ctx context.Context, asked string) (Why, error) {
 		return w, err
 	}
 	for _, h := range holders {
+		if n := len(h.Path); w.Kind == "blob" && n > 1 && e.kindOf(h.Path[n-2]) == "manifest" {
+			w.Kind = "packed layer"
+		}
 		kind, name := e.holder(h)
 		out := WhyHolder{Kind: kind, Name: name}
 		for _, d := range h.Path {

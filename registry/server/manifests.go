@@ -110,6 +110,10 @@ func (g *registry) putManifest(w http.ResponseWriter, r *http.Request, repo, at 
 	if err := g.enter(repo, tags, doc); err != nil {
 		return err
 	}
+	// What waited for its manifest is held by it now, and goes with it.
+	for _, b := range doc.blobs {
+		g.recent.remove(repo, b.Digest)
+	}
 	h := w.Header()
 	if at == d.String() {
 		for _, t := range tags {
