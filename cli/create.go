@@ -31,6 +31,7 @@ type createFlags struct {
 	tmpfs      *option.List
 	network    *option.List
 	alias      *option.List
+	dns        *option.List
 	device     *option.List
 	gpus       *option.List
 	ulimit     *option.List

@@ -60,7 +60,8 @@ func (c *createFlags) networkFlags(f *pflag.FlagSet) {
 	f.StringVarP(&conf.Hostname, "hostname", "h", "", "Container host name")
 	f.StringVar(&conf.Domainname, "domainname", "", "Container NIS domain name")
 	f.Var(listInto{&host.ExtraHosts}, "add-host", "Add a custom host-to-IP mapping (host:ip)")
-	f.Var(listInto{&host.DNS}, "dns", "Set custom DNS servers")
+	c.dns = option.NewList("", option.Address)
+	f.Var(c.dns, "dns", "Set custom DNS servers")
 	f.Var(listInto{&host.DNSOptions}, "dns-option", "Set DNS options")
 	f.Var(listInto{&host.DNSOptions}, "dns-opt", "Set DNS options")
 	f.MarkHidden("dns-opt")
@@ -143,6 +144,10 @@ func (c *createFlags) buildNetwork(conf *client.Config, host *client.HostConfig)
 		return nil, err
 	}
 	conf.ExposedPorts, host.PortBindings = exposed, bindings
+	host.DNS = nil
+	for _, s := range c.dns.Values {
+		host.DNS = append(host.DNS, strings.TrimSpace(s))
+	}
 
 	specs := c.network.Values
 	if len(specs) == 0 {

@@ -83,11 +83,22 @@ func (a *App) exec(ctx context.Context, container string, e client.ExecConfig) e
 	if err := s.run(ctx); errors.Is(err, option.ErrDetached) {
 		fmt.Fprintln(a.Err, "read escape sequence")
 		return nil
+	} else if client.IsLost(err) {
+		return errExecLost
 	} else if err != nil {
 		return err
 	}
 	state, err := api.ExecInspect(ctx, id)
-	if err != nil {
+	switch {
+	case client.IsLost(err):
+		return errExecLost
+	case isNotFound(err):
+		// The engine that knew of it has ended, or the container has.
+		if d, err := api.ContainerInspect(ctx, container); err == nil && d.State.Running {
+			return errExecLost
+		}
+		return &Exit{Code: 137, Message: "the container ended, and the command with it"}
+	case err != nil:
 		return err
 	}
 	if state.ExitCode != 0 {
@@ -95,6 +106,9 @@ func (a *App) exec(ctx context.Context, container string, e client.ExecConfig) e
 	}
 	return nil
 }
+
+// errExecLost is an engine that ended while a command ran in a container.
+var errExecLost = &Exit{Code: 125, Message: "the engine ended; the command goes on in the container, but its output and exit code are lost"}
 
 // execFailure is startFailure, but what is neither 126 nor 127 is 1.
 func execFailure(err error) error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -199,6 +200,11 @@ func writeWhole(name string, r io.Reader) error {
 	tmp := fmt.Sprintf("%s.%d.part", name, os.Getpid())
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
+		// Of the file that was asked for, not of one nobody knows.
+		var path *fs.PathError
+		if errors.As(err, &path) {
+			path.Path = name
+		}
 		return err
 	}
 	_, err = io.Copy(f, r)

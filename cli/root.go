@@ -58,6 +58,7 @@ func (a *App) rootCommand() *cobra.Command {
 		return c.Help()
 	}
 	a.add(root, commands())
+	a.addUnbuilt(root)
 	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Short: "Help about a command", GroupID: other, RunE: func(c *cobra.Command, args []string) error {
 		return a.helpFor(c.Root(), args)
 	}})

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"cale/cli/format"
 	"cale/cli/option"
 	"cale/client"
 
@@ -222,15 +223,24 @@ func (a *App) foreground(ctx context.Context, f foreground) error {
 			return nil
 		}
 		if err != nil {
-			return err
+			return f.lost(err)
 		}
 	}
 	select {
 	case r := <-exit:
-		return r
+		return f.lost(r)
 	case <-forced:
 		return errForced
 	}
+}
+
+// lost says of an engine that ended what its end means: nothing to the
+// container. Other errors stay as they are.
+func (f *foreground) lost(err error) error {
+	if !client.IsLost(err) {
+		return err
+	}
+	return &Exit{Code: 125, Message: "the engine ended; the container goes on: cale attach " + format.ShortID(f.id)}
 }
 
 // waitExit begins to wait for a container's end before it is started, so that

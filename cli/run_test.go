@@ -173,5 +173,74 @@ func TestStartAndAttach(t *testing.T) {
 	if got := strings.Join(p.order, ", "); got != "attach, wait next-exit, start" {
 		t.Error(got)
 	}
+	h["POST /containers/d/start"] = answer(304, "")
+	e.cale(t, "start", "d").check(t, 0, "d\n", "")
+	h["POST /containers/d/stop"] = answer(304, "")
+	e.cale(t, "stop", "d").check(t, 0, "d\n", "")
 	e.cale(t, "start", "-a", "c", "d").check(t, 1, "", "cale: you cannot start and attach multiple containers at once\n")
+}
+
+// An engine that ends takes nothing with it but the connection.
+func TestLostEngine(t *testing.T) {
+	cut := func(w http.ResponseWriter) {
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		c.Close()
+	}
+	waiting := make(chan struct{}, 1)
+	h := map[string]http.HandlerFunc{
+		"POST /containers/create":                  answer(201, `{"Id":"0123456789abcdef"}`),
+		"POST /containers/0123456789abcdef/attach": stream(func(rw io.ReadWriter) { frame(rw, 1, "half"); <-waiting }),
+		"POST /containers/0123456789abcdef/wait": func(w http.ResponseWriter, r *http.Request) {
+			c, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				panic(err)
+			}
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+			<-waiting
+			c.Close()
+		},
+		"POST /containers/0123456789abcdef/start": func(w http.ResponseWriter, r *http.Request) {
+			answer(204, "")(w, r)
+			close(waiting)
+		},
+	}
+	e := newEngine(t, h)
+	e.cale(t, "run", "img").check(t, 125, "half", "cale: the engine ended; the container goes on: cale attach 0123456789ab\n")
+
+	state := `{"Running":true}`
+	h["POST /containers/c/exec"] = answer(201, `{"Id":"x"}`)
+	h["POST /exec/x/start"] = stream(func(rw io.ReadWriter) { frame(rw, 1, "half") })
+	h["GET /exec/x/json"] = answer(404, `{"message":"No such exec instance: x"}`)
+	h["GET /containers/c/json"] = func(w http.ResponseWriter, r *http.Request) { answer(200, `{"Id":"id","State":`+state+`}`)(w, r) }
+	lost := "cale: the engine ended; the command goes on in the container, but its output and exit code are lost\n"
+	e.cale(t, "exec", "c", "cmd").check(t, 125, "half", lost)
+	h["GET /exec/x/json"] = func(w http.ResponseWriter, r *http.Request) { cut(w) }
+	e.cale(t, "exec", "c", "cmd").check(t, 125, "half", lost)
+	h["GET /exec/x/json"] = answer(404, `{"message":"No such exec instance: x"}`)
+	state = `{"Running":false}`
+	e.cale(t, "exec", "c", "cmd").check(t, 137, "half", "cale: the container ended, and the command with it\n")
+}
+
+// What Docker has and Cale has not is called missing, not unknown; what is wrong is refused before the engine is asked.
+func TestRefusedHere(t *testing.T) {
+	info := answer(200, `{"ID":"i","HttpProxy":"p","Labels":[]}`)
+	e := newEngine(t, map[string]http.HandlerFunc{"GET /info": info, "GET /images/get": answer(200, "tar")})
+	for _, c := range []struct {
+		line     string
+		code     int
+		out, err string
+	}{
+		{"swarm init --force", 1, "", "cale: swarm is not built yet in Cale\n"},
+		{"compose -f x up", 1, "", "cale: compose is not built yet in Cale: Docker's compose works when DOCKER_HOST is unix://$CALE_RUN/docker.sock\n"},
+		{"bogus", 1, "", "cale: unknown command: cale bogus (see 'cale --help')\n"},
+		{"run --dns 1.2.3 img", 125, "", "cale: invalid argument \"1.2.3\" for \"--dns\" flag: IP address is not correctly formatted: 1.2.3 (see 'cale run --help')\n"},
+		{"info -f {{.ID}}{{.HTTPProxy}}{{if.ProductLicense}}x{{end}}", 0, "ip\n", ""},
+		{"info -f {{.Foo}}", 1, "", "cale: template parsing error: template: :1:2: executing \"\" at <.Foo>: map has no entry for key \"Foo\"\n"},
+		{"save -o /nosuch/x img", 1, "", "cale: open /nosuch/x: no such file or directory\n"},
+	} {
+		t.Run(c.line, func(t *testing.T) { e.cale(t, strings.Fields(c.line)...).check(t, c.code, c.out, c.err) })
+	}
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 
 	"cale/cli/format"
@@ -42,6 +43,31 @@ func (a *App) searchCommand() *cobra.Command {
 		return format.Write(a.Out, shape, format.FoundHeader, rows)
 	}
 	return c
+}
+
+// unbuilt are the verbs of Docker's that are still to come, with what helps
+// meanwhile.
+var unbuilt = map[string]string{
+	"builder": "", "buildx": "", "checkpoint": "", "config": "", "context": "CALE_HOST or -H choose another engine", "manifest": "", "node": "",
+	"compose": "Docker's compose works when DOCKER_HOST is unix://$CALE_RUN/docker.sock",
+	"plugin":  "", "secret": "", "service": "", "stack": "", "swarm": "", "trust": "",
+}
+
+// addUnbuilt adds the one of those that the command line names, which says that
+// it is missing rather than unknown.
+func (a *App) addUnbuilt(root *cobra.Command) {
+	for verb, help := range unbuilt {
+		if !slices.Contains(a.args, verb) {
+			continue
+		}
+		root.AddCommand(&cobra.Command{Use: verb, Hidden: true, DisableFlagParsing: true, RunE: func(*cobra.Command, []string) error {
+			text := verb + " is not built yet in Cale"
+			if help != "" {
+				text += ": " + help
+			}
+			return errors.New(text)
+		}})
+	}
 }
 
 // buildCommand says what is missing, rather than that the verb is unknown.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"cale/cli/option"
+	"cale/client"
 
 	"github.com/spf13/cobra"
 )
@@ -22,7 +23,13 @@ func (a *App) startCommand() *cobra.Command {
 			return err
 		}
 		if !*attach && !*interactive {
-			return a.each(args, func(id string) (string, error) { return id, api.ContainerStart(ctx, id, "") })
+			return a.each(args, func(id string) (string, error) {
+				err := api.ContainerStart(ctx, id, "")
+				if client.IsNotModified(err) {
+					err = nil // it runs, as was wanted
+				}
+				return id, err
+			})
 		}
 		if len(args) > 1 {
 			return errors.New("you cannot start and attach multiple containers at once")

@@ -95,6 +95,7 @@ func (a *App) printOne(layout string, v any) error {
 	if err != nil {
 		return err
 	}
+	t.Option("missingkey=error")
 	var b bytes.Buffer
 	if err := t.Execute(&b, v); err != nil {
 		return fmt.Errorf("template parsing error: %w", err)
@@ -128,7 +129,7 @@ func (a *App) infoCommand() *cobra.Command {
 			return err
 		}
 		if *layout != "" {
-			return a.printOne(*layout, v)
+			return a.printOne(*layout, format.Info(v))
 		}
 		return a.printInfo(v)
 	}

@@ -78,7 +78,7 @@ func containerCommands() []entry {
 }
 
 func imageCommands() []entry {
-	return append(same("history", "import", "load", "pull", "push", "save", "tag"),
+	return append(same("build", "history", "import", "load", "pull", "push", "save", "tag"),
 		entry{name: "inspect", short: "Display detailed information on one or more images", build: inspectKind("image")},
 		entry{name: "ls", aliases: []string{"list"}, short: "List images", build: (*App).imagesCommand},
 		entry{name: "prune", short: "Remove unused images", build: (*App).imagePruneCommand},

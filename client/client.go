@@ -8,10 +8,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // MaxVersion is the newest API version this client speaks.
@@ -159,6 +161,16 @@ func (e *Error) Error() string { return e.Message }
 func hasStatus(err error, status int) bool {
 	var e *Error
 	return errors.As(err, &e) && e.Status == status
+}
+
+// IsLost tells that the connection broke: the engine did not refuse, it ended.
+func IsLost(err error) bool {
+	for _, e := range []error{errNoAnswer, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // IsNotFound tells whether the engine answered that an object does not exist.

@@ -31,6 +31,27 @@ func Object(raw []byte) (any, error) {
 	return v, nil
 }
 
+// Info adds to the engine's answer to info what templates written for Docker
+// name: fields that are left out when they are empty, and those that have
+// another name in Docker's program than in the API. Any other name that the
+// answer has not is a mistake in the template.
+func Info(v any) any {
+	m, ok := v.(map[string]any)
+	if !ok {
+		return v
+	}
+	for name, field := range map[string]string{"CPUCfsPeriod": "CpuCfsPeriod", "CPUCfsQuota": "CpuCfsQuota", "HTTPProxy": "HttpProxy", "HTTPSProxy": "HttpsProxy"} {
+		m[name] = m[field]
+	}
+	for _, name := range []string{"CgroupVersion", "ClientErrors", "ClientInfo", "Containerd", "DefaultAddressPools", "DiscoveredDevices", "FirewallBackend", "NRI",
+		"ProductLicense", "ServerErrors", "SystemStatus"} {
+		if _, ok := m[name]; !ok {
+			m[name] = nil
+		}
+	}
+	return m
+}
+
 // stringMaps are the fields that are maps of strings even when empty.
 var stringMaps = map[string]bool{"Labels": true, "Options": true, "Annotations": true, "Sysctls": true, "Tmpfs": true, "StorageOpt": true, "DriverOpts": true}
 

@@ -5,6 +5,7 @@ package option
 import (
 	"encoding/csv"
 	"fmt"
+	"net/netip"
 	"sort"
 	"strconv"
 	"strings"
@@ -194,4 +195,12 @@ func SortedKeys[V any](m map[string]V) []string {
 	}
 	sort.Strings(keys)
 	return keys
+}
+
+// Address refuses what is no IP address.
+func Address(s string) error {
+	if _, err := netip.ParseAddr(strings.TrimSpace(s)); err != nil {
+		return fmt.Errorf("IP address is not correctly formatted: %s", s)
+	}
+	return nil
 }
