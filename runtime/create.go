@@ -37,10 +37,10 @@ func create(ctx context.Context, o Options, wait bool) (_ *Container, err error)
 	if err != nil {
 		return nil, err
 	}
-	s, raw := o.Spec, []byte(nil)
+	s, raw := o.Spec, o.Config
 	if s == nil {
 		s, raw, err = spec.Load(filepath.Join(bundle, spec.File))
-	} else {
+	} else if raw == nil {
 		raw, err = json.Marshal(s)
 	}
 	if err != nil {

@@ -4,12 +4,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"slices"
 	"strconv"
 
 	"cale/runtime/launch"
+	"cale/runtime/linux"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -43,7 +43,7 @@ func moveNetDevices(s *specs.Spec, p *launch.Proc) error {
 
 // moveLink is one RTM_NEWLINK message (rtnetlink(7)).
 func moveLink(name, to string, ns int) error {
-	ifi, err := net.InterfaceByName(name)
+	index, err := linux.InterfaceIndex(name)
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func moveLink(name, to string, ns int) error {
 	order.PutUint16(msg[4:], unix.RTM_NEWLINK)
 	order.PutUint16(msg[6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK)
 	order.PutUint32(msg[8:], 1)
-	order.PutUint32(msg[unix.SizeofNlMsghdr+4:], uint32(ifi.Index))
+	order.PutUint32(msg[unix.SizeofNlMsghdr+4:], uint32(index))
 	attr := func(kind uint16, data []byte) {
 		n := len(data) + 4
 		msg = order.AppendUint16(order.AppendUint16(msg, uint16(n)), kind)

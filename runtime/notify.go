@@ -3,9 +3,9 @@ package runtime
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 
 	"cale/runtime/launch"
+	"cale/runtime/linux"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -39,12 +39,7 @@ func (c *Container) sendListener(p *launch.Proc, fd int, s *specs.Spec) error {
 	if err != nil {
 		return err
 	}
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: sec.ListenerPath})
-	if err != nil {
-		return fmt.Errorf("seccomp listener: %w", err)
-	}
-	defer conn.Close()
-	if _, _, err := conn.WriteMsgUnix(raw, unix.UnixRights(own), nil); err != nil {
+	if err := linux.SendFD(sec.ListenerPath, raw, own); err != nil {
 		return fmt.Errorf("seccomp listener: %w", err)
 	}
 	return nil

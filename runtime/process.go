@@ -257,7 +257,7 @@ func (pr *process) emitExec(p *launch.Program, command launch.Reg) {
 func (pr *process) emitLimits(p *launch.Program) error {
 	nofile := false
 	for _, r := range pr.spec.Rlimits {
-		n, ok := rlimits[r.Type]
+		n, ok := rlimit(r.Type)
 		if !ok {
 			return fmt.Errorf("invalid rlimit type: %s", r.Type)
 		}
@@ -273,12 +273,18 @@ func (pr *process) emitLimits(p *launch.Program) error {
 	return pr.emitScheduling(p)
 }
 
-// rlimits are the names of setrlimit(2).
-var rlimits = map[string]int{
-	"RLIMIT_CPU": unix.RLIMIT_CPU, "RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_DATA": unix.RLIMIT_DATA,
-	"RLIMIT_STACK": unix.RLIMIT_STACK, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_RSS": unix.RLIMIT_RSS,
-	"RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_NOFILE": unix.RLIMIT_NOFILE, "RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK,
-	"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS, "RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING,
-	"RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE, "RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO,
-	"RLIMIT_RTTIME": unix.RLIMIT_RTTIME,
+// rlimit is a resource's number by its name (setrlimit(2)).
+func rlimit(name string) (int, bool) {
+	for i, n := range [...]string{
+		unix.RLIMIT_CPU: "CPU", unix.RLIMIT_FSIZE: "FSIZE", unix.RLIMIT_DATA: "DATA", unix.RLIMIT_STACK: "STACK",
+		unix.RLIMIT_CORE: "CORE", unix.RLIMIT_RSS: "RSS", unix.RLIMIT_NPROC: "NPROC", unix.RLIMIT_NOFILE: "NOFILE",
+		unix.RLIMIT_MEMLOCK: "MEMLOCK", unix.RLIMIT_AS: "AS", unix.RLIMIT_LOCKS: "LOCKS",
+		unix.RLIMIT_SIGPENDING: "SIGPENDING", unix.RLIMIT_MSGQUEUE: "MSGQUEUE", unix.RLIMIT_NICE: "NICE",
+		unix.RLIMIT_RTPRIO: "RTPRIO", unix.RLIMIT_RTTIME: "RTTIME",
+	} {
+		if name == "RLIMIT_"+n {
+			return i, true
+		}
+	}
+	return 0, false
 }

@@ -69,6 +69,8 @@ type Options struct {
 	StateDir string
 	// Spec is used instead of the bundle's config.json.
 	Spec *specs.Spec
+	// Config is Spec as JSON, for callers who have it: it is kept for later calls. Making it anew takes time.
+	Config []byte
 	// Rootfs are mounted, each over the one before, as the root instead of the spec's root.path.
 	Rootfs []Mount
 	// Stdin, Stdout and Stderr of a container without terminal; nil means /dev/null.

@@ -2,11 +2,11 @@ package runtime
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"unsafe"
 
 	"cale/runtime/launch"
+	"cale/runtime/linux"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -77,14 +77,7 @@ func (t terminalTarget) deliver(master *os.File) error {
 		return nil
 	}
 	defer master.Close()
-	// A socket's name has at most 107 bytes.
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: t.socket})
-	if err != nil {
-		return fmt.Errorf("console socket: %w", err)
-	}
-	defer conn.Close()
-	rights := unix.UnixRights(int(master.Fd()))
-	if _, _, err := conn.WriteMsgUnix([]byte("/dev/ptmx"), rights, nil); err != nil {
+	if err := linux.SendFD(t.socket, []byte("/dev/ptmx"), int(master.Fd())); err != nil {
 		return fmt.Errorf("console socket: %w", err)
 	}
 	return nil

@@ -50,7 +50,7 @@ func (a *app) options(c *createFlags, id string) (runtime.Options, error) {
 	if o.Bundle, err = filepath.Abs(o.Bundle); err != nil {
 		return o, err
 	}
-	if o.Spec, _, err = spec.Load(filepath.Join(o.Bundle, spec.File)); err != nil {
+	if o.Spec, o.Config, err = spec.Load(filepath.Join(o.Bundle, spec.File)); err != nil {
 		return o, err
 	}
 	n, err := listenFDs()
@@ -249,8 +249,10 @@ func forward(signals chan os.Signal, pidfd *os.File, resize func()) {
 	}
 }
 
+// notifySignals starts to collect signals. It takes a thread and a handler for each, so it doesn't hold up what
+// comes next; a signal that is quicker ends this program as if it had come before its start.
 func notifySignals() chan os.Signal {
 	ch := make(chan os.Signal, 64)
-	signal.Notify(ch)
+	go signal.Notify(ch)
 	return ch
 }

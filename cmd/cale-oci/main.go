@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -62,6 +63,8 @@ func (e *exitError) Error() string { return e.err.Error() }
 func main() {
 	// The program lives for some milliseconds: collecting its garbage costs more than keeping it.
 	debug.SetGCPercent(-1)
+	// There is nothing to do in parallel, and threads that look for work cost time.
+	runtime.GOMAXPROCS(1)
 	debug.SetMemoryLimit(256 << 20)
 	a := &app{}
 	os.Exit(a.main(os.Args[1:]))

@@ -6,10 +6,10 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 
 	"cale/runtime"
 
-	"github.com/docker/go-units"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -118,7 +118,7 @@ func (u *updateFlags) fill(res *specs.LinuxResources) error {
 		}
 		n, err := strconv.ParseInt(x.text, 10, 64)
 		if err != nil && x.bytes {
-			n, err = units.RAMInBytes(x.text)
+			n, err = parseBytes(x.text)
 		}
 		if err != nil {
 			return fmt.Errorf("invalid value for %s: %w", x.flag, err)
@@ -136,4 +136,27 @@ func (u *updateFlags) fill(res *specs.LinuxResources) error {
 		res.Memory = &mem
 	}
 	return nil
+}
+
+// parseBytes reads a size with a binary unit: 512m, 1GiB, 100kb.
+func parseBytes(s string) (int64, error) {
+	digits := strings.TrimRight(s, "bBiIkKmMgGtTpP ")
+	n, err := strconv.ParseFloat(digits, 64)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("invalid size: %q", s)
+	}
+	unit := strings.ToLower(strings.TrimSpace(s[len(digits):]))
+	unit = strings.TrimSuffix(strings.TrimSuffix(unit, "b"), "i")
+	shift := strings.Index(" kmgtp", unit)
+	if unit == "" {
+		shift = 0
+	}
+	if shift < 0 || len(unit) > 1 {
+		return 0, fmt.Errorf("invalid size: %q", s)
+	}
+	size := n * float64(int64(1)<<(10*shift))
+	if size >= 1<<63 {
+		return 0, fmt.Errorf("size out of range: %q", s)
+	}
+	return int64(size), nil
 }

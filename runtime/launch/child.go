@@ -99,13 +99,13 @@ func walk(ops []op, regs *[maxRegs]uintptr) {
 		case opNop:
 		default:
 			for {
-				r, _, e = syscall.RawSyscall6(o.nr, a0, a1, a2, a3, a4, a5)
+				r, _, e = syscall.RawSyscall6(uintptr(o.nr), a0, a1, a2, a3, a4, a5)
 				if e != syscall.EINTR {
 					break
 				}
 			}
 		}
-		if e == 0 && o.cond == condWant && r != o.want {
+		if e == 0 && o.cond == condWant && uint32(r) != o.want {
 			e = syscall.EPIPE
 		}
 		if e == 0 {

@@ -60,20 +60,20 @@ const (
 	condNonzero // onOK is taken only if the result isn't 0
 )
 
-// op is one step. It holds addresses as numbers; Program.keep keeps what they point to alive.
+// op is one step. It holds addresses as numbers; Program.keep keeps what they point to alive. A program has some
+// hundred steps, whose memory is fresh and so costs time: the fields are as small as can be.
 type op struct {
-	nr      uintptr
-	args    [6]uintptr
-	want    uintptr
-	onOK    int32 // label, then index: where to go on success; 0 is the next step
-	onErr   int32 // where to go on an accepted error; 0 is the next step
-	name    int32 // index in Program.names
-	out     Reg
-	accept  [4]uint8
-	regs    uint8 // bit i: args[i] is a register
-	cond    uint8
-	anyErr  bool
-	forkPid bool
+	args   [6]uintptr
+	nr     uint32
+	want   uint32
+	onOK   int32 // label, then index: where to go on success; 0 is the next step
+	onErr  int32 // where to go on an accepted error; 0 is the next step
+	name   int16 // index in Program.names
+	out    Reg
+	accept [4]uint8
+	regs   uint8 // bit i: args[i] is a register
+	cond   uint8
+	anyErr bool
 }
 
 // Program is a list of steps under construction, or finished. It is used once.
@@ -164,7 +164,7 @@ func putAddr(b []byte, a Arg) { *(*uintptr)(unsafe.Pointer(&b[0])) = a.v }
 
 // Call adds a system call. What the returned step is to do with its result must be said before the next Call.
 func (p *Program) Call(nr uintptr, args ...Arg) *Op {
-	o := op{nr: nr, out: noReg, name: int32(len(p.names) - 1)}
+	o := op{nr: uint32(nr), out: noReg, name: int16(min(len(p.names)-1, 1<<15-1))}
 	for i, a := range args {
 		o.args[i] = a.v
 		if a.reg {
@@ -222,7 +222,7 @@ func (o *Op) Else(l Label) *Op { o.op().onErr = int32(l); return o }
 func (o *Op) Then(l Label) *Op { o.op().onOK = int32(l); return o }
 
 // Want makes any other result a failure with EPIPE.
-func (o *Op) Want(v int) *Op { o.op().cond, o.op().want = condWant, uintptr(v); return o }
+func (o *Op) Want(v int) *Op { o.op().cond, o.op().want = condWant, uint32(v); return o }
 
 // IfNonzero restricts Then to results that aren't 0.
 func (o *Op) IfNonzero() *Op { o.op().cond = condNonzero; return o }

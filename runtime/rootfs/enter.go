@@ -45,7 +45,7 @@ func (t *Tree) Enter(p *launch.Program) {
 	}
 	p.Call(unix.SYS_CHDIR, p.Str("/"))
 	if l := t.o.Spec.Linux; l != nil {
-		if v, ok := propagations[strings.TrimPrefix(l.RootfsPropagation, "r")]; ok {
+		if v, ok := propagation(strings.TrimPrefix(l.RootfsPropagation, "r")); ok {
 			// pivot_root takes no shared mount, so this comes after it.
 			p.Step("set the root file system's propagation")
 			flags := unix.AT_EMPTY_PATH

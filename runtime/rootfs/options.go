@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,36 +33,49 @@ type attr struct {
 }
 
 // mountAttrs are the options that are attributes of one mount; with an "r" before, of all mounts below too.
-var mountAttrs = map[string]attr{
-	"ro":            {set: unix.MOUNT_ATTR_RDONLY},
-	"rw":            {clear: unix.MOUNT_ATTR_RDONLY},
-	"nosuid":        {set: unix.MOUNT_ATTR_NOSUID},
-	"suid":          {clear: unix.MOUNT_ATTR_NOSUID},
-	"nodev":         {set: unix.MOUNT_ATTR_NODEV},
-	"dev":           {clear: unix.MOUNT_ATTR_NODEV},
-	"noexec":        {set: unix.MOUNT_ATTR_NOEXEC},
-	"exec":          {clear: unix.MOUNT_ATTR_NOEXEC},
-	"nodiratime":    {set: unix.MOUNT_ATTR_NODIRATIME},
-	"diratime":      {clear: unix.MOUNT_ATTR_NODIRATIME},
-	"nosymfollow":   {set: unix.MOUNT_ATTR_NOSYMFOLLOW},
-	"symfollow":     {clear: unix.MOUNT_ATTR_NOSYMFOLLOW},
-	"noatime":       {set: unix.MOUNT_ATTR_NOATIME, clear: atimeMask},
-	"relatime":      {set: unix.MOUNT_ATTR_RELATIME, clear: atimeMask},
-	"strictatime":   {set: unix.MOUNT_ATTR_STRICTATIME, clear: atimeMask},
-	"atime":         {set: unix.MOUNT_ATTR_RELATIME, clear: atimeMask},
-	"norelatime":    {set: unix.MOUNT_ATTR_STRICTATIME, clear: atimeMask},
-	"nostrictatime": {set: unix.MOUNT_ATTR_RELATIME, clear: atimeMask},
-}
+var mountAttrs = sync.OnceValue(func() map[string]attr {
+	return map[string]attr{
+		"ro":            {set: unix.MOUNT_ATTR_RDONLY},
+		"rw":            {clear: unix.MOUNT_ATTR_RDONLY},
+		"nosuid":        {set: unix.MOUNT_ATTR_NOSUID},
+		"suid":          {clear: unix.MOUNT_ATTR_NOSUID},
+		"nodev":         {set: unix.MOUNT_ATTR_NODEV},
+		"dev":           {clear: unix.MOUNT_ATTR_NODEV},
+		"noexec":        {set: unix.MOUNT_ATTR_NOEXEC},
+		"exec":          {clear: unix.MOUNT_ATTR_NOEXEC},
+		"nodiratime":    {set: unix.MOUNT_ATTR_NODIRATIME},
+		"diratime":      {clear: unix.MOUNT_ATTR_NODIRATIME},
+		"nosymfollow":   {set: unix.MOUNT_ATTR_NOSYMFOLLOW},
+		"symfollow":     {clear: unix.MOUNT_ATTR_NOSYMFOLLOW},
+		"noatime":       {set: unix.MOUNT_ATTR_NOATIME, clear: atimeMask},
+		"relatime":      {set: unix.MOUNT_ATTR_RELATIME, clear: atimeMask},
+		"strictatime":   {set: unix.MOUNT_ATTR_STRICTATIME, clear: atimeMask},
+		"atime":         {set: unix.MOUNT_ATTR_RELATIME, clear: atimeMask},
+		"norelatime":    {set: unix.MOUNT_ATTR_STRICTATIME, clear: atimeMask},
+		"nostrictatime": {set: unix.MOUNT_ATTR_RELATIME, clear: atimeMask},
+	}
+})
 
-var propagations = map[string]uint64{
-	"private": unix.MS_PRIVATE, "shared": unix.MS_SHARED, "slave": unix.MS_SLAVE, "unbindable": unix.MS_UNBINDABLE,
+func propagation(name string) (uint64, bool) {
+	switch name {
+	case "private":
+		return unix.MS_PRIVATE, true
+	case "shared":
+		return unix.MS_SHARED, true
+	case "slave":
+		return unix.MS_SLAVE, true
+	case "unbindable":
+		return unix.MS_UNBINDABLE, true
+	}
+	return 0, false
 }
 
 // parseOptions sorts options; later ones win over earlier ones.
 func parseOptions(list []string) (options, error) {
 	var o options
+	attrs := mountAttrs()
 	for _, s := range list {
-		if a, ok := mountAttrs[s]; ok {
+		if a, ok := attrs[s]; ok {
 			apply(&o.set, &o.clear, a)
 			if s == "ro" || s == "rw" {
 				o.readonly = s == "ro"
@@ -69,16 +83,16 @@ func parseOptions(list []string) (options, error) {
 			continue
 		}
 		if rest, ok := strings.CutPrefix(s, "r"); ok {
-			if a, ok := mountAttrs[rest]; ok {
+			if a, ok := attrs[rest]; ok {
 				apply(&o.rset, &o.rclear, a)
 				continue
 			}
-			if v, ok := propagations[rest]; ok {
+			if v, ok := propagation(rest); ok {
 				o.propagation, o.propagationRec = v, true
 				continue
 			}
 		}
-		if v, ok := propagations[s]; ok {
+		if v, ok := propagation(s); ok {
 			o.propagation, o.propagationRec = v, false
 			continue
 		}
@@ -119,10 +133,10 @@ func apply(set, clear *uint64, a attr) {
 func OptionNames() []string {
 	list := []string{"async", "bind", "defaults", "dirsync", "idmap", "iversion", "lazytime", "loud", "mand",
 		"noiversion", "nolazytime", "nomand", "rbind", "remount", "ridmap", "silent", "sync", "tmpcopyup"}
-	for n := range mountAttrs {
+	for n := range mountAttrs() {
 		list = append(list, n, "r"+n)
 	}
-	for n := range propagations {
+	for _, n := range []string{"private", "shared", "slave", "unbindable"} {
 		list = append(list, n, "r"+n)
 	}
 	slices.Sort(list)
