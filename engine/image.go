@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"cale/image"
 	"cale/image/pull"
@@ -64,6 +63,9 @@ func (e *Engine) resolveImage(name, platform string) (img *store.Image, ref stri
 		}
 	}
 	img, err = e.loadImage(target, p)
+	if err == nil && platform != "" && p.Score(img.Config.Platform) == 0 {
+		err = image.ErrNoPlatform // an image of one platform only
+	}
 	if errors.Is(err, image.ErrNoPlatform) || errors.Is(err, store.ErrNotFound) {
 		return nil, "", &Error{Class: ErrNoSuchImage, Text: fmt.Sprintf("No such image: %s (for the platform %s)", ref, p), Cause: err}
 	}
@@ -369,7 +371,12 @@ func (e *Engine) describe(img *store.Image, n store.Name) Image {
 
 // Image gives one image.
 func (e *Engine) Image(ctx context.Context, ref string) (Image, error) {
-	img, _, err := e.resolveImage(ref, "")
+	return e.ImageFor(ctx, ref, "")
+}
+
+// ImageFor gives one image as it is for a platform; "" is this machine's, or the one that is here.
+func (e *Engine) ImageFor(ctx context.Context, ref, platform string) (Image, error) {
+	img, _, err := e.resolveImage(ref, platform)
 	if err != nil {
 		return Image{}, err
 	}
@@ -379,47 +386,13 @@ func (e *Engine) Image(ctx context.Context, ref string) (Image, error) {
 		return Image{}, err
 	}
 	for _, n := range names {
-		if other, err := e.loadImage(n.Target, image.Platform{}); err == nil && other.ID == img.ID {
+		other, err := e.loadImage(n.Target, image.Platform{})
+		if n.Target.Digest == img.Target.Digest || err == nil && other.ID == img.ID {
 			e.addName(&info, n)
 		}
 	}
 	info.Containers = e.imageUsers()[info.ID]
 	return info, nil
-}
-
-// ImageHistory gives the steps of an image's making, the last first.
-func (e *Engine) ImageHistory(ctx context.Context, ref string) ([]History, error) {
-	img, _, err := e.resolveImage(ref, "")
-	if err != nil {
-		return nil, err
-	}
-	var out []History
-	layer := 0
-	for _, h := range img.Config.History {
-		step := History{ID: "<missing>", CreatedBy: h.CreatedBy, Comment: h.Comment}
-		if h.Created != nil {
-			step.Created = *h.Created
-		}
-		if !h.EmptyLayer && layer < len(img.Config.DiffIDs) {
-			size, err := e.store.Layers.Size(img.Config.DiffIDs[layer])
-			if err != nil && layer < len(img.Manifest.Layers) {
-				size = img.Manifest.Layers[layer].Size
-			}
-			step.Size = size
-			layer++
-		}
-		out = append(out, step)
-	}
-	slices.Reverse(out)
-	if len(out) == 0 {
-		out = []History{{Created: time.Time{}}}
-	}
-	info, err := e.Image(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
-	out[0].ID, out[0].Tags = info.ID, info.Names
-	return out, nil
 }
 
 // imageFitsInit is fitsInit, asked once for each image.

@@ -81,7 +81,7 @@ func (e *Engine) dropNames(ref string, force bool) (out []RemovedImage, last boo
 
 // dropBroken takes away a name that leads to an image that isn't here whole.
 func (e *Engine) dropBroken(ref string, why error) (out []RemovedImage, last bool, err error) {
-	parsed, err := image.ParseReference(ref)
+	parsed, err := e.parseName(ref)
 	if err != nil {
 		return nil, false, why
 	}
@@ -91,8 +91,8 @@ func (e *Engine) dropBroken(ref string, why error) (out []RemovedImage, last boo
 		}
 		return nil, false, err
 	}
-	e.emitOther("image", "untag", parsed.Familiar(), "name", parsed.Familiar())
-	return []RemovedImage{{Untagged: parsed.Familiar()}}, true, nil
+	e.emitOther("image", "untag", e.familiar(parsed), "name", e.familiar(parsed))
+	return []RemovedImage{{Untagged: e.familiar(parsed)}}, true, nil
 }
 
 // isUntagged says whether a name only keeps an image that has none.

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -12,10 +13,18 @@ import (
 	"cale/image/store"
 )
 
-// LoadImages reads a tar (docker save's or an OCI layout), telling each name or id loaded.
-func (e *Engine) LoadImages(ctx context.Context, r io.Reader, loaded func(string)) error {
+// LoadImages reads a tar (docker save's or an OCI layout), telling each name or id loaded; with a platform only what
+// the images are for that one.
+func (e *Engine) LoadImages(ctx context.Context, r io.Reader, platform string, loaded func(string)) error {
 	defer e.begin()()
 	err := archive.Load(ctx, r, e.store, func(l archive.Loaded) error {
+		img, err := e.forPlatform(l.Target, platform)
+		if err != nil {
+			return err
+		}
+		if img != nil {
+			l.Target, l.ID = img.ManifestDescriptor, img.ID
+		}
 		if l.Name.IsZero() {
 			if err := e.keepUntagged(l.Target); err != nil {
 				return err
@@ -35,8 +44,28 @@ func (e *Engine) LoadImages(ctx context.Context, r io.Reader, loaded func(string
 	return err
 }
 
-// SaveImages writes images as a tar that docker load, and whoever reads OCI layouts, can read.
-func (e *Engine) SaveImages(ctx context.Context, refs []string, w io.Writer) error {
+// forPlatform is what an image is for a platform; nil if none is asked for.
+func (e *Engine) forPlatform(target image.Descriptor, platform string) (*store.Image, error) {
+	if platform == "" {
+		return nil, nil
+	}
+	p, err := image.ParsePlatform(platform)
+	if err != nil {
+		return nil, invalid("%v", err)
+	}
+	img, err := e.store.Image(target, p)
+	if err == nil && p.Score(img.Config.Platform) == 0 {
+		err = image.ErrNoPlatform
+	}
+	if errors.Is(err, image.ErrNoPlatform) || errors.Is(err, store.ErrNotFound) {
+		return nil, &Error{Class: ErrNoSuchImage, Text: fmt.Sprintf("image %s is not here for the platform %s", target.Digest, p), Cause: err}
+	}
+	return img, err
+}
+
+// SaveImages writes images as a tar that docker load, and whoever reads OCI layouts, can read; with a platform only
+// what the images are for that one.
+func (e *Engine) SaveImages(ctx context.Context, refs []string, platform string, w io.Writer) error {
 	defer e.begin()()
 	pin := e.store.Pin()
 	defer pin.Release()
@@ -55,21 +84,31 @@ func (e *Engine) SaveImages(ctx context.Context, refs []string, w io.Writer) err
 		}
 	}
 	for _, ref := range refs {
-		tags, err := e.tagsOf(ref)
+		found, err := e.tagsOf(ref)
 		if err != nil {
 			return err
 		}
-		for _, n := range tags {
-			add(n.Target, n.ref)
+		if len(found) == 0 {
+			target, _, err := e.resolveTarget(ref)
+			if err != nil {
+				return err
+			}
+			found = []taggedImage{{Name: store.Name{Target: target}}}
 		}
-		if len(tags) > 0 {
-			continue
+		for _, n := range found {
+			img, err := e.forPlatform(n.Target, platform)
+			if err != nil {
+				return err
+			}
+			if img != nil {
+				n.Target = img.ManifestDescriptor
+			}
+			if n.ref.IsZero() {
+				add(n.Target)
+			} else {
+				add(n.Target, n.ref)
+			}
 		}
-		target, _, err := e.resolveTarget(ref)
-		if err != nil {
-			return err
-		}
-		add(target)
 	}
 	return archive.Save(ctx, w, e.store, items)
 }

@@ -139,7 +139,7 @@ func (e *Engine) holder(h store.Holder) (kind, name string) {
 			return "untagged image", h.Name
 		}
 		if r, err := image.ParseReference(h.Name); err == nil {
-			return "tag", r.Familiar()
+			return "tag", e.familiar(r)
 		}
 		return "tag", h.Name
 	}

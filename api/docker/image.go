@@ -97,7 +97,11 @@ func cutTag(name string) (repo, tag string, ok bool) {
 }
 
 func (s *Server) imageInspect(w http.ResponseWriter, r *request) error {
-	img, err := s.engine.Image(r.Context(), r.name())
+	platform, err := r.platform()
+	if err != nil {
+		return err
+	}
+	img, err := s.engine.ImageFor(r.Context(), r.name(), platform)
 	if err != nil {
 		return err
 	}
@@ -131,7 +135,11 @@ func (s *Server) imageInspect(w http.ResponseWriter, r *request) error {
 }
 
 func (s *Server) imageHistory(w http.ResponseWriter, r *request) error {
-	steps, err := s.engine.ImageHistory(r.Context(), r.name())
+	platform, err := r.platform()
+	if err != nil {
+		return err
+	}
+	steps, err := s.engine.ImageHistory(r.Context(), r.name(), platform)
 	if err != nil {
 		return err
 	}
@@ -330,8 +338,12 @@ func (s *Server) imagePush(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	platform, err := r.platform()
+	if err != nil {
+		return err
+	}
 	p := &progress{w: w}
-	digest, size, err := s.engine.Push(r.Context(), name, r.text("platform"), creds, func(e push.Event) {
+	digest, size, err := s.engine.Push(r.Context(), name, platform, creds, func(e push.Event) {
 		p.bytes(e.ID, e.Status, e.Current, e.Total)
 	})
 	if err != nil {
@@ -349,32 +361,4 @@ func (s *Server) imagePush(w http.ResponseWriter, r *request) error {
 	aux := json.RawMessage(raw)
 	p.message(jsonstream.Message{Aux: &aux})
 	return nil
-}
-
-func (s *Server) imageSave(w http.ResponseWriter, r *request) error {
-	refs := r.URL.Query()["names"]
-	if n := r.name(); n != "" {
-		refs = []string{n}
-	}
-	if len(refs) == 0 {
-		return invalid("no image is named")
-	}
-	w.Header().Set("Content-Type", "application/x-tar")
-	out := &started{w: w}
-	if err := s.engine.SaveImages(r.Context(), refs, out); err != nil {
-		return out.fail(err)
-	}
-	return nil
-}
-
-func (s *Server) imageLoad(w http.ResponseWriter, r *request) error {
-	p := &progress{w: w}
-	err := s.engine.LoadImages(r.Context(), r.Body, func(name string) {
-		kind := "Loaded image: "
-		if strings.HasPrefix(name, "sha256:") {
-			kind = "Loaded image ID: "
-		}
-		p.message(jsonstream.Message{Stream: kind + name + "\n"})
-	})
-	return p.end(err)
 }

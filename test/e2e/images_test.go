@@ -340,6 +340,12 @@ func TestSaveLoad(t *testing.T) {
 		if _, err := os.Stat(file("none.tar")); err == nil {
 			t.Error("a failed save left a file")
 		}
+		arch := strings.TrimSpace(s.Cale("inspect", "-f", "{{.Os}}/{{.Architecture}}", "bb").OK(t))
+		do("save", "--platform", arch, "-o", file("platform.tar"), "bb").OK(t)
+		do("load", "--platform", arch, "-i", file("platform.tar")).OK(t)
+		do("save", "--platform", "linux/none", "-o", file("none.tar"), "bb").Exit(t, 1)
+		do("load", "--platform", "linux/none", "-i", file("platform.tar")).Exit(t, 1)
+		do("history", "--platform", arch, "bb").OK(t)
 		clear()
 		if err := os.WriteFile(file("one.tar"), []byte(one), 0o600); err != nil {
 			t.Fatal(err)
