@@ -55,25 +55,31 @@ type dockerEntry struct {
 }
 
 func (a *saver) save(items []Item) error {
-	if err := a.file("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`)); err != nil {
-		return err
-	}
+	// What is missing is told before the first byte: the reader of a stream
+	// that breaks off learns nothing.
 	index := &image.Index{MediaType: image.MediaTypeIndex}
 	docker := []dockerEntry{}
+	var targets []image.Descriptor
 	for _, item := range items {
 		target, err := a.portable(item.Target)
 		if err != nil {
 			return err
 		}
-		if err := a.tree(target); err != nil {
-			return err
-		}
+		targets = append(targets, target)
 		index.Manifests = append(index.Manifests, named(target, item.Names)...)
 		entry, err := a.docker(item)
 		if err != nil {
 			return err
 		}
 		docker = append(docker, entry)
+	}
+	if err := a.file("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`)); err != nil {
+		return err
+	}
+	for _, target := range targets {
+		if err := a.tree(target); err != nil {
+			return err
+		}
 	}
 	raw, err := index.Encode()
 	if err != nil {
