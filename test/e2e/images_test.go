@@ -96,6 +96,16 @@ func TestLogin(t *testing.T) {
 		if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", path, st, err)
 		}
+		do("", "logout", at).OK(t)
+		term := s.Terminal(client, "login", at)
+		term.Expect("Username: ")
+		term.Type(user + "\r")
+		term.Expect("Password: ")
+		term.Type(password + "\r")
+		term.Expect("Login Succeeded")
+		if code := term.Exit(); code != 0 || strings.Contains(term.Screen(), password) {
+			t.Errorf("login at a terminal ended with %d: %q", code, term.Screen())
+		}
 		// What is kept is tried again when nothing else is said.
 		if out := do("", "login", at).OK(t); !strings.Contains(out, "Login Succeeded") {
 			t.Errorf("login again says %q", out)
