@@ -46,7 +46,7 @@ var commands = []command{
 	{"ps", "[--format table|json] <container-id> [ps options]", "show a container's processes", cmdPs},
 	{"resume", "<container-id>", "thaw a container's processes", cmdResume},
 	{"run", "[options] <container-id>", "create and start a container", cmdRun},
-	{"spec", "[--rootless] [--bundle dir]", "write a configuration to start from", cmdSpec},
+	{"spec", "[--rootless] [--explain] [--bundle dir]", "write a configuration to start from, or list the system calls of one", cmdSpec},
 	{"start", "<container-id>", "start a created container", cmdStart},
 	{"state", "<container-id>", "show a container's state", cmdState},
 	{"update", "[options] <container-id>", "change a container's limits", cmdUpdate},

@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"os"
 
+	"cale/runtime"
 	"cale/runtime/spec"
 )
 
 func cmdSpec(a *app, args []string) error {
-	var rootless bool
+	var rootless, explain bool
 	var bundle string
 	var f flags
 	f.bool(&rootless, "rootless")
+	f.bool(&explain, "explain")
 	f.str(&bundle, "bundle", "b")
 	args, err := f.parse(args, true)
 	if err != nil {
@@ -21,6 +23,12 @@ func cmdSpec(a *app, args []string) error {
 	}
 	if err := exactly("spec", args, 0, 0); err != nil {
 		return err
+	}
+	if explain {
+		if bundle == "" {
+			bundle = "."
+		}
+		return runtime.Explain(bundle, os.Stdout)
 	}
 	if bundle != "" {
 		if err := os.Chdir(bundle); err != nil {
