@@ -6,6 +6,8 @@ import (
 	"os"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"cale/image/store"
 	"cale/registry/client"
 	"cale/test/images"
@@ -46,20 +48,61 @@ func BenchmarkPull(b *testing.B) {
 	s.Progress = func(Event) {}
 	b.SetBytes(size)
 	for b.Loop() {
-		dir, err := os.MkdirTemp("/dev/shm", "cale-pull-bench-")
-		if err != nil {
-			b.Fatal(err)
-		}
-		if s.Store, err = store.Open(dir); err != nil {
-			b.Fatal(err)
-		}
-		s.Client = client.New(client.Options{})
-		if _, err := s.pull(); err != nil {
-			b.Fatal(err)
-		}
-		b.StopTimer()
-		s.Store.Close()
-		os.RemoveAll(dir)
-		b.StartTimer()
+		pullOnce(b, s)
 	}
+}
+
+// BenchmarkLargeLayer pulls one large layer, as a whole and in parts.
+func BenchmarkLargeLayer(b *testing.B) {
+	if os.Getuid() != 0 {
+		b.Skip("unpacking layers needs root")
+	}
+	program, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var files []images.File
+	for i := range 260 << 20 / len(program) {
+		files = append(files, images.File{Name: fmt.Sprintf("bin%d", i), Data: append([]byte{byte(i)}, program...)})
+	}
+	img, err := images.New(images.Spec{Layers: [][]images.File{files}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, parts := range []int{1, 4} {
+		b.Run(fmt.Sprint(parts), func(b *testing.B) {
+			s := newSetup(b)
+			s.reg.add("1", img)
+			s.Progress = func(Event) {}
+			s.Parts = parts
+			b.SetBytes(int64(len(img.Layers[0].Data)))
+			var before, after unix.Rusage
+			_ = unix.Getrusage(unix.RUSAGE_SELF, &before)
+			for b.Loop() {
+				pullOnce(b, s)
+			}
+			_ = unix.Getrusage(unix.RUSAGE_SELF, &after)
+			used := after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()
+			b.ReportMetric(float64(used)/float64(b.N), "cpu-ns/op")
+		})
+	}
+}
+
+// pullOnce pulls into a store of its own.
+func pullOnce(b *testing.B, s *setup) {
+	dir, err := os.MkdirTemp("/dev/shm", "cale-pull-bench-")
+	if err != nil {
+		b.Fatal(err)
+	}
+	if s.Store, err = store.Open(dir); err != nil {
+		b.Fatal(err)
+	}
+	s.Client = client.New(client.Options{})
+	if _, err := s.pull(); err != nil {
+		b.Fatal(err)
+	}
+	b.StopTimer()
+	s.Store.Close()
+	os.RemoveAll(dir)
+	b.StartTimer()
 }

@@ -45,10 +45,23 @@ func (p *puller) fetch(ctx context.Context, d image.Descriptor, w *store.Writer,
 
 // download brings the rest of a blob, going on after broken connections.
 func (p *puller) download(ctx context.Context, d image.Descriptor, w *store.Writer, also io.Writer, report func(int64)) error {
+	if w.Offset() == d.Size {
+		return nil
+	}
 	buf := make([]byte, min(128<<10, d.Size+1))
-	for try := 1; w.Offset() < d.Size; try++ {
-		before := w.Offset()
-		err := p.piece(ctx, d, w, also, buf, report)
+	err := p.persist(ctx, d, w.Offset, func() error { return p.rest(ctx, d, w, also, buf, report) })
+	if errors.Is(err, client.ErrLong) {
+		w.Restart() // these bytes are worth nothing to the next try
+	}
+	return err
+}
+
+// persist repeats a transfer that broke off, for as long as it gets anywhere;
+// at tells how far it is.
+func (p *puller) persist(ctx context.Context, d image.Descriptor, at func() int64, transfer func() error) error {
+	for try := 1; ; try++ {
+		before := at()
+		err := transfer()
 		if err == nil {
 			return nil
 		}
@@ -57,15 +70,12 @@ func (p *puller) download(ctx context.Context, d image.Descriptor, w *store.Writ
 		}
 		broken := errors.Is(err, io.ErrUnexpectedEOF)
 		if broken {
-			err = fmt.Errorf("blob %s: the registry ended the transfer after %d of %d bytes: %w", d.Digest.Short(), w.Offset(), d.Size, err)
+			err = fmt.Errorf("blob %s: the registry ended the transfer after %d of %d bytes: %w", d.Digest.Short(), at(), d.Size, err)
 		}
 		if !broken && !errors.Is(err, client.ErrUnavailable) {
-			if errors.Is(err, client.ErrLong) {
-				w.Restart() // these bytes are worth nothing to the next try
-			}
 			return err
 		}
-		if w.Offset()-before >= progress {
+		if at()-before >= progress {
 			try = 1
 		}
 		if try == maxTries {
@@ -75,11 +85,10 @@ func (p *puller) download(ctx context.Context, d image.Descriptor, w *store.Writ
 			return err
 		}
 	}
-	return nil
 }
 
-// piece copies from one request.
-func (p *puller) piece(ctx context.Context, d image.Descriptor, w *store.Writer, also io.Writer, buf []byte, report func(int64)) error {
+// rest copies from one request.
+func (p *puller) rest(ctx context.Context, d image.Descriptor, w *store.Writer, also io.Writer, buf []byte, report func(int64)) error {
 	body, _, err := p.Client.Blob(ctx, p.Ref, d, w.Offset())
 	if err != nil {
 		return err

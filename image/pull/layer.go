@@ -9,6 +9,7 @@ import (
 
 	"cale/image"
 	"cale/image/store"
+	"cale/registry/client"
 )
 
 // job is one layer on its way: fetched and unpacked.
@@ -62,13 +63,29 @@ func (j *job) run(ctx context.Context, slots chan struct{}) error {
 			return context.Cause(ctx)
 		}
 	}
-	// Another pull of the same blob holds the writer; when it is done, or gave
-	// up, this one goes on from there.
-	w, err := j.p.Store.Writer(ctx, j.desc)
+	err := j.fetch(ctx)
 	if errors.Is(err, store.ErrExists) {
 		j.event("Download complete", 0)
 		return j.unpackStored(ctx)
 	}
+	return err
+}
+
+// fetch fetches and unpacks. Another pull of the same blob may hold the ingest;
+// when it is done, or gave up, this one goes on from there.
+func (j *job) fetch(ctx context.Context) error {
+	if j.p.inParts(j.desc) {
+		parts, err := j.p.Store.Parts(ctx, j.desc)
+		if err != nil {
+			return err
+		}
+		err = j.unpackParts(ctx, parts)
+		parts.Close()
+		if !errors.Is(err, client.ErrNoRange) && !errors.Is(err, errStale) {
+			return err
+		}
+	}
+	w, err := j.p.Store.Writer(ctx, j.desc)
 	if err != nil {
 		return err
 	}
@@ -87,15 +104,7 @@ func (j *job) unpackArriving(ctx context.Context, w *store.Writer) error {
 		unpacked <- j.unpack(ctx, s, fetched.Load)
 	}()
 
-	tick := ticker()
-	err := j.p.fetch(ctx, j.desc, w, s, func(at int64) {
-		if at == j.desc.Size {
-			j.event("Downloading", at)
-			j.event("Verifying Checksum", 0)
-		} else if tick() {
-			j.event("Downloading", at)
-		}
-	})
+	err := j.p.fetch(ctx, j.desc, w, s, j.downloading())
 	if err != nil {
 		s.end(err)
 		<-unpacked

@@ -3,6 +3,7 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,12 @@ type Options struct {
 	Ref      image.Reference
 	Platform image.Platform // zero means the host's
 	Progress func(Event)
+	// Parts is how many ranges of a large layer are fetched side by side, at
+	// most; 0 means 4, and 1 that each layer comes in one piece.
+	Parts int
+
+	large, minPiece int64 // in bytes; 0 for the usual
+	starving        int
 }
 
 // Pull brings ref into the store and gives it its name when all of it is
@@ -47,6 +54,9 @@ type Options struct {
 // failure or the end of ctx is kept for the next try until a collection.
 func Pull(ctx context.Context, o Options) (image.Descriptor, error) {
 	p := &puller{Options: o, pin: o.Store.Pin(), named: o.Platform != (image.Platform{})}
+	p.Parts = cmp.Or(o.Parts, defaultParts)
+	p.large, p.minPiece = cmp.Or(o.large, large), cmp.Or(o.minPiece, minPiece)
+	p.starving = cmp.Or(o.starving, starving)
 	defer p.pin.Release()
 	if !p.named {
 		p.Platform = image.Host()

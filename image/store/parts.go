@@ -261,22 +261,34 @@ func (p *Parts) Fail(err error) {
 }
 
 // Reader reads the blob from its beginning, waiting for what is not there yet.
-func (p *Parts) Reader() io.Reader { return &partsReader{p: p} }
+func (p *Parts) Reader() *PartsReader { return &PartsReader{p: p} }
 
-type partsReader struct {
-	p  *Parts
-	at int64
+// PartsReader is a blob on its arrival.
+type PartsReader struct {
+	p       *Parts
+	at      int64
+	waiting bool // p.mu guards it
 }
 
-func (r *partsReader) Read(b []byte) (int, error) {
+// Waiting tells whether a Read waits for bytes that are not there.
+func (r *PartsReader) Waiting() bool {
+	r.p.mu.Lock()
+	defer r.p.mu.Unlock()
+	return r.waiting
+}
+
+// Read implements io.Reader.
+func (r *PartsReader) Read(b []byte) (int, error) {
 	if r.at == r.p.desc.Size {
 		return 0, io.EOF
 	}
 	i := r.at / Block
 	r.p.mu.Lock()
 	for !r.p.have[i] && r.p.err == nil {
+		r.waiting = true
 		r.p.more.Wait()
 	}
+	r.waiting = false
 	have, err := r.p.have[i], r.p.err
 	r.p.mu.Unlock()
 	if !have {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 
 	"cale/image"
@@ -227,7 +226,7 @@ func (e *endpoint) blob(ctx context.Context, ref image.Reference, desc image.Des
 		return nil, err
 	}
 	if offset > 0 && (res.StatusCode == http.StatusRequestedRangeNotSatisfiable ||
-		res.StatusCode == http.StatusPartialContent && !rangeFits(res.Header.Get("Content-Range"), offset, desc.Size)) {
+		res.StatusCode == http.StatusPartialContent && !rangeFits(res.Header.Get("Content-Range"), offset, desc.Size-1, desc.Size)) {
 		drain(res.Body)
 		c.header.Del("Range")
 		if res, err = e.do(ctx, c); err != nil {
@@ -252,19 +251,6 @@ func (e *endpoint) blob(ctx context.Context, ref image.Reference, desc image.Des
 		return nil, err
 	}
 	return b, nil
-}
-
-// rangeFits checks "bytes FIRST-LAST/SIZE".
-func rangeFits(v string, first, size int64) bool {
-	v, ok := strings.CutPrefix(v, "bytes ")
-	span, total, ok2 := strings.Cut(v, "/")
-	from, to, ok3 := strings.Cut(span, "-")
-	a, err := strconv.ParseInt(from, 10, 64)
-	b, err2 := strconv.ParseInt(to, 10, 64)
-	if !ok || !ok2 || !ok3 || err != nil || err2 != nil || a != first || b != size-1 {
-		return false
-	}
-	return total == "*" || total == strconv.FormatInt(size, 10)
 }
 
 // ErrLong says that a registry sent more than a blob's size.
