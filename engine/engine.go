@@ -10,8 +10,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -126,7 +128,13 @@ func (e *Engine) takeLock() error {
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	// A child that a killed engine had just forked holds its lock until it has become the shim.
+	for deadline := time.Now().Add(5 * time.Second); errors.Is(err, unix.EWOULDBLOCK) && !ownerLives(f) && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return fail(ErrConflict, "another caled already serves %s", e.cfg.Run)
@@ -143,6 +151,20 @@ func (e *Engine) takeLock() error {
 	}
 	e.lock = f
 	return nil
+}
+
+// ownerLives says whether the process that wrote its number into the lock file is there.
+func ownerLives(f *os.File) bool {
+	buf := make([]byte, 16)
+	n, _ := f.ReadAt(buf, 0)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(buf[:n])))
+	if err != nil {
+		return true
+	}
+	// Who is dead may stay listed until its parent asks for it.
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return err == nil && !strings.HasPrefix(state, "Z")
 }
 
 // Close lets go of everything. Containers go on; the next Open finds them.
