@@ -181,7 +181,9 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 		defer closeAll([]*os.File{plan.start, plan.result})
 		cfg.Until = syncReady
 	}
-	if cfg.Program, err = plan.program(); err != nil {
+	cfg.Program = launch.New()
+	defer cfg.Program.Free()
+	if err := plan.emit(cfg.Program); err != nil {
 		return err
 	}
 	term := terminalTarget{o.ConsoleSocket, o.Console}
@@ -301,6 +303,7 @@ func (c *Container) makeFifos() (start, result *os.File, err error) {
 // openUserNS makes a user namespace with mappings and returns it; its only process ends at once.
 func openUserNS(uids, gids []specs.LinuxIDMapping) (*os.File, error) {
 	p := launch.New()
+	defer p.Free()
 	p.Sync(syncMaps)
 	p.Call(unix.SYS_EXIT_GROUP, launch.N(0))
 	var ns *os.File

@@ -67,6 +67,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 		pr.env = append(pr.env, "HOME="+homeIn(j.root, o.Process.User.UID))
 	}
 	p := launch.New()
+	defer p.Free()
 	if a := o.Process.ExecCPUAffinity; a != nil {
 		if err := emitAffinity(p, a.Initial); err != nil {
 			return nil, err
@@ -286,6 +287,7 @@ func (c *Container) runInside(h specs.Hook, state []byte, init *os.File) error {
 	defer fromHook.Close()
 	pr := &process{spec: &specs.Process{Args: hookArgs(h), Cwd: "/"}, env: h.Env, stdio: [3]*os.File{in, out, out}}
 	p := launch.New()
+	defer p.Free()
 	pr.emitEarly(p)
 	j.emit(p)
 	pr.emitStdio(p)

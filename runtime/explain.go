@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"cale/runtime/launch"
 	"cale/runtime/rootfs"
 	"cale/runtime/spec"
 
@@ -53,8 +54,9 @@ func Explain(bundle string, w io.Writer) error {
 	}
 	defer pr.close()
 	plan := &initPlan{spec: s, ns: ns, tree: tree, proc: pr, setgroups: true, hooks: s.Hooks != nil}
-	p, err := plan.program()
-	if err != nil {
+	p := launch.New()
+	defer p.Free()
+	if err := plan.emit(p); err != nil {
 		return err
 	}
 	return p.Explain(w)

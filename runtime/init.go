@@ -38,9 +38,8 @@ type initPlan struct {
 	hostMounts bool
 }
 
-// program writes down what init does.
-func (i *initPlan) program() (*launch.Program, error) {
-	p := launch.New()
+// emit writes down what init does.
+func (i *initPlan) emit(p *launch.Program) error {
 	s, pr := i.spec, i.proc
 	pr.emitEarly(p)
 	emitJoinCgroups(p, i.cgroups)
@@ -88,12 +87,12 @@ func (i *initPlan) program() (*launch.Program, error) {
 		emitControl(p, slave)
 	}
 	if err := emitPersonality(p, s.Linux.Personality); err != nil {
-		return nil, err
+		return err
 	}
 	if err := emitMemoryPolicy(p, s.Linux.MemoryPolicy); err != nil {
-		return nil, err
+		return err
 	}
-	return p, i.finish(p)
+	return i.finish(p)
 }
 
 // finish adds the part of the program that comes when the root is entered.

@@ -35,7 +35,8 @@ func N[T ~int | ~int32 | ~int64 | ~uint | ~uint32 | ~uint64 | ~uintptr | ~uint16
 func (r Reg) Arg() Arg { return Arg{v: uintptr(r), reg: true} }
 
 const (
-	maxRegs = 4096
+	maxRegs  = 4096
+	firstOps = 2048 // the room for steps to begin with
 
 	// ReportReg is the register with the descriptor to which failures are written.
 	ReportReg Reg = 0
@@ -60,8 +61,8 @@ const (
 	condNonzero // onOK is taken only if the result isn't 0
 )
 
-// op is one step. It holds addresses as numbers; Program.keep keeps what they point to alive. A program has some
-// hundred steps, whose memory is fresh and so costs time: the fields are as small as can be.
+// op is one step. It holds addresses as numbers, of the program's memory. A program has some hundred steps, whose
+// memory is fresh and so costs time: the fields are as small as can be.
 type op struct {
 	args   [6]uintptr
 	nr     uint32
@@ -76,22 +77,27 @@ type op struct {
 	anyErr bool
 }
 
-// Program is a list of steps under construction, or finished. It is used once.
+// Program is a list of steps under construction, or finished. It is used once, and freed by Free.
 type Program struct {
-	ops    []op
+	mem    memory
+	ops    []op              // in mem
+	regs   *[maxRegs]uintptr // in mem; of the child
 	names  []string
 	labels []int32 // label to index of the step after it; labels[0] is unused
 	nregs  Reg
-	arena  []byte
-	keep   [][]byte
 	err    error
 	linked bool
 }
 
 // New returns an empty program.
 func New() *Program {
-	return &Program{ops: make([]op, 0, 512), names: []string{"start"}, labels: make([]int32, 1, 64), nregs: 1}
+	p := &Program{names: []string{"start"}, labels: make([]int32, 1, 64), nregs: 1}
+	p.regs = (*[maxRegs]uintptr)(p.mem.take(maxRegs * unsafe.Sizeof(uintptr(0))))
+	return p
 }
+
+// Free gives the program's memory back. Run doesn't need it any more when it has returned.
+func (p *Program) Free() { p.mem.free(); p.ops, p.regs = nil, nil }
 
 // Step names the steps that follow, for errors: "mount proc on /proc".
 func (p *Program) Step(name string) { p.names = append(p.names, name) }
@@ -114,16 +120,7 @@ func (p *Program) Reg() Reg {
 }
 
 // Mem returns n zeroed bytes, aligned to 8, that live as long as the program.
-func (p *Program) Mem(n int) []byte {
-	size := (n + 7) &^ 7
-	if size > len(p.arena) {
-		p.arena = make([]byte, max(size, 16<<10))
-		p.keep = append(p.keep, p.arena)
-	}
-	b := p.arena[:n:n]
-	p.arena = p.arena[size:]
-	return b
-}
+func (p *Program) Mem(n int) []byte { return unsafe.Slice((*byte)(p.mem.take(uintptr(n))), n) }
 
 // Str is a NUL-terminated copy of s. A NUL within s makes the program an error.
 func (p *Program) Str(s string) Arg {
@@ -163,7 +160,7 @@ func (a Arg) Addr() uint64 { return uint64(a.v) }
 func putAddr(b []byte, a Arg) { *(*uintptr)(unsafe.Pointer(&b[0])) = a.v }
 
 // Call adds a system call. What the returned step is to do with its result must be said before the next Call.
-func (p *Program) Call(nr uintptr, args ...Arg) *Op {
+func (p *Program) Call(nr uintptr, args ...Arg) Op {
 	o := op{nr: uint32(nr), out: noReg, name: int16(min(len(p.names)-1, 1<<15-1))}
 	for i, a := range args {
 		o.args[i] = a.v
@@ -171,8 +168,12 @@ func (p *Program) Call(nr uintptr, args ...Arg) *Op {
 			o.regs |= 1 << i
 		}
 	}
+	if len(p.ops) == cap(p.ops) {
+		n := max(2*cap(p.ops), firstOps)
+		p.ops = append(unsafe.Slice((*op)(p.mem.take(uintptr(n)*unsafe.Sizeof(o))), n)[:0], p.ops...)
+	}
 	p.ops = append(p.ops, o)
-	return &Op{p: p, i: len(p.ops) - 1}
+	return Op{p: p, i: len(p.ops) - 1}
 }
 
 // Op is a step that was just added.
@@ -181,20 +182,20 @@ type Op struct {
 	i int
 }
 
-func (o *Op) op() *op { return &o.p.ops[o.i] }
+func (o Op) op() *op { return &o.p.ops[o.i] }
 
 // To puts the result in a register.
-func (o *Op) To(r Reg) *Op { o.op().out = r; return o }
+func (o Op) To(r Reg) Op { o.op().out = r; return o }
 
 // New puts the result in a new register and returns it.
-func (o *Op) New() Reg {
+func (o Op) New() Reg {
 	r := o.p.Reg()
 	o.op().out = r
 	return r
 }
 
 // Accept makes errors no failure: the program goes on, with the register unchanged.
-func (o *Op) Accept(errs ...syscall.Errno) *Op {
+func (o Op) Accept(errs ...syscall.Errno) Op {
 	free := 0
 	for i, e := range o.op().accept {
 		if e != 0 {
@@ -213,19 +214,19 @@ func (o *Op) Accept(errs ...syscall.Errno) *Op {
 }
 
 // AcceptAny makes no error a failure.
-func (o *Op) AcceptAny() *Op { o.op().anyErr = true; return o }
+func (o Op) AcceptAny() Op { o.op().anyErr = true; return o }
 
 // Else says where to go on after an accepted error.
-func (o *Op) Else(l Label) *Op { o.op().onErr = int32(l); return o }
+func (o Op) Else(l Label) Op { o.op().onErr = int32(l); return o }
 
 // Then says where to go on after success.
-func (o *Op) Then(l Label) *Op { o.op().onOK = int32(l); return o }
+func (o Op) Then(l Label) Op { o.op().onOK = int32(l); return o }
 
 // Want makes any other result a failure with EPIPE.
-func (o *Op) Want(v int) *Op { o.op().cond, o.op().want = condWant, uint32(v); return o }
+func (o Op) Want(v int) Op { o.op().cond, o.op().want = condWant, uint32(v); return o }
 
 // IfNonzero restricts Then to results that aren't 0.
-func (o *Op) IfNonzero() *Op { o.op().cond = condNonzero; return o }
+func (o Op) IfNonzero() Op { o.op().cond = condNonzero; return o }
 
 // Label returns a label to be bound further on.
 func (p *Program) Label() Label {
@@ -237,7 +238,7 @@ func (p *Program) Label() Label {
 func (p *Program) Bind(l Label) { p.labels[l] = int32(len(p.ops)) }
 
 // Set gives a register a value.
-func (p *Program) Set(r Reg, a Arg) *Op { return p.Call(opSet, a).To(r) }
+func (p *Program) Set(r Reg, a Arg) Op { return p.Call(opSet, a).To(r) }
 
 // Goto goes on at l.
 func (p *Program) Goto(l Label) { p.Call(opNop).Then(l) }
@@ -256,7 +257,7 @@ func (p *Program) Store32(addr Arg, offset int, r Reg) {
 }
 
 // Equal fails with e unless a is b; Accept and Else apply to e.
-func (p *Program) Equal(a, b Arg, e syscall.Errno) *Op { return p.Call(opEqual, a, b, N(e)) }
+func (p *Program) Equal(a, b Arg, e syscall.Errno) Op { return p.Call(opEqual, a, b, N(e)) }
 
 // link turns labels into indexes. A jump must go forward, so that every program ends.
 func (p *Program) link() error {
@@ -293,7 +294,7 @@ func (p *Program) name(i int) string {
 }
 
 // Open adds an openat2 whose path, and every link on the way, is resolved with dir as the root.
-func (p *Program) Open(dir Reg, path string, flags int) *Op {
+func (p *Program) Open(dir Reg, path string, flags int) Op {
 	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	return p.Call(unix.SYS_OPENAT2, dir.Arg(), p.Str(path), Copy(p, how), N(unix.SizeofOpenHow))
 }

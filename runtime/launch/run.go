@@ -90,8 +90,7 @@ func Run(ctx context.Context, c Config) (*Proc, error) {
 	}
 	sock := fds[0]
 	defer unix.Close(sock)
-	regs := new([maxRegs]uintptr)
-	regs[ReportReg] = uintptr(fds[1])
+	p.regs[ReportReg] = uintptr(fds[1])
 	var pidfd int32
 	ca := &cloneArgs{
 		flags:      c.Flags | unix.CLONE_PIDFD,
@@ -102,9 +101,8 @@ func Run(ctx context.Context, c Config) (*Proc, error) {
 		ca.flags |= unix.CLONE_INTO_CGROUP
 		ca.cgroup = uint64(c.Cgroup.Fd())
 	}
-	pid, err := cloneIn(c.PidNS, ca, p.ops, regs)
+	pid, err := cloneIn(c.PidNS, ca, p.ops, p.regs)
 	unix.Close(fds[1])
-	runtime.KeepAlive(p)
 	runtime.KeepAlive(c.Cgroup)
 	if err != nil {
 		return nil, err

@@ -82,7 +82,7 @@ func statx(p *launch.Program, fd launch.Arg, name string) launch.Arg {
 	return st
 }
 
-func setattr(p *launch.Program, fd launch.Arg, name string, flags int, attr unix.MountAttr) *launch.Op {
+func setattr(p *launch.Program, fd launch.Arg, name string, flags int, attr unix.MountAttr) launch.Op {
 	return p.Call(unix.SYS_MOUNT_SETATTR, fd, p.Str(name), launch.N(flags), launch.Copy(p, attr), launch.N(unix.MOUNT_ATTR_SIZE_VER0))
 }
 
