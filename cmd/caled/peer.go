@@ -76,15 +76,20 @@ func scanSockets(file string, mine, peer netip.AddrPort) (uint32, bool) {
 	defer f.Close()
 	sc := bufio.NewScanner(f)
 	for sc.Scan() {
-		// sl local_address rem_address st queues tr:when retrnsmt uid …: proc_net_tcp in the kernel's documentation.
+		// sl local_address rem_address st queues tr:when retrnsmt uid timeout inode …: proc_net_tcp in the kernel's documentation.
 		w := strings.Fields(sc.Text())
-		if len(w) < 8 {
+		if len(w) < 10 {
 			continue
 		}
 		a, ok1 := kernelAddr(w[1])
 		b, ok2 := kernelAddr(w[2])
 		if !ok1 || !ok2 || a != mine || b != peer {
 			continue
+		}
+		if w[9] == "0" {
+			// No inode: its process has closed it (or it is not accepted yet), and the kernel says uid 0 for want of an
+			// owner. Whoever sends and closes at once would pass for root.
+			return 0, false
 		}
 		uid, err := strconv.ParseUint(w[7], 10, 32)
 		return uint32(uid), err == nil
