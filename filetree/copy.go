@@ -143,7 +143,7 @@ func ChmodAt(dir int, name string, mode uint32) error {
 
 // copyFile copies the content; holes stay holes.
 func copyFile(dir int, base string, e *Entry) error {
-	in, err := e.Open(unix.O_RDONLY | unix.O_NONBLOCK)
+	in, err := e.OpenRegular()
 	if err != nil {
 		return err
 	}

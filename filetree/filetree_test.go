@@ -79,6 +79,18 @@ func TestReadFile(t *testing.T) { // CVE-2025-4437 and /etc/passwd as a fifo
 			t.Errorf("%s was read", name)
 		}
 	}
+	// A device that no driver serves: opening it would say ENXIO.
+	if err := unix.Mknod(r.path("device"), unix.S_IFCHR|0o666, int(unix.Mkdev(4095, 1))); err == nil {
+		if _, err := r.ReadFile("device", 99); err == nil || errors.Is(err, unix.ENXIO) {
+			t.Errorf("a device was opened: %v", err)
+		}
+		must(t, r.Walk("device", func(e *Entry) error {
+			if fd, err := e.OpenRegular(); err != unix.ESTALE {
+				t.Errorf("a device was opened as a file: %d, %v", fd, err)
+			}
+			return nil
+		}))
+	}
 	if _, err := r.ReadFile("none", 9); !NotExist(err) || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("none: %v", err)
 	}

@@ -170,20 +170,28 @@ func readlinkat(dirfd int, name string) (string, error) {
 var ErrTooLarge = errors.New("file too large")
 
 // ReadFile reads the regular file name, of at most max bytes. Anything but a
-// regular file is refused: a fifo in place of etc/passwd would block for ever.
+// regular file is refused, and not even opened: a fifo in place of etc/passwd
+// would block for ever, and to open a device is to use it (a watchdog restarts
+// the machine), whatever the container itself may do with devices.
 func (r *Root) ReadFile(name string, max int64) ([]byte, error) {
-	f, err := r.OpenIn(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	at, err := r.OpenFD(name, unix.O_PATH, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer unix.Close(at)
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	if err := unix.Fstat(at, &st); err != nil {
 		return nil, r.fault("stat", name, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, r.fault("read", name, errors.New("not a regular file"))
 	}
+	fd, err := reopen(at)
+	if err != nil {
+		return nil, r.fault("open", name, err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
 	if st.Size > max {
 		return nil, r.fault("read", name, ErrTooLarge)
 	}
@@ -208,6 +216,12 @@ func (r *Root) fault(op, name string, err error) error {
 // NotExist tells errors that mean "there is nothing of that name".
 func NotExist(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
+}
+
+// reopen opens for reading what an O_PATH descriptor leads to, which is known to
+// be a regular file.
+func reopen(at int) (int, error) {
+	return unix.Open(fdPath(at), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
 
 // fdPath names an open file for the calls that take no descriptor of an

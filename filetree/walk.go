@@ -30,6 +30,24 @@ func (e *Entry) Open(flags int) (int, error) {
 	return unix.Openat(e.Dir, e.Name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
+// OpenRegular opens an entry that was seen to be a regular file, for reading.
+// What has taken its place since is not opened (ESTALE): it may be a device.
+func (e *Entry) OpenRegular() (int, error) {
+	at, err := e.Open(unix.O_PATH)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(at)
+	var st unix.Stat_t
+	if err := unix.Fstat(at, &st); err != nil {
+		return -1, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return -1, unix.ESTALE
+	}
+	return reopen(at)
+}
+
 // Readlink is the target of an entry that is a symbolic link.
 func (e *Entry) Readlink() (string, error) { return readlinkat(e.Dir, e.Name) }
 

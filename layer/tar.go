@@ -180,7 +180,7 @@ func (a *archiver) opaque(e *filetree.Entry, name string) error {
 // file writes a regular file, and tells whether it was still there. Its size is
 // settled by the header, so one that shrinks meanwhile is filled up with zeros.
 func (a *archiver) file(ctx context.Context, e *filetree.Entry, h *tar.Header) (bool, error) {
-	fd, err := e.Open(unix.O_RDONLY | unix.O_NONBLOCK)
+	fd, err := e.OpenRegular()
 	if err != nil {
 		return false, vanished(err)
 	}
