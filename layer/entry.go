@@ -23,7 +23,7 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // file makes a regular file. Everything is done through its own descriptor.
 func (x *extractor) file(ctx context.Context, dir int, base string, h *tar.Header) error {
-	if h.Size < 0 || x.sum.Bytes+h.Size > x.opts.Limits.Bytes {
+	if h.Size < 0 || h.Size > x.opts.Limits.Bytes-x.sum.Bytes { // the sum could overflow
 		return fmt.Errorf("%w of %d bytes", ErrTooLarge, x.opts.Limits.Bytes)
 	}
 	x.sum.Bytes += h.Size

@@ -400,11 +400,44 @@ func TestLimits(t *testing.T) {
 	if _, err := unpack(t, root, ExtractOptions{Limits: Limits{Entries: 1}}, e{name: "a"}, e{name: "b"}); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("entries: %v", err)
 	}
+	// A sparse file may claim any size, and the sum must not wrap around.
+	soon, end := context.WithTimeout(context.Background(), 10*time.Second)
+	defer end()
+	if _, err := Extract(soon, root, bytes.NewReader(hugeSparse(t)), ExtractOptions{}); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("sparse: %v", err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if _, err := Extract(ctx, root, bytes.NewReader(archive(t, e{name: "a"})), ExtractOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
+}
+
+// hugeSparse is an archive of a file of one byte and one of 8 EiB, all hole (GNU's PAX format 1.0).
+func hugeSparse(t *testing.T) []byte {
+	t.Helper()
+	block := func(name string, kind byte, size int) []byte {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(size), Format: tar.FormatUSTAR}); err != nil {
+			t.Fatal(err)
+		}
+		h := b.Bytes()[:512]
+		h[156] = kind
+		copy(h[148:], "        ")
+		sum := 0
+		for _, c := range h {
+			sum += int(c)
+		}
+		copy(h[148:156], octal(sum))
+		return h
+	}
+	padded := func(s string) []byte { return append([]byte(s), make([]byte, (512-len(s)%512)%512)...) }
+	const records = "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n23 GNU.sparse.name=big\n43 GNU.sparse.realsize=9223372036854775807\n"
+	out := append(block("a", tar.TypeReg, 1), padded("1")...)
+	out = append(append(out, block("x", tar.TypeXHeader, len(records))...), padded(records)...)
+	out = append(append(out, block("big", tar.TypeReg, 512)...), padded("0\n")...)
+	return append(out, make([]byte, 1024)...)
 }
 
 // FuzzExtract: whatever the bytes, nothing happens outside of the tree.

@@ -3,14 +3,18 @@ package docker
 import (
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"cale/engine"
 )
@@ -168,6 +172,45 @@ func TestDetach(t *testing.T) {
 }
 
 // TestPublished: a port on every address shows as one line for IPv4 and one for IPv6.
+// TestHangup: a client that ended its input is still there; one that closed is gone, also if the process is silent.
+func TestHangup(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]*net.UnixConn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "socket")
+		c, err := net.FileConn(f)
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		ends[i] = c.(*net.UnixConn)
+	}
+	ends[1].CloseWrite()
+	if _, err := ends[0].Read(make([]byte, 1)); err != io.EOF {
+		t.Fatalf("end of input: %v", err)
+	}
+	gone := make(chan struct{})
+	go func() {
+		waitHangup(ends[0])
+		close(gone)
+	}()
+	select {
+	case <-gone:
+		t.Error("a client that still listens is taken for gone")
+	case <-time.After(50 * time.Millisecond):
+	}
+	ends[1].Close()
+	select {
+	case <-gone:
+	case <-time.After(10 * time.Second):
+		t.Error("a client that closed is not missed")
+	}
+}
+
 func TestPublished(t *testing.T) {
 	i := &engine.Info{Endpoints: map[string]engine.Endpoint{"bridge": {Published: []engine.Publish{
 		{Port: engine.Port{Number: 80, Protocol: "tcp"}, HostPort: 8080},

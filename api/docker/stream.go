@@ -10,9 +10,11 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
+	"golang.org/x/sys/unix"
 
 	"cale/engine"
 )
@@ -91,10 +93,16 @@ func pump(conn net.Conn, in *bufio.Reader, s *engine.Stream, stdin bool) {
 	defer conn.Close()
 	defer s.Close()
 	go func() {
-		if gone := forward(s, in, stdin); gone {
-			// Not merely silent: nothing is left to write to.
-			s.Close()
+		if gone := forward(s, in, stdin); !gone {
+			if stdin {
+				go s.CloseWrite() // waits for the container's start, if that is still to come
+			}
+			if !waitHangup(conn) {
+				return
+			}
 		}
+		// Not merely silent: nothing is left to write to.
+		s.Close()
 	}()
 	if s.TTY {
 		copyPlain(conn, s)
@@ -116,12 +124,33 @@ func forward(s *engine.Stream, in io.Reader, stdin bool) (gone bool) {
 			}
 		}
 		if err != nil {
-			if stdin {
-				_ = s.CloseWrite()
-			}
 			return err != io.EOF
 		}
 	}
+}
+
+// waitHangup waits until a client that has closed its half is gone altogether: a process that never writes again
+// would not tell, and the connection would stay. It is false where that can't be known.
+func waitHangup(conn net.Conn) bool {
+	c, ok := conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	// The poller wakes for a hang-up as for data. An error is our own end's closing.
+	_ = raw.Read(func(fd uintptr) bool {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		for {
+			_, err := unix.Poll(p, 0)
+			if err != unix.EINTR {
+				return err != nil || p[0].Revents != 0
+			}
+		}
+	})
+	return true
 }
 
 // copyPlain takes the frames off: a terminal's output travels bare.

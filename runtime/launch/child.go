@@ -28,6 +28,9 @@ const (
 
 const messageSize = 12
 
+// maxAgain bounds how often an openat2 that met a change of the tree is repeated.
+const maxAgain = 1000
+
 // clone forks. In the child it walks the program and doesn't return.
 //
 //go:noinline
@@ -98,11 +101,16 @@ func walk(ops []op, regs *[maxRegs]uintptr) {
 			}
 		case opNop:
 		default:
-			for {
+			for again := 0; ; again++ {
 				r, _, e = syscall.RawSyscall6(uintptr(o.nr), a0, a1, a2, a3, a4, a5)
-				if e != syscall.EINTR {
-					break
+				if e == syscall.EINTR {
+					continue
 				}
+				// A mount or rename elsewhere makes the kernel unsure whether ".." stays in the root: it asks to try again.
+				if e == syscall.EAGAIN && uintptr(o.nr) == unix.SYS_OPENAT2 && again < maxAgain {
+					continue
+				}
+				break
 			}
 		}
 		if e == 0 && o.cond == condWant && uint32(r) != o.want {

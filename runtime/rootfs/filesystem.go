@@ -234,10 +234,19 @@ func (t *Tree) covered(dest string) bool {
 	return false
 }
 
+// maxAgain bounds how often a lookup that met a change of the tree is repeated.
+const maxAgain = 1000
+
 // lookup opens a path in the root.
 func (t *Tree) lookup(p string, flags int) (int, error) {
-	return unix.Openat2(int(t.root.Fd()), path.Join(".", p), &unix.OpenHow{
-		Flags:   uint64(flags | unix.O_CLOEXEC),
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	for again := 0; ; again++ {
+		fd, err := unix.Openat2(int(t.root.Fd()), path.Join(".", p), &unix.OpenHow{
+			Flags:   uint64(flags | unix.O_CLOEXEC),
+			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		// EAGAIN: the kernel is unsure about a ".." while something else is mounted or renamed.
+		if err != unix.EINTR && (err != unix.EAGAIN || again == maxAgain) {
+			return fd, err
+		}
+	}
 }

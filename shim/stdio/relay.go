@@ -22,6 +22,11 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 // discipline to the master after the process's end.
 const terminalGrace = time.Second
 
+// maxRest bounds what is taken from a stream after the process's end: a pipe can
+// hold no more of its output. A child that lives on may write for ever, and
+// nobody's exit waits for that.
+const maxRest = 1 << 20
+
 // output is one stream from a process to its targets.
 type output struct {
 	stream logfile.Stream
@@ -47,7 +52,7 @@ func (out *output) relay(o *IO) {
 	if err != nil {
 		return
 	}
-	for {
+	for left := maxRest; left > 0; {
 		var buf *[bufferSize]byte
 		var n int
 		read := func(fd uintptr) bool {
@@ -75,6 +80,9 @@ func (out *output) relay(o *IO) {
 		}
 		out.deliver(o, buf[:n])
 		buffers.Put(buf)
+		if out.ending.Load() {
+			left -= n
+		}
 	}
 }
 

@@ -226,6 +226,37 @@ func TestStalledClientAtExit(t *testing.T) {
 	}
 }
 
+// A child that outlives its parent and writes on holds up nobody's exit, nor fills the memory of a stalled client.
+func TestExitUnderEndlessOutput(t *testing.T) {
+	hubs := new(Hubs)
+	f := newFake(t, hubs, URI{Attach: filepath.Join(t.TempDir(), "s")}, Request{Container: "c", Exec: "e"})
+	f.attach(Hello{Exec: "e", Stdout: true}) // and reads nothing
+	fd, err := unix.Dup(int(f.stdout.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := os.NewFile(uintptr(fd), "grandchild")
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for p := make([]byte, 64<<10); ; {
+			if _, err := child.Write(p); err != nil {
+				return
+			}
+		}
+	}()
+	f.die()
+	f.io.mu.Lock()
+	clients := f.io.clients
+	f.io.mu.Unlock()
+	if len(clients) != 0 {
+		t.Errorf("%d clients are left", len(clients))
+	}
+	f.io.Close() // its reading end: the grandchild gets EPIPE
+	<-ended
+	child.Close()
+}
+
 func TestBadHellos(t *testing.T) {
 	hubs := new(Hubs)
 	path := filepath.Join(t.TempDir(), "s")
