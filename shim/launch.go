@@ -86,7 +86,7 @@ func fork(ctx context.Context, l Launch) (*Client, error) {
 // SmallEnv is the environment that keeps a shim small: few threads with their
 // caches, and no collection of the heap (whose own tables are larger than what a
 // quiet shim allocates) before it is worth it.
-func SmallEnv() []string { return []string{"GOMAXPROCS=2", "GOGC=off", "GOMEMLIMIT=12MiB"} }
+func SmallEnv() []string { return []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=12MiB"} }
 
 // reap waits for the shim, which usually ends long after this, so that no
 // zombie stays. A pidfd in the poller costs no thread, unlike Wait.

@@ -175,12 +175,20 @@ func serve(o options) error {
 // of somebody's terminal would be held for as long as the container runs. What
 // the Go runtime has opened by now is close-on-exec, so it did not come that way.
 func closeInherited() {
-	d, err := os.Open("/proc/self/fd")
+	dir, err := unix.Open("/proc/self/fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}
-	defer d.Close()
-	names, _ := d.Readdirnames(-1)
+	defer unix.Close(dir)
+	var names []string
+	for {
+		var buf [2048]byte
+		n, err := unix.Getdents(dir, buf[:])
+		if err != nil || n <= 0 {
+			break
+		}
+		_, _, names = unix.ParseDirent(buf[:n], -1, names)
+	}
 	for _, name := range names {
 		fd, err := strconv.Atoi(name)
 		if err != nil || fd <= 3 {

@@ -107,6 +107,7 @@ func Prepare(o Options) (_ *Tree, err error) {
 	if err := t.openRoot(); err != nil {
 		return nil, err
 	}
+	t.mounts = make([]mount, 0, len(o.Spec.Mounts)+2*len(o.CgroupDirs))
 	for _, m := range o.Spec.Mounts {
 		t.placed = len(t.mounts)
 		if err := t.prepareMount(m); err != nil {

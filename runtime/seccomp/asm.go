@@ -10,7 +10,7 @@ type asm struct {
 }
 
 // label is an instruction's place in asm.code.
-type label int
+type label int32
 
 const reach = 255
 

@@ -22,13 +22,14 @@ type compiler struct {
 	def   uint32   // the default action
 
 	blocks map[string]label // what rules were written already, by the entries they come from
+	found  []hit            // the room for hits
 }
 
 // hit says that an entry of spec.Syscalls speaks of a call.
 type hit struct {
 	number uint32
-	op     uint32 // of a multiplexed call; 0 is none
-	entry  int
+	op     uint16 // of a multiplexed call; 0 is none
+	entry  uint16
 }
 
 // program writes one part for each architecture and, at the start, the choice between them.
@@ -79,7 +80,7 @@ func (c *compiler) part(a arch) []span {
 	hits, last := c.hits(a)
 	// Stable: the order of the entries decides between rules.
 	slices.SortStableFunc(hits, func(x, y hit) int { return int(x.number) - int(y.number) })
-	spans := []span{{0, c.ret(c.def)}}
+	spans := append(make([]span, 0, 256), span{0, c.ret(c.def)})
 	to := func(first uint32, target label) {
 		switch end := &spans[len(spans)-1]; {
 		case end.first == first:
@@ -126,7 +127,8 @@ func (c *compiler) merge(spans []span) []span {
 
 // hits lists what calls the entries speak of, in their order, and the highest number the configuration names.
 func (c *compiler) hits(a arch) (hits []hit, last uint32) {
-	hits = make([]hit, 0, 512)
+	hits = c.found[:0]
+	defer func() { c.found = hits }()
 	for i := range c.spec.Syscalls {
 		for _, name := range c.spec.Syscalls[i].Names {
 			row := lookup(name)
@@ -137,12 +139,12 @@ func (c *compiler) hits(a arch) (hits []hit, last uint32) {
 					last = max(last, number)
 				}
 				if len(c.rules[i]) > 0 {
-					hits = append(hits, hit{number, 0, i})
+					hits = append(hits, hit{number, 0, uint16(i)})
 				}
 			}
 			if m, ok := a.mux[name]; ok && len(c.rules[i]) > 0 {
 				number := uint32(lookup(m.through).numbers[a.column])
-				hits = append(hits, hit{number, m.op, i})
+				hits = append(hits, hit{number, uint16(m.op), uint16(i)})
 			}
 		}
 	}

@@ -69,7 +69,7 @@ func compileFor(machine string, s *specs.LinuxSeccomp) (Filter, error) {
 		return f, fmt.Errorf("seccomp: %s needs listenerPath", specs.ActNotify)
 	}
 	c := &compiler{asm: asm{code: make([]unix.SockFilter, 0, 512), rets: make(map[uint32]label)},
-		spec: s, rules: rules, def: def}
+		spec: s, rules: rules, def: def, found: make([]hit, 0, 512)}
 	f.Program = c.program(columns)
 	if len(f.Program) > maxProgram {
 		return f, fmt.Errorf("seccomp: the rules need %d instructions, the kernel takes %d", len(f.Program), maxProgram)
@@ -79,6 +79,9 @@ func compileFor(machine string, s *specs.LinuxSeccomp) (Filter, error) {
 
 // parse checks the rules and gives each entry of s.Syscalls its rules: none when it says what happens anyway.
 func parse(s *specs.LinuxSeccomp, def uint32, f *Filter) ([][]rule, error) {
+	if len(s.Syscalls) > 1<<16-1 {
+		return nil, fmt.Errorf("seccomp: %d rules are too many", len(s.Syscalls))
+	}
 	parsed := make([][]rule, len(s.Syscalls))
 	for i := range s.Syscalls {
 		call := &s.Syscalls[i]

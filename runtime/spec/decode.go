@@ -4,9 +4,10 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Parse reads a configuration. What it says of other systems is left out.
+// Parse reads a configuration. What it says of other systems is left out. The strings in it are parts of raw, which
+// must not be changed any more.
 func Parse(raw []byte) (*specs.Spec, error) {
-	r := &reader{b: raw}
+	r := newReader(raw)
 	s := &specs.Spec{}
 	r.object(func(key string) {
 		switch key {
@@ -47,9 +48,9 @@ func Parse(raw []byte) (*specs.Spec, error) {
 	return s, r.end()
 }
 
-// ParseProcess reads a process.
+// ParseProcess reads a process, as Parse does.
 func ParseProcess(raw []byte) (*specs.Process, error) {
-	r := &reader{b: raw}
+	r := newReader(raw)
 	p := r.process()
 	return &p, r.end()
 }

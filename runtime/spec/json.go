@@ -7,16 +7,22 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // reader reads JSON without reflection. Package json prepares, for each struct it meets, all that the struct could
 // hold; for a configuration, which is read once by a program that lives for milliseconds, that takes longer than
 // the start of a container. The first error stays, and everything after it is a no-op.
 type reader struct {
-	b     []byte
+	text  string
 	i     int
 	depth int
 	err   error
+}
+
+// newReader reads raw without copying it: strings without escapes are parts of it.
+func newReader(raw []byte) *reader {
+	return &reader{text: unsafe.String(unsafe.SliceData(raw), len(raw))}
 }
 
 // maxDepth bounds nesting: it is the stack's.
@@ -30,8 +36,8 @@ func (r *reader) fail(format string, args ...any) {
 
 // peek is the next byte that isn't space, or 0 at the end or after an error.
 func (r *reader) peek() byte {
-	for r.err == nil && r.i < len(r.b) {
-		switch c := r.b[r.i]; c {
+	for r.err == nil && r.i < len(r.text) {
+		switch c := r.text[r.i]; c {
 		case ' ', '\t', '\n', '\r':
 			r.i++
 		default:
@@ -53,7 +59,7 @@ func (r *reader) take(c byte) bool {
 
 // word takes a literal if it comes next.
 func (r *reader) word(w string) bool {
-	if r.peek() != w[0] || !strings.HasPrefix(string(r.b[r.i:min(r.i+len(w), len(r.b))]), w) {
+	if r.peek() != w[0] || !strings.HasPrefix(r.text[r.i:], w) {
 		return false
 	}
 	r.i += len(w)
@@ -125,17 +131,17 @@ func (r *reader) str() string {
 	}
 	start := r.i
 	plain := true
-	for ; r.i < len(r.b); r.i++ {
-		switch c := r.b[r.i]; {
+	for ; r.i < len(r.text); r.i++ {
+		switch c := r.text[r.i]; {
 		case c == '"':
 			r.i++
-			s := string(r.b[start : r.i-1])
+			s := r.text[start : r.i-1]
 			if plain && utf8.ValidString(s) {
 				return s
 			}
 			// Escapes are rare enough to leave them to package json.
 			var out string
-			if err := json.Unmarshal(r.b[start-1:r.i], &out); err != nil {
+			if err := json.Unmarshal([]byte(r.text[start-1:r.i]), &out); err != nil {
 				r.fail("%w", err)
 			}
 			return out
@@ -169,13 +175,13 @@ func (r *reader) number() string {
 	}
 	r.peek()
 	start := r.i
-	for r.i < len(r.b) && strings.IndexByte("+-.eE0123456789", r.b[r.i]) >= 0 {
+	for r.i < len(r.text) && strings.IndexByte("+-.eE0123456789", r.text[r.i]) >= 0 {
 		r.i++
 	}
 	if r.i == start {
 		r.fail("number expected")
 	}
-	return string(r.b[start:r.i])
+	return r.text[start:r.i]
 }
 
 func (r *reader) int(bits int) int64 {
@@ -205,7 +211,7 @@ func (r *reader) uint(bits int) uint64 {
 func (r *reader) uint32() uint32 { return uint32(r.uint(32)) }
 
 // skip takes any value and returns its text.
-func (r *reader) skip() []byte {
+func (r *reader) skip() string {
 	c := r.peek()
 	start := r.i
 	switch c {
@@ -220,13 +226,13 @@ func (r *reader) skip() []byte {
 	default:
 		r.number()
 	}
-	return r.b[start:r.i]
+	return r.text[start:r.i]
 }
 
 // rare takes a value that few configurations have, by package json.
 func (r *reader) rare(v any) {
 	if raw := r.skip(); r.err == nil {
-		if err := json.Unmarshal(raw, v); err != nil {
+		if err := json.Unmarshal([]byte(raw), v); err != nil {
 			r.fail("%w", err)
 		}
 	}
@@ -253,7 +259,16 @@ func list[T any](r *reader, f func() T) []T {
 	return l
 }
 
-func (r *reader) strs() []string { return list(r, r.str) }
+// strs takes an array of strings.
+func (r *reader) strs() []string {
+	if r.null() {
+		return nil
+	}
+	end := max(strings.IndexByte(r.text[r.i:], ']'), 0)
+	l := make([]string, 0, strings.Count(r.text[r.i:r.i+end], ",")+1) // a guess
+	r.array(func() { l = append(l, r.str()) })
+	return l
+}
 
 // stringMap takes an object of strings.
 func (r *reader) stringMap() map[string]string {

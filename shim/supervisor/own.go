@@ -81,8 +81,8 @@ func (b *ownBox) Start(ctx context.Context) error { return classify(b.c.Start(ct
 func (b *ownBox) Kill(sig int, all bool) error { return classify(b.c.Kill(unix.Signal(sig), all)) }
 
 func (b *ownBox) Exec(ctx context.Context, _ string, process []byte, s Streams) (int, error) {
-	p := new(specs.Process)
-	if err := json.Unmarshal(process, p); err != nil {
+	p, err := spec.ParseProcess(process)
+	if err != nil {
 		return 0, &ttrpc.Status{Code: ttrpc.InvalidArgument, Message: "exec: malformed process: " + err.Error()}
 	}
 	s.apply(p)

@@ -5,7 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"runtime/metrics"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -21,8 +21,9 @@ const (
 	sigKill = unix.SIGKILL
 	// tidyDelay is how long after the last activity memory is given back.
 	tidyDelay = 250 * time.Millisecond
-	// worthCollecting is how many bytes must have been allocated for that.
-	worthCollecting = 2 << 20
+	// worthCollecting is how many more bytes than after the last time, at first
+	// than at the start, the process must have for that.
+	worthCollecting = 1 << 20
 	// firstPatience is how long a shim waits for its first container, and
 	// lastPatience how long it stays after its last one, while nobody is
 	// connected.
@@ -62,7 +63,9 @@ type Supervisor struct {
 	ending     bool
 	idle       *time.Timer
 	rest       *time.Timer
-	collected  uint64 // bytes allocated until the last collection; giveBack's own
+
+	resting sync.Mutex
+	kept    int // bytes this process has after the last collection
 }
 
 // New makes a supervisor; this process becomes the subreaper of its containers.
@@ -78,6 +81,7 @@ func New(cfg Config) (*Supervisor, error) {
 	s.events = newEvents(cfg.EventsAddress, cfg.Namespace, s.logf)
 	s.server = &ttrpc.Server{Handler: s.handle, Allow: samePeer}
 	s.idle = time.AfterFunc(firstPatience, s.checkIdle)
+	s.kept = ownMemory()
 	s.rest = time.AfterFunc(tidyDelay, s.giveBack)
 	return s, nil
 }
@@ -104,21 +108,32 @@ func (s *Supervisor) logf(line string) {
 func (s *Supervisor) tidy() { s.rest.Reset(tidyDelay) }
 
 // giveBack collects garbage and returns free memory. After little activity it
-// does nothing: a collection's own tables take more (a page for each size class
-// in use) than it could free.
+// does nothing: a collection's own tables take more (some pages for each size
+// class in use) than it could free.
 func (s *Supervisor) giveBack() {
-	var m [1]metrics.Sample
-	m[0].Name = "/gc/heap/allocs:bytes"
-	metrics.Read(m[:])
-	if m[0].Value.Kind() != metrics.KindUint64 {
+	s.resting.Lock()
+	defer s.resting.Unlock()
+	if ownMemory() < s.kept+worthCollecting {
 		return
 	}
-	total := m[0].Value.Uint64()
-	if total-s.collected < worthCollecting {
-		return
-	}
-	s.collected = total
 	debug.FreeOSMemory()
+	s.kept = ownMemory()
+}
+
+// ownMemory is how many bytes this process has that are not parts of files. Go's
+// own figures cost more to ask for than they tell.
+func ownMemory() int {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(b))
+	if len(f) < 3 {
+		return 0
+	}
+	resident, _ := strconv.Atoi(f[1])
+	shared, _ := strconv.Atoi(f[2])
+	return (resident - shared) * os.Getpagesize()
 }
 
 func (s *Supervisor) checkIdle() {
