@@ -4,12 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
+	"cale/atomicfile"
 	"cale/image"
 	"cale/shim"
 )
@@ -127,7 +127,7 @@ func (c *container) save(durable bool) error {
 	if err != nil {
 		return fmt.Errorf("container %s: %w", c.id, err)
 	}
-	if err := writeFile(filepath.Join(c.dir, "container.json"), raw, 0o600, durable); err != nil {
+	if err := atomicfile.Write(filepath.Join(c.dir, "container.json"), raw, 0o600, durable); err != nil {
 		return fmt.Errorf("container %s: %w", c.id, err)
 	}
 	return nil
@@ -136,42 +136,6 @@ func (c *container) save(durable bool) error {
 // keep is whether the container's state is worth the disk's time: what is removed at its end need not outlive a
 // reboot.
 func (c *container) keep() bool { return !c.rec.Spec.AutoRemove }
-
-// writeFile replaces a file at once.
-func writeFile(path string, data []byte, mode os.FileMode, durable bool) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil && durable {
-		err = f.Sync()
-	}
-	if err2 := f.Close(); err == nil {
-		err = err2
-	}
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		os.Remove(tmp)
-		return err
-	}
-	if durable {
-		return syncDir(filepath.Dir(path))
-	}
-	return nil
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
 
 func (c *container) logPath() string { return filepath.Join(c.dir, c.id+"-json.log") }
 func (c *container) upper() string   { return filepath.Join(c.dir, "upper") }

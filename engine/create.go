@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"cale/atomicfile"
 	"cale/engine/ocispec"
 	"cale/image/pull"
 	"cale/image/store"
@@ -90,7 +91,7 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 	c.mu.Lock()
 	err = c.save(c.keep())
 	if err == nil && c.keep() {
-		err = syncDir(filepath.Dir(c.dir))
+		err = atomicfile.SyncDir(filepath.Dir(c.dir))
 	}
 	c.mu.Unlock()
 	if err != nil {

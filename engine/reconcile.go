@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"cale/atomicfile"
 	"cale/image"
 	"cale/shim"
 )
@@ -275,7 +276,7 @@ func (e *Engine) rebooted() bool {
 		old, err := os.ReadFile(path)
 		e.fresh = err != nil || string(old) != string(id)
 		if e.fresh {
-			if err := writeFile(path, id, 0o600, false); err != nil {
+			if err := atomicfile.Write(path, id, 0o600, false); err != nil {
 				e.cfg.Log("%v", err)
 			}
 		}

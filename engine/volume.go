@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"cale/atomicfile"
 )
 
 // volumes are the stores of files below one directory: <name>/_data and <name>/volume.json.
@@ -106,7 +108,7 @@ func (v *volumes) make(name string, r volumeRecord, durable bool) (fresh bool, e
 	if err != nil {
 		return false, err
 	}
-	if err := writeFile(filepath.Join(tmp, "volume.json"), raw, 0o600, durable); err != nil {
+	if err := atomicfile.Write(filepath.Join(tmp, "volume.json"), raw, 0o600, durable); err != nil {
 		return false, err
 	}
 	err = unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, filepath.Join(v.dir, name), unix.RENAME_NOREPLACE)
@@ -114,7 +116,7 @@ func (v *volumes) make(name string, r volumeRecord, durable bool) (fresh bool, e
 		return false, nil
 	}
 	if err == nil && durable {
-		err = syncDir(v.dir)
+		err = atomicfile.SyncDir(v.dir)
 	}
 	return err == nil, err
 }

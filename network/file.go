@@ -7,47 +7,18 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"cale/atomicfile"
 )
 
-// writeFile replaces a file by rename. durable makes it outlive a power cut;
-// leases need not: a reboot ends what they describe.
+// writeFile replaces a file with v as JSON. durable makes it outlive a power
+// cut; leases need not: a reboot ends what they describe.
 func writeFile(path string, v any, durable bool) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	temp := path + ".tmp"
-	f, err := os.OpenFile(temp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil && durable {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(temp, path)
-	}
-	if err != nil {
-		os.Remove(temp)
-		return err
-	}
-	if durable {
-		return syncDir(filepath.Dir(path))
-	}
-	return nil
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return atomicfile.Write(path, b, 0o600, durable)
 }
 
 func removeFile(path string) error {
@@ -67,7 +38,7 @@ func readFiles[T any](dir string, each func(v *T) error) error {
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		if strings.HasSuffix(path, ".tmp") {
+		if strings.HasSuffix(path, atomicfile.Suffix) {
 			os.Remove(path)
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 	"sort"
 	"time"
 
+	"cale/atomicfile"
 	"cale/runtime/cgroup"
 	"cale/runtime/linux"
 	"cale/runtime/spec"
@@ -168,7 +169,9 @@ func (c *Container) Status() (Status, error) {
 	if !c.alive() {
 		return Stopped, nil
 	}
-	if _, err := os.Lstat(filepath.Join(c.dir, startFifo)); err == nil {
+	// The fifo is init's until it has executed its program, even if whoever started it couldn't remove the file.
+	if f, err := openFifo(filepath.Join(c.dir, startFifo), unix.O_WRONLY); err == nil {
+		f.Close()
 		return Created, nil
 	}
 	if g, err := c.Cgroup(); err == nil && g != nil {
@@ -213,16 +216,7 @@ func (c *Container) save() error {
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(c.dir, stateFile), raw, 0o600)
-}
-
-// writeFile replaces a file in one step.
-func writeFile(name string, data []byte, mode os.FileMode) error {
-	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+".tmp")
-	if err := os.WriteFile(tmp, data, mode); err != nil {
-		return err
-	}
-	return os.Rename(tmp, name)
+	return atomicfile.Write(filepath.Join(c.dir, stateFile), raw, 0o600, false)
 }
 
 // openInit opens init's pidfd, made sure to be init's.

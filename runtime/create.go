@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"cale/atomicfile"
 	"cale/runtime/cgroup"
 	"cale/runtime/launch"
 	"cale/runtime/linux"
@@ -66,6 +67,10 @@ func create(ctx context.Context, o Options, wait bool) (_ *Container, err error)
 	defer lock.Close()
 	defer func() {
 		if err != nil {
+			if c.pidfd != nil {
+				(&launch.Proc{Pid: c.rec.Pid, PidFD: c.pidfd}).Kill()
+				c.pidfd = nil
+			}
 			c.remove()
 		}
 	}()
@@ -73,7 +78,7 @@ func create(ctx context.Context, o Options, wait bool) (_ *Container, err error)
 		return nil, err
 	}
 	if o.PidFile != "" {
-		if err := writeFile(o.PidFile, fmt.Append(nil, c.rec.Pid), 0o644); err != nil {
+		if err := atomicfile.Write(o.PidFile, fmt.Append(nil, c.rec.Pid), 0o644, false); err != nil {
 			return nil, fmt.Errorf("pid file: %w", err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"cale/atomicfile"
 	"cale/runtime/launch"
 	"cale/runtime/linux"
 	"cale/runtime/spec"
@@ -108,7 +109,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 		return nil, commandError(err, o.Process.Args[0])
 	}
 	if o.PidFile != "" {
-		if err := writeFile(o.PidFile, fmt.Append(nil, proc.Pid), 0o644); err != nil {
+		if err := atomicfile.Write(o.PidFile, fmt.Append(nil, proc.Pid), 0o644, false); err != nil {
 			proc.Kill()
 			return nil, fmt.Errorf("pid file: %w", err)
 		}

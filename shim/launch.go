@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cale/atomicfile"
 	"cale/shim/stdio"
 	"cale/shim/task"
 	"cale/shim/ttrpc"
@@ -125,12 +126,7 @@ func dial(ctx context.Context, path string) (net.Conn, error) {
 }
 
 func writeAddress(bundle, address string) error {
-	path := filepath.Join(bundle, addressFile)
-	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, []byte(address), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
+	return atomicfile.Write(filepath.Join(bundle, addressFile), []byte(address), 0o600, false)
 }
 
 // startForeign runs "shim start", which prints the address it serves on.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"cale/atomicfile"
 	"cale/shim/task"
 )
 
@@ -15,11 +16,7 @@ import (
 const optionsFile = "runtime.options"
 
 func keepOptions(bundle string, o task.RuncOptions) error {
-	path := filepath.Join(bundle, optionsFile)
-	if err := os.WriteFile(path+".tmp", o.Append(nil), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".tmp", path)
+	return atomicfile.Write(filepath.Join(bundle, optionsFile), o.Append(nil), 0o600, false)
 }
 
 // Cleanup removes what is left of a container whose shim is gone.

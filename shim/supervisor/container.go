@@ -3,12 +3,12 @@ package supervisor
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
 
+	"cale/atomicfile"
 	"cale/shim/task"
 	"cale/shim/ttrpc"
 )
@@ -80,12 +80,7 @@ func writeExit(c *container, pid int, e Exit) error {
 	b = strconv.AppendInt(append(b, `","pid":`...), int64(pid), 10)
 	b = strconv.AppendBool(append(b, `,"oom":`...), e.OOM)
 	b = append(b, "}\n"...)
-	path := filepath.Join(c.bundle, exitFile)
-	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
+	return atomicfile.Write(filepath.Join(c.bundle, exitFile), b, 0o600, false)
 }
 
 func (s *Supervisor) start(ctx context.Context, c *container) (int, error) {
