@@ -22,8 +22,7 @@ import (
 const (
 	stateFile  = "state.json"
 	configFile = "config.json" // the configuration it was created with
-	startFifo  = "exec.fifo"   // what a created container waits on; gone once started
-	resultFifo = "result.fifo" // where it tells what became of its execve
+	startFifo  = "exec.fifo"   // what a created container waits on, and answers to; gone once started
 )
 
 // recordVersion is the version of state.json's format.

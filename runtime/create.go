@@ -180,10 +180,10 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 	plan.hooks = s.Hooks != nil && len(s.Hooks.Prestart)+len(s.Hooks.CreateRuntime)+len(s.Hooks.CreateContainer) > 0 ||
 		len(s.Linux.NetDevices) > 0
 	if wait {
-		if plan.start, plan.result, err = c.makeFifos(); err != nil {
+		if plan.start, err = c.makeFifo(); err != nil {
 			return err
 		}
-		defer closeAll([]*os.File{plan.start, plan.result})
+		defer plan.start.Close()
 		cfg.Until = syncReady
 	}
 	cfg.Program = launch.New()
@@ -286,23 +286,18 @@ func (c *Container) setInit(p *launch.Proc) error {
 	return c.save()
 }
 
-// makeFifos makes and opens what a created container waits on and answers to. Both are opened for reading and
-// writing, so that neither the opening nor a lack of the other side blocks.
-func (c *Container) makeFifos() (start, result *os.File, err error) {
-	var files [2]*os.File
-	for i, name := range []string{startFifo, resultFifo} {
-		file := filepath.Join(c.dir, name)
-		if err = unix.Mkfifo(file, 0o600); err == nil {
-			var fd int
-			if fd, err = unix.Open(file, unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
-				files[i] = os.NewFile(uintptr(fd), file)
-				continue
-			}
-		}
-		closeAll(files[:])
-		return nil, nil, &os.PathError{Op: "make fifo", Path: file, Err: err}
+// makeFifo makes and opens what a created container waits on and answers to. It is opened for reading and writing, so
+// that neither the opening nor a lack of the other side blocks.
+func (c *Container) makeFifo() (*os.File, error) {
+	file := filepath.Join(c.dir, startFifo)
+	if err := unix.Mkfifo(file, 0o600); err != nil {
+		return nil, &os.PathError{Op: "make fifo", Path: file, Err: err}
 	}
-	return files[0], files[1], nil
+	fd, err := unix.Open(file, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: file, Err: err}
+	}
+	return os.NewFile(uintptr(fd), file), nil
 }
 
 // openUserNS makes a user namespace with mappings and returns it; its only process ends at once.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -191,35 +192,33 @@ func (j *joining) openCgroups(c *Container, sub map[string]string) (err error) {
 		return nil
 	}
 	for controller, name := range sub {
-		if clean := path.Clean("/" + name); clean != path.Clean("/"+strings.TrimPrefix(name, "/")) || strings.Contains(name, "..") {
-			return fmt.Errorf("%s is not a sub cgroup path", name)
+		if path.Clean("/"+name) != path.Join("/", name) || slices.Contains(strings.Split(name, "/"), "..") {
+			return fmt.Errorf("bad sub cgroup path: %s", name)
 		}
-		used := false
+		if _, ok := g.Dirs()[controller]; controller != "" && !ok {
+			return fmt.Errorf("unknown controller %s in a sub cgroup", controller)
+		}
 		for i, f := range j.cgroups {
 			dir := path.Dir(f.Name())
 			if controller != "" && g.Dirs()[controller] != dir {
 				continue
 			}
-			used = true
 			nf, err := os.OpenFile(path.Join(dir, name, path.Base(f.Name())), os.O_WRONLY, 0)
 			if err != nil {
-				return fmt.Errorf("sub cgroup: %w", err)
+				return fmt.Errorf("adding pid to a sub cgroup: %w", err)
 			}
 			f.Close()
 			j.cgroups[i] = nf
 		}
-		if controller == "" && j.cgroupDir != nil {
-			fd, err := unix.Openat(int(j.cgroupDir.Fd()), path.Join(".", name), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-			if err == nil {
-				j.cgroupDir.Close()
-				j.cgroupDir = os.NewFile(uintptr(fd), name)
-				used = true
-			} else if g.V2() {
-				return fmt.Errorf("sub cgroup %s: %w", name, err)
-			}
+		if controller != "" || j.cgroupDir == nil {
+			continue
 		}
-		if !used {
-			return fmt.Errorf("sub cgroup %s: no controller %q", name, controller)
+		fd, err := unix.Openat(int(j.cgroupDir.Fd()), path.Join(".", name), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			j.cgroupDir.Close()
+			j.cgroupDir = os.NewFile(uintptr(fd), name)
+		} else if g.V2() {
+			return fmt.Errorf("adding pid to a sub cgroup: open %s: %w", name, err)
 		}
 	}
 	return nil

@@ -33,8 +33,7 @@ type initPlan struct {
 	setgroups  bool
 	hooks      bool
 	keyring    string   // name of a new session keyring, or ""
-	start      *os.File // what to wait on before the execve; nil: don't wait
-	result     *os.File
+	start      *os.File // what to wait on before the execve, and to tell a failure; nil: don't wait
 	hostMounts bool
 }
 
@@ -114,16 +113,11 @@ func (i *initPlan) finish(p *launch.Program) error {
 	if i.start != nil {
 		p.Step("report to the caller")
 		p.Sync(syncReady)
-		p.Set(launch.ReportReg, launch.N(i.result.Fd()))
+		p.Set(launch.ReportReg, launch.N(i.start.Fd()))
 		// It may wait for days, and must not hold the caller's files (and locks) meanwhile.
 		p.Step("close the caller's descriptors")
-		a, b := i.start.Fd(), i.result.Fd()
-		if a > b {
-			a, b = b, a
-		}
-		closeRange(p, uintptr(3+pr.preserve), a-1)
-		closeRange(p, a+1, b-1)
-		closeRange(p, b+1, uintptr(^uint32(0)))
+		closeRange(p, uintptr(3+pr.preserve), i.start.Fd()-1)
+		closeRange(p, i.start.Fd()+1, uintptr(^uint32(0)))
 		p.Step("wait for the start")
 		p.Call(unix.SYS_READ, launch.N(i.start.Fd()), launch.Ptr(p.Mem(8)), launch.N(1)).Want(1)
 	}

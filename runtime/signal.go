@@ -4,23 +4,22 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"cale/runtime/cgroup"
+	"cale/runtime/spec"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
-// longAgo is a deadline that has passed.
-var longAgo = time.Unix(1, 0)
-
-// Kill sends a signal to init, or with all to every process of the container.
+// Kill sends a signal to init, or with all to every process of the container. SIGKILL always goes to all: where init
+// has no pid namespace of its own, the others would outlive it.
 func (c *Container) Kill(sig unix.Signal, all bool) error {
 	g, err := c.Cgroup()
 	if err != nil {
 		return err
 	}
-	if all && g != nil {
+	if g != nil && (all || sig == unix.SIGKILL && !c.ownPids()) {
 		return killGroup(g, sig)
 	}
 	f, err := c.openInit()
@@ -41,6 +40,12 @@ func (c *Container) Kill(sig unix.Signal, all bool) error {
 		}
 	}
 	return nil
+}
+
+// ownPids reports whether the kernel ends the container's other processes with init.
+func (c *Container) ownPids() bool {
+	s, err := c.Spec()
+	return err == nil && spec.NewNamespace(s, specs.PIDNamespace)
 }
 
 // killGroup signals all processes of a group.

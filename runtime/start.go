@@ -43,29 +43,22 @@ func (c *Container) Start(ctx context.Context) error {
 		c.Kill(unix.SIGKILL, true)
 		return err
 	}
-	result, err := openFifo(filepath.Join(c.dir, resultFifo), unix.O_RDONLY)
-	if err != nil {
-		return err
-	}
-	defer result.Close()
-	start, err := openFifo(filepath.Join(c.dir, startFifo), unix.O_WRONLY)
+	name := filepath.Join(c.dir, startFifo)
+	fifo, err := openFifo(name, unix.O_WRONLY)
 	if err != nil {
 		if errors.Is(err, unix.ENXIO) {
 			return ErrNotRunning // nobody has it open any more
 		}
 		return err
 	}
-	_, err = unix.Write(int(start.Fd()), []byte{1})
-	start.Close()
-	if err != nil {
+	defer fifo.Close()
+	if _, err := unix.Write(int(fifo.Fd()), []byte{1}); err != nil {
 		return fmt.Errorf("start container %s: %w", c.rec.ID, err)
 	}
-	failed := waitResult(ctx, result)
-	os.Remove(filepath.Join(c.dir, startFifo))
-	os.Remove(filepath.Join(c.dir, resultFifo))
-	if failed != nil {
-		return commandError(failed, s.Process.Args[0])
+	if err := waitStarted(ctx, name, fifo); err != nil {
+		return commandError(err, s.Process.Args[0])
 	}
+	os.Remove(name)
 	c.poststart(s, func(string) {})
 	return nil
 }
@@ -79,17 +72,36 @@ func openFifo(name string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// waitResult waits until a started init has either executed its program, which closes its side, or told its error.
-func waitResult(ctx context.Context, result *os.File) error {
-	stop := context.AfterFunc(ctx, func() { result.SetReadDeadline(longAgo) })
-	defer stop()
-	var m [12]byte
-	n, err := result.Read(m[:])
-	if n == len(m) {
-		return &launch.Error{Step: stepExec, Errno: syscall.Errno(binary.NativeEndian.Uint32(m[8:]))}
+// waitStarted waits until init has closed the fifo, by its execve or its end, and reads what it has left in it: the
+// byte it was to take if it was killed before, or the report of a failure.
+func waitStarted(ctx context.Context, name string, fifo *os.File) error {
+	fds := []unix.PollFd{{Fd: int32(fifo.Fd())}} // POLLERR comes unasked when there is no reader
+	for {
+		n, err := unix.Poll(fds, 100)
+		if n > 0 {
+			break
+		}
+		if err != nil && err != unix.EINTR {
+			return fmt.Errorf("wait for the start: %w", err)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 	}
-	if err != nil && ctx.Err() != nil {
-		return context.Cause(ctx)
+	left, err := openFifo(name, unix.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer left.Close()
+	var m [12]byte
+	n, err := unix.Read(int(left.Fd()), m[:])
+	switch {
+	case n == len(m):
+		return &launch.Error{Step: stepExec, Errno: syscall.Errno(binary.NativeEndian.Uint32(m[8:]))}
+	case n > 0:
+		return ErrNotRunning
+	case err != nil && err != unix.EAGAIN:
+		return fmt.Errorf("read what became of the start: %w", err)
 	}
 	return nil
 }

@@ -189,7 +189,7 @@ func cmdExec(a *app, args []string) error {
 	}
 	c, err := runtime.Load(a.root, args[0])
 	if err != nil {
-		return err
+		return &exitError{255, err}
 	}
 	code, err := e.exec(a, c, args[1:])
 	if err != nil {

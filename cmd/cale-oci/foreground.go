@@ -23,7 +23,14 @@ func newForeground(ps *specs.Process, consoleSocket string) (*foreground, error)
 	f := &foreground{signals: notifySignals()}
 	if ps != nil && ps.Terminal && consoleSocket == "" {
 		f.masters = make(chan *os.File, 1)
-		f.console = func(m *os.File) { f.masters <- m }
+		f.console = func(m *os.File) {
+			// As runc does: what the process writes arrives as it is, without carriage returns.
+			if t, err := unix.IoctlGetTermios(int(m.Fd()), unix.TCGETS); err == nil {
+				t.Oflag &^= unix.ONLCR
+				unix.IoctlSetTermios(int(m.Fd()), unix.TCSETS, t)
+			}
+			f.masters <- m
+		}
 	}
 	return f, nil
 }

@@ -19,6 +19,7 @@ var version = "1.0.0-dev"
 // app is one run of the program: the global flags and where messages go.
 type app struct {
 	root    string
+	rootSet bool
 	log     string
 	format  string
 	debug   bool
@@ -99,6 +100,7 @@ func (a *app) main(args []string) int {
 		usage()
 		return 0
 	}
+	a.rootSet = a.root != ""
 	if a.root == "" {
 		a.root = defaultRoot()
 	}

@@ -60,7 +60,11 @@ func cmdKill(a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	return c.Kill(sig, all)
+	err = c.Kill(sig, all)
+	if all && errors.Is(err, runtime.ErrNotRunning) {
+		return nil
+	}
+	return err
 }
 
 func parseSignal(s string) (unix.Signal, error) {
@@ -133,6 +137,9 @@ func cmdList(a *app, args []string) error {
 		return err
 	}
 	if err := exactly("list", args, 0, 0); err != nil {
+		return err
+	}
+	if _, err := os.Stat(a.root); err != nil && a.rootSet {
 		return err
 	}
 	list, err := runtime.List(a.root)

@@ -25,13 +25,12 @@ var cwd = launch.N(unix.AT_FDCWD)
 // tree is still there.
 func (t *Tree) Build(p *launch.Program) {
 	t.rootReg, t.oldReg, t.nullReg = p.Reg(), p.Reg(), p.Reg()
-	var readonly []mount
 	for i := range t.mounts {
 		m := &t.mounts[i]
 		if m.Type == "tmpfs" && !m.opts.remount && m.opts.set&unix.MOUNT_ATTR_RDONLY != 0 {
 			// What is mounted below still has to be made.
 			m.opts.set &^= unix.MOUNT_ATTR_RDONLY
-			readonly = append(readonly, mount{Mount: m.Mount, dest: m.dest, opts: options{remount: true, bind: true, set: unix.MOUNT_ATTR_RDONLY}})
+			t.readonly = append(t.readonly, mount{Mount: m.Mount, dest: m.dest, opts: options{remount: true, bind: true, set: unix.MOUNT_ATTR_RDONLY}})
 		}
 		// While these are still the host's peers: what is to be shared with it can only come from them.
 		t.emitDetached(p, m)
@@ -50,9 +49,6 @@ func (t *Tree) Build(p *launch.Program) {
 	}
 	t.placed = len(t.mounts)
 	t.emitDevices(p)
-	for i := range readonly {
-		t.emitMount(p, &readonly[i])
-	}
 }
 
 // Root is the register with the root's descriptor, from Build on.

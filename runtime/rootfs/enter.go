@@ -11,6 +11,9 @@ import (
 // Enter adds the steps that close the tree: paths masked and made read-only, the root made the process's root, and
 // the host's mounts let go. The working directory is the new root afterwards.
 func (t *Tree) Enter(p *launch.Program) {
+	for i := range t.readonly {
+		t.emitMount(p, &t.readonly[i])
+	}
 	if l := t.o.Spec.Linux; l != nil {
 		for _, s := range l.ReadonlyPaths {
 			t.emitReadonly(p, s)

@@ -48,13 +48,14 @@ type Options struct {
 // Tree is a file tree that is prepared in the parent by Prepare, built in the child by the steps that Build and
 // Enter add to its program, and forgotten by Close.
 type Tree struct {
-	o      Options
-	root   *os.File // the root as the parent can look at it; nothing is mounted on it yet
-	roots  []source // to be attached in the child, each over the one before
-	mounts []mount
-	nodes  []node
-	fds    []*os.File
-	placed int // how many of mounts come before what is being worked out
+	o        Options
+	root     *os.File // the root as the parent can look at it; nothing is mounted on it yet
+	roots    []source // to be attached in the child, each over the one before
+	mounts   []mount
+	readonly []mount // mounts to be made read-only when all below them is there
+	nodes    []node
+	fds      []*os.File
+	placed   int // how many of mounts come before what is being worked out
 
 	// In the child:
 	rootReg launch.Reg
