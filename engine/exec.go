@@ -85,8 +85,9 @@ func (e *Engine) ExecStart(ctx context.Context, id string, o ExecStartOptions) (
 	}
 	x.mu.Lock()
 	if x.started {
+		ended := x.exit != nil
 		x.mu.Unlock()
-		if x.exit != nil {
+		if ended {
 			return nil, conflict("exec command %s has already run", id)
 		}
 		return nil, conflict("exec command %s is already running", id)
@@ -224,10 +225,16 @@ func (e *Engine) sessionEnded(x *session, code int) {
 func (e *Engine) endSessions(c *container) {
 	e.mu.Lock()
 	var open []*session
-	for _, x := range e.execs {
-		if x.c == c {
-			open = append(open, x)
+	for id, x := range e.execs {
+		if x.c != c {
+			continue
 		}
+		open = append(open, x)
+		x.mu.Lock()
+		if !x.started {
+			delete(e.execs, id) // it never will be
+		}
+		x.mu.Unlock()
 	}
 	e.mu.Unlock()
 	for _, x := range open {

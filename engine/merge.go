@@ -13,12 +13,14 @@ import (
 // mergeVolumes gives the clean absolute paths, each once. What isn't one is left out: it comes from image data.
 func mergeVolumes(lists ...[]string) []string {
 	var out []string
+	seen := map[string]bool{}
 	for _, l := range lists {
 		for _, v := range l {
 			if !strings.HasPrefix(v, "/") {
 				v = "/" + v
 			}
-			if v = path.Clean(v); v != "/" && !slices.Contains(out, v) {
+			if v = path.Clean(v); v != "/" && !seen[v] {
+				seen[v] = true
 				out = append(out, v)
 			}
 		}
@@ -27,21 +29,33 @@ func mergeVolumes(lists ...[]string) []string {
 	return out
 }
 
+// maxImagePorts bounds what the ranges of an image's ports are spelt out to: every port of every protocol, once.
+const maxImagePorts = 3 << 16
+
 func mergePorts(fromImage []string, s *Spec) []Port {
 	var out []Port
+	seen := map[Port]bool{}
 	add := func(p Port) {
 		if p.Protocol == "" {
 			p.Protocol = "tcp"
 		}
-		if !slices.Contains(out, p) {
+		if !seen[p] {
+			seen[p] = true
 			out = append(out, p)
 		}
 	}
+	spelt := 0
 	for _, text := range fromImage {
-		if ports, err := parsePorts(text); err == nil { // image data: what makes no sense is no port
-			for _, p := range ports {
-				add(p)
-			}
+		ports, err := parsePorts(text)
+		if err != nil {
+			continue // image data: what makes no sense is no port
+		}
+		// Nor may ranges that say the same again and again keep the engine busy.
+		if spelt += len(ports); spelt > maxImagePorts {
+			break
+		}
+		for _, p := range ports {
+			add(p)
 		}
 	}
 	for _, p := range s.Exposed {

@@ -15,6 +15,9 @@ import (
 	"cale/image/store"
 )
 
+// maxVolumes bounds the volumes that are made for an image's VOLUMEs.
+const maxVolumes = 1000
+
 // resolveMounts settles a new container's mounts: makes its volumes, fills the fresh ones from the image, and adds
 // the image's VOLUMEs that nothing else covers. made are the volumes that did not exist before.
 func (e *Engine) resolveMounts(ctx context.Context, c *container, img *store.Image) (mounts []Mount, made []string, err error) {
@@ -55,6 +58,9 @@ func (e *Engine) resolveMounts(ctx context.Context, c *container, img *store.Ima
 			taken[m.Target] = true
 			mounts = append(mounts, m)
 		}
+	}
+	if n := len(c.rec.Run.Volumes); n > maxVolumes {
+		return nil, nil, invalid("the image and the request name %d volumes, more than %d", n, maxVolumes)
 	}
 	for _, target := range c.rec.Run.Volumes {
 		if !taken[target] {
@@ -190,9 +196,34 @@ func (e *Engine) fillVolume(ctx context.Context, v Volume, c *container, img *st
 	if err := filetree.CopyTree(ctx, dst, root, target); err != nil {
 		return err
 	}
-	// Renaming a directory over an empty one is atomic. If somebody wrote into the volume meanwhile, that stays.
-	if err := unix.Rename(tmp, v.Mountpoint); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
+	// Renaming a directory over an empty one is atomic, but who has the empty one mounted would be left with a
+	// directory that is gone.
+	if done, err := e.volumes.replace(v.Name, tmp); done || err != nil {
 		return err
 	}
-	return nil
+	e.volumes.filling.Lock()
+	defer e.volumes.filling.Unlock()
+	if entries, err := os.ReadDir(v.Mountpoint); err != nil || len(entries) > 0 {
+		return err // somebody wrote into it meanwhile: that stays
+	}
+	data, err := filetree.Open(v.Mountpoint)
+	if err != nil {
+		return err
+	}
+	defer data.Close()
+	return filetree.CopyTree(ctx, data, dst, "")
+}
+
+// replace puts a directory in the place of a volume's empty one, if but one container names the volume.
+func (v *volumes) replace(name, dir string) (done bool, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.refs[name]) > 1 {
+		return false, nil
+	}
+	err = unix.Rename(dir, v.data(name))
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+		err = nil // somebody wrote into it meanwhile: that stays
+	}
+	return err == nil, err
 }

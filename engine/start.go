@@ -316,18 +316,32 @@ func (e *Engine) clearPod(ctx context.Context, c *container, r *run) {
 		}
 		r.shim.Close()
 	}
-	shm := filepath.Join(c.pod, "shm")
-	if _, err := os.Lstat(shm); err == nil {
-		if err := unix.Unmount(shm, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
-			e.cfg.Log("unmount %s: %v", shm, err)
+	// A foreign runtime's root is mounted by the shim, which may have died over it.
+	for _, name := range []string{"shm", "rootfs"} {
+		if err := unmount(filepath.Join(c.pod, name)); err != nil {
+			e.cfg.Log("unmount %s of container %s: %v", name, c.id, err)
 		}
 	}
 	if err := network.RemoveNamespace(filepath.Join(c.pod, "net")); err != nil {
 		e.cfg.Log("container %s: %v", c.id, err)
 	}
-	if err := os.RemoveAll(c.pod); err != nil {
+	if err := removeTree(c.pod); err != nil {
 		e.cfg.Log("container %s: %v", c.id, err)
 	}
+}
+
+// unmount takes all mounts off a path, if it is there.
+func unmount(path string) error {
+	for range 64 {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // endShim makes sure that nothing of a run that went wrong is left, the shim included: it may still be busy with a

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cale/filetree"
+	"cale/shim"
 )
 
 // withTree calls fn with a container's files as the container sees them, its volumes included, and writable. While
@@ -28,11 +29,10 @@ func (e *Engine) withTree(ctx context.Context, c *container, fn func(*filetree.R
 		return notFound("No such container: %s", c.id)
 	}
 	if r != nil {
-		root, err := processRoot(r.pid)
-		// The process is the container's: its end is recorded under op only.
+		root, err := e.runningRoot(ctx, c, r)
 		unlock()
 		if err != nil {
-			return conflict("container %s is not running", c.id)
+			return err
 		}
 		defer root.Close()
 		return fn(root)
@@ -52,6 +52,22 @@ func (e *Engine) withTree(ctx context.Context, c *container, fn func(*filetree.R
 		}
 	}
 	return e.withMounts(c, &rec, dirs, fn)
+}
+
+// runningRoot opens the root of a run's process. The shim says afterwards whether the process still runs: otherwise
+// its number, and with it the root, may have been another process's.
+func (e *Engine) runningRoot(ctx context.Context, c *container, r *run) (*filetree.Root, error) {
+	gone := conflict("container %s is not running", c.id)
+	root, err := processRoot(r.pid)
+	if err != nil {
+		return nil, gone
+	}
+	st, err := r.shim.State(ctx, c.id, "")
+	if err != nil || int(st.Pid) != r.pid || st.Status == shim.StatusStopped {
+		root.Close()
+		return nil, gone
+	}
+	return root, nil
 }
 
 // withMounts mounts a stopped container's files and volumes in a mount namespace of one thread, which ends with fn:

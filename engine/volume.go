@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cale/atomicfile"
+	"cale/filetree"
 )
 
 // volumes are the stores of files below one directory: <name>/_data and <name>/volume.json.
@@ -26,6 +27,8 @@ type volumes struct {
 
 	mu   sync.Mutex
 	refs map[string]map[string]int // volume to container ids, with how often each mounts it
+
+	filling sync.Mutex // held to fill a volume that other containers name too
 }
 
 func (v *volumes) open(dir string) {
@@ -265,6 +268,17 @@ func (e *Engine) toTrash(path string) (string, error) {
 	return away, nil
 }
 
+// removeTree removes a directory and what is below it, but nothing that is mounted there: that is left alone, and an
+// error.
+func removeTree(path string) error {
+	parent, err := filetree.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	return parent.RemoveAll(filepath.Base(path))
+}
+
 // burn deletes what toTrash moved; big trees take long, and nobody has to wait for that.
 func (e *Engine) burn(away string) {
 	if away == "" {
@@ -273,7 +287,7 @@ func (e *Engine) burn(away string) {
 	e.trash.Add(1)
 	go func() {
 		defer e.trash.Done()
-		if err := os.RemoveAll(away); err != nil {
+		if err := removeTree(away); err != nil {
 			e.cfg.Log("remove %s: %v", away, err)
 		}
 	}()
