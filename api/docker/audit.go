@@ -73,6 +73,15 @@ func powers(s *engine.Spec) []string {
 		if m.Type == "bind" {
 			out = append(out, "bind="+m.Source)
 		}
+		out = append(out, devicePowers(m.DriverOpts)...)
 	}
 	return out
+}
+
+// devicePowers names what a volume of the local driver mounts from the host, if it does: a bind by another name.
+func devicePowers(options map[string]string) []string {
+	if options["device"] == "" {
+		return nil
+	}
+	return []string{"volume-device=" + options["device"] + " type=" + options["type"] + " o=" + options["o"]}
 }

@@ -166,6 +166,29 @@ func TestHostileArchives(t *testing.T) {
 	}
 }
 
+// TestBorrowedRights: what a container's root or user made of a file gives nobody rights on this machine.
+func TestBorrowedRights(t *testing.T) {
+	for _, owner := range []bool{false, true} {
+		dst := t.TempDir()
+		o := Options{From: ".", To: ".", Owner: owner && os.Geteuid() == 0}
+		must(t, Unpack(dst, archiveOf(t, tar.Header{Typeflag: tar.TypeReg, Name: "su", Mode: 0o6755, Uid: 1000, Gid: 1000}), o))
+		st, err := os.Stat(dst + "/su")
+		must(t, err)
+		if borrowed := st.Mode()&(fs.ModeSetuid|fs.ModeSetgid) != 0; borrowed != o.Owner {
+			t.Errorf("owners kept %v: %v", o.Owner, st.Mode())
+		}
+		if os.Geteuid() != 0 {
+			continue
+		}
+		must(t, Unpack(dst, archiveOf(t, tar.Header{Typeflag: tar.TypeChar, Name: "null", Mode: 0o666, Devmajor: 1, Devminor: 3, Uid: 1000, Gid: 1000}), o))
+		st, err = os.Stat(dst + "/null")
+		must(t, err)
+		if st.Mode().Perm() != 0o600 || st.Sys().(*syscall.Stat_t).Uid != 0 {
+			t.Errorf("owners kept %v: a device of %v, %v", o.Owner, st.Sys().(*syscall.Stat_t).Uid, st.Mode())
+		}
+	}
+}
+
 func TestKinds(t *testing.T) {
 	dst := t.TempDir()
 	must(t, os.Mkdir(dst+"/dir", 0o755))

@@ -60,7 +60,7 @@ func Unpack(dir string, r io.Reader, o Options) error {
 		if f.name == "." && o.From == "." {
 			continue // the user's own folder
 		}
-		if err := root.Chmod(f.name, mode(f.h)); err != nil {
+		if err := root.Chmod(f.name, o.mode(f.h)); err != nil {
 			return err
 		}
 		if err := setTimes(root, f.name, f.h); err != nil {
@@ -86,10 +86,21 @@ func (o Options) rename(name string) (string, error) {
 	return path.Join(o.To, rest), nil
 }
 
-func mode(h *tar.Header) fs.FileMode {
+// mode is what an entry's permissions become here. A set-user-ID program was its owner's there and is the user's
+// here, unless owners are kept: it must not lend out the user's rights. A device node is this machine's device,
+// whatever it was good for in the container: nobody but the user gets at it.
+func (o Options) mode(h *tar.Header) fs.FileMode {
 	m := h.FileInfo().Mode()
-	return m.Perm() | m&(fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky)
+	switch {
+	case isDevice(h):
+		return m.Perm() & 0o600
+	case o.Owner || h.Typeflag == tar.TypeDir:
+		return m.Perm() | m&(fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky)
+	}
+	return m.Perm() | m&fs.ModeSticky
 }
+
+func isDevice(h *tar.Header) bool { return h.Typeflag == tar.TypeChar || h.Typeflag == tar.TypeBlock }
 
 func unpackOne(root *os.Root, name string, h *tar.Header, r io.Reader, o Options) error {
 	if parent := path.Dir(name); parent != "." {
@@ -141,7 +152,7 @@ func unpackOne(root *os.Root, name string, h *tar.Header, r io.Reader, o Options
 	if err := owner(root, name, h, o); err != nil || h.Typeflag == tar.TypeDir {
 		return err
 	}
-	if err := root.Chmod(name, mode(h)); err != nil {
+	if err := root.Chmod(name, o.mode(h)); err != nil {
 		return err
 	}
 	return setTimes(root, name, h)
@@ -168,7 +179,7 @@ func node(root *os.Root, name string, h *tar.Header) error {
 }
 
 func owner(root *os.Root, name string, h *tar.Header, o Options) error {
-	if !o.Owner {
+	if !o.Owner || isDevice(h) {
 		return nil
 	}
 	return root.Lchown(name, h.Uid, h.Gid)
