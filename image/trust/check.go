@@ -19,6 +19,7 @@ type Image struct {
 	// signature of either covers the manifest.
 	Digests []image.Digest
 	// Signatures finds an image's signatures. It is called only if they matter.
+	// With an error it may give those that it found before.
 	Signatures func(ctx context.Context, digest image.Digest) ([]Signature, error)
 }
 
@@ -82,8 +83,9 @@ func (c *checker) signatures(ctx context.Context, d image.Digest) ([]Signature, 
 	s, err := c.img.Signatures(ctx, d)
 	if err == nil {
 		c.found[d] = s
+		return s, nil
 	}
-	return s, err
+	return s, fmt.Errorf("its signatures can't be had: %w", err)
 }
 
 func (c *checker) meets(ctx context.Context, r requirement) (*Signed, error) {
@@ -109,10 +111,11 @@ func (c *checker) signed(ctx context.Context, r requirement) (*Signed, error) {
 		return nil, err
 	}
 	var why []string
+	var lacking error
 	for _, d := range c.img.Digests {
 		list, err := c.signatures(ctx, d)
 		if err != nil {
-			return nil, fmt.Errorf("its signatures can't be had: %w", err)
+			lacking = err
 		}
 		for _, s := range list {
 			ok, err := t.accept(s, r, c.img.Ref, d)
@@ -123,6 +126,9 @@ func (c *checker) signed(ctx context.Context, r requirement) (*Signed, error) {
 				why = append(why, err.Error())
 			}
 		}
+	}
+	if lacking != nil {
+		return nil, lacking
 	}
 	if why == nil {
 		return nil, errors.New("it is not signed")
