@@ -60,6 +60,9 @@ func create(ctx context.Context, o Options, wait bool) (_ *Container, err error)
 	if err := (terminalTarget{o.ConsoleSocket, o.Console}).check(s.Process); err != nil {
 		return nil, err
 	}
+	// These hooks come between the two.
+	start := !wait && s.Hooks != nil && len(s.Hooks.StartContainer) > 0
+	wait = wait || start
 	c, lock, err := newContainer(o, s, raw, bundle)
 	if err != nil {
 		return nil, err
@@ -82,7 +85,12 @@ func create(ctx context.Context, o Options, wait bool) (_ *Container, err error)
 			return nil, fmt.Errorf("pid file: %w", err)
 		}
 	}
-	if !wait {
+	switch {
+	case start:
+		if err := c.start(ctx, o.Warn); err != nil {
+			return nil, err
+		}
+	case !wait:
 		c.poststart(s, o.Warn)
 	}
 	return c, nil

@@ -333,3 +333,14 @@ func TestSysctls(t *testing.T) {
 		}
 	}
 }
+
+// runc's mount order tests: a source below the root's own path is what earlier mounts have put there, and a
+// destination given as such a host path is meant in the root.
+func TestSourcesInTheRoot(t *testing.T) {
+	w := newWorld(t)
+	w.mount("/a/sub", "tmpfs", "tmpfs")
+	w.mount("/a/sub/x", "bind", w.hostDir("src", "f", "mounted"), "bind")
+	w.mount("/copy", "bind", w.root()+"/a", "rbind")
+	w.mount(w.root()+"/stripped", "bind", w.root()+"/a/sub/x", "bind")
+	want(t, "sources", w.must("cat /copy/sub/x/f; echo; cat /stripped/f"), "mounted\nmounted")
+}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"time"
 
@@ -43,7 +44,13 @@ func (c *Container) startHooks() error {
 		return err
 	}
 	defer f.Close()
-	return c.runHooks("startContainer", h.StartContainer, Created, f)
+	hooks := slices.Clone(h.StartContainer)
+	for i := range hooks {
+		if hooks[i].Env == nil && c.spec.Process != nil {
+			hooks[i].Env = c.spec.Process.Env // as runc does
+		}
+	}
+	return c.runHooks("startContainer", hooks, Created, f)
 }
 
 // poststart runs the poststart hooks. One that fails is warned of (runtime.md, lifecycle, step 9).

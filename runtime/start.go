@@ -21,6 +21,11 @@ func (c *Container) Start(ctx context.Context) error {
 		return err
 	}
 	defer lock.Close()
+	return c.start(ctx, func(string) {})
+}
+
+// start is Start under the lock.
+func (c *Container) start(ctx context.Context, warn func(string)) error {
 	status, err := c.Status()
 	if err != nil {
 		return err
@@ -40,7 +45,7 @@ func (c *Container) Start(ctx context.Context) error {
 		return errNoProcess
 	}
 	if err := c.startHooks(); err != nil {
-		c.Kill(unix.SIGKILL, true)
+		_ = c.Kill(unix.SIGKILL, true)
 		return err
 	}
 	name := filepath.Join(c.dir, startFifo)
@@ -59,7 +64,7 @@ func (c *Container) Start(ctx context.Context) error {
 		return commandError(err, s.Process.Args[0])
 	}
 	os.Remove(name)
-	c.poststart(s, func(string) {})
+	c.poststart(s, warn)
 	return nil
 }
 

@@ -170,6 +170,7 @@ func (t *Tree) emitDetached(p *launch.Program, m *mount) {
 	}
 	p.Step("mount " + name(m.Mount) + " on /" + m.dest)
 	switch {
+	case m.src != nil && m.src.inside != "":
 	case m.src != nil:
 		m.reg = t.tree(p, m.src)
 		t.setAttrs(p, m.reg, &m.opts)
@@ -196,6 +197,16 @@ func (t *Tree) emitMount(p *launch.Program, m *mount) {
 	if m.opts.remount {
 		t.emitRemount(p, m)
 		return
+	}
+	if m.src != nil && m.src.inside != "" {
+		at := p.Open(t.rootReg, m.src.inside, unix.O_PATH).New()
+		flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH
+		if m.src.rec {
+			flags |= unix.AT_RECURSIVE
+		}
+		m.reg = p.Call(unix.SYS_OPEN_TREE, at.Arg(), p.Str(""), launch.N(flags)).New()
+		p.Close(at)
+		t.setAttrs(p, m.reg, &m.opts)
 	}
 	var target launch.Reg
 	if m.Type == "proc" || m.Type == "sysfs" {

@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"slices"
 	"strings"
 
 	"cale/runtime/launch"
@@ -15,13 +16,13 @@ func (t *Tree) Enter(p *launch.Program) {
 		t.emitMount(p, &t.readonly[i])
 	}
 	if l := t.o.Spec.Linux; l != nil {
-		for _, s := range l.ReadonlyPaths {
+		for _, s := range unique(l.ReadonlyPaths) {
 			t.emitReadonly(p, s)
 		}
 		masks := p.Reg()
 		p.Step("mask paths")
 		p.Set(masks, launch.N(-1))
-		for _, s := range l.MaskedPaths {
+		for _, s := range unique(l.MaskedPaths) {
 			t.emitMask(p, s, masks)
 		}
 	}
@@ -63,7 +64,18 @@ func (t *Tree) Enter(p *launch.Program) {
 	p.Close(t.rootReg)
 }
 
-// missing are the errors of a path that isn't there, or that the container can't see anyway.
+// unique leaves out what names the same path again.
+func unique(paths []string) []string {
+	var list []string
+	for _, s := range paths {
+		if s = "/" + clean(s); !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// openPresent opens a path of the container; it goes on at next if that isn't there, or can't be seen anyway.
 func (t *Tree) openPresent(p *launch.Program, name string, next launch.Label) launch.Reg {
 	return p.Open(t.rootReg, clean(name), unix.O_PATH).Accept(unix.ENOENT, unix.ENOTDIR, unix.EACCES).Else(next).New()
 }

@@ -234,6 +234,16 @@ func (t *Tree) covered(dest string) bool {
 	return false
 }
 
+// covers reports whether an earlier mount lies below a path.
+func (t *Tree) covers(dir string) bool {
+	for _, m := range t.mounts[:t.placed] {
+		if strings.HasPrefix(m.dest, dir+"/") {
+			return true
+		}
+	}
+	return false
+}
+
 // maxAgain bounds how often a lookup that met a change of the tree is repeated.
 const maxAgain = 1000
 

@@ -70,6 +70,8 @@ type source struct {
 	rec  bool
 	dir  bool
 	opts options
+	// inside is a path in the container, instead of all these: what is mounted there when it is this mount's turn.
+	inside string
 	// nofollow takes a link at the path's end as itself.
 	nofollow bool
 }
@@ -242,6 +244,10 @@ func (t *Tree) prepareMount(m specs.Mount) error {
 		return err
 	}
 	pm := mount{Mount: m, opts: opts, dest: clean(m.Destination)}
+	// A destination given as the host's path of the root is meant within it, as in runc.
+	if rest, ok := t.inRoot(m.Destination); ok {
+		pm.dest = rest
+	}
 	if m.Destination == "" {
 		return errors.New("no destination")
 	}
@@ -255,6 +261,11 @@ func (t *Tree) prepareMount(m specs.Mount) error {
 	case pm.opts.bind:
 		if err := checkBindTarget(pm.dest); err != nil {
 			return err
+		}
+		if rest, ok := t.inRoot(t.abs(m.Source)); ok && !mapped && (t.covered(rest) || t.covers(rest)) {
+			// It may be what an earlier mount of the container shows there.
+			pm.src = &source{inside: rest, rec: pm.opts.rec, dir: true}
+			break
 		}
 		s, err := t.openSource(t.abs(m.Source), pm.opts.rec, opts.nofollow, mapped)
 		if err != nil {
@@ -283,6 +294,16 @@ func (t *Tree) prepareMount(m specs.Mount) error {
 	}
 	t.mounts = append(t.mounts, pm)
 	return nil
+}
+
+// inRoot is a host path relative to the root's path, if it lies below that.
+func (t *Tree) inRoot(p string) (string, bool) {
+	if t.o.Spec.Root == nil || t.o.Spec.Root.Path == "" || len(t.o.Mounts) > 0 {
+		return "", false
+	}
+	root := path.Clean(t.abs(t.o.Spec.Root.Path))
+	rest, ok := strings.CutPrefix(path.Clean(p), root+"/")
+	return rest, ok && root != "/"
 }
 
 // inChild are the file systems that show the mounter's namespaces, and so have to be made by the child.
