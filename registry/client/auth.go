@@ -91,8 +91,6 @@ func (a *auth) challenged(e *endpoint, scope, sent string, h http.Header) bool {
 	if user, _ := e.credentials(); user == BearerUser {
 		return false
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	for _, ch := range challenges(h.Values("WWW-Authenticate")) {
 		switch ch.scheme {
 		case "bearer":
@@ -100,6 +98,7 @@ func (a *auth) challenged(e *endpoint, scope, sent string, h http.Header) bool {
 			if err != nil || ch.params["realm"] == "" || realm.Host == "" || (realm.Scheme != "https" && realm.Scheme != "http") {
 				continue
 			}
+			a.mu.Lock()
 			a.scheme, a.realm, a.params = "bearer", realm, ch.params
 			if a.tokens == nil || len(a.tokens) > 1000 {
 				a.tokens = map[string]*token{}
@@ -109,8 +108,10 @@ func (a *auth) challenged(e *endpoint, scope, sent string, h http.Header) bool {
 				t = &token{}
 				a.tokens[scope] = t
 			}
-			t.extra = ch.params["scope"]
+			a.mu.Unlock()
+			// Not under a's lock: whoever fetches the token holds t's, and needs a's.
 			t.mu.Lock()
+			t.extra = ch.params["scope"]
 			if sent == "Bearer "+t.value {
 				t.value = ""
 			}
@@ -118,7 +119,9 @@ func (a *auth) challenged(e *endpoint, scope, sent string, h http.Header) bool {
 			return true
 		case "basic":
 			user, pass := e.credentials()
+			a.mu.Lock()
 			a.scheme = "basic"
+			a.mu.Unlock()
 			return (user != "" || pass != "") && sent != basic(user, pass)
 		}
 	}
