@@ -18,8 +18,9 @@ import (
 
 const (
 	startTimeout = 30 * time.Second // for the engine to open its socket
-	logTail      = 2 << 10          // bytes of the engine's log shown when it fails
-	idleEnd      = "10m"            // an engine started on demand ends after so long with nothing to do
+	startAgain   = 500 * time.Millisecond
+	logTail      = 2 << 10 // bytes of the engine's log shown when it fails
+	idleEnd      = "10m"   // an engine started on demand ends after so long with nothing to do
 )
 
 // dialEngine connects to this machine's engine and starts it when nothing
@@ -68,21 +69,30 @@ func (a *App) startEngine(ctx context.Context, dial func(context.Context) (net.C
 		return nil, err
 	}
 	fmt.Fprintln(a.Err, "cale: starting the engine (caled)")
-	// A session of its own: the terminal's signals are not the engine's.
-	p, err := os.StartProcess(binary, []string{binary, "--root", root, "--run", a.run, "--idle", idleEnd}, &os.ProcAttr{
-		Dir: "/", Env: os.Environ(), Files: []*os.File{null, log, log}, Sys: &syscall.SysProcAttr{Setsid: true}})
-	if err != nil {
-		return nil, fmt.Errorf("starting the engine %s: %w", binary, err)
-	}
 	exited := make(chan string, 1)
-	go func() {
-		state, err := p.Wait()
+	start := func() error {
+		// A session of its own: the terminal's signals are not the engine's.
+		p, err := os.StartProcess(binary, []string{binary, "--root", root, "--run", a.run, "--idle", idleEnd, "--on-demand"}, &os.ProcAttr{
+			Dir: "/", Env: os.Environ(), Files: []*os.File{null, log, log}, Sys: &syscall.SysProcAttr{Setsid: true}})
 		if err != nil {
-			exited <- err.Error()
-		} else {
-			exited <- state.String()
+			return fmt.Errorf("starting the engine %s: %w", binary, err)
 		}
-	}()
+		go func() {
+			switch state, err := p.Wait(); {
+			case err != nil:
+				exited <- err.Error()
+			case state.Success():
+				exited <- ""
+			default:
+				exited <- state.String()
+			}
+		}()
+		return nil
+	}
+	if err := start(); err != nil {
+		return nil, err
+	}
+	var again <-chan time.Time
 	deadline := time.Now().Add(startTimeout)
 	why := fmt.Sprintf("did not open %s within %v", filepath.Join(a.run, "docker.sock"), startTimeout)
 	for wait := time.Millisecond; time.Now().Before(deadline); wait = min(wait*2, 50*time.Millisecond) {
@@ -96,9 +106,20 @@ func (a *App) startEngine(ctx context.Context, dial func(context.Context) (net.C
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
+		case <-again:
+			again = nil
+			if err := start(); err != nil {
+				return nil, err
+			}
 		case how := <-exited:
-			// Another command may have started an engine at the same moment,
-			// and ours have left for it: its socket is still given a second.
+			if how == "" {
+				// It gave way to another one, which will open its socket, or
+				// is about to end: then it is our turn.
+				again = time.After(startAgain)
+				continue
+			}
+			// There may be one that another command started: its socket is
+			// still given a second.
 			why = "ended (" + how + ")"
 			if d := time.Now().Add(time.Second); d.Before(deadline) {
 				deadline = d

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,7 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 	if err := e.checkSpec(&s); err != nil {
 		return "", nil, err
 	}
+	warnings = append(warningsFor(&s), s.Resources.settle()...)
 	raw := make([]byte, 32)
 	rand.Read(raw) // never fails
 	id = hex.EncodeToString(raw)
@@ -101,7 +103,7 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 	e.containers[id] = c
 	e.mu.Unlock()
 	e.emit(c, "create")
-	return id, warningsFor(&s), nil
+	return id, warnings, nil
 }
 
 // mkdir makes a directory whose mode our umask has no part in: it becomes part of what a container sees.
@@ -171,6 +173,16 @@ func (e *Engine) checkSpec(s *Spec) error {
 	if s.WorkingDir != "" && !filepath.IsAbs(s.WorkingDir) {
 		return invalid("the working directory '%s' is invalid, it needs to be an absolute path", s.WorkingDir)
 	}
+	switch {
+	case s.OOMScore < -1000 || s.OOMScore > 1000:
+		return invalid("Invalid value %d, range for oom score adj is [-1000, 1000]", s.OOMScore)
+	case s.ShmSize < 0:
+		return invalid("SHM size can not be less than 0")
+	case s.StopTimeout != nil && *s.StopTimeout < -1:
+		return invalid("invalid stop timeout %d: it must be a number of seconds, or -1 to wait for ever", *s.StopTimeout)
+	case slices.Contains(strings.Split(s.CgroupParent, "/"), ".."):
+		return invalid("invalid cgroup parent %q: it may not contain ..", s.CgroupParent)
+	}
 	if s.Hostname != "" && len(s.Hostname) > 64 {
 		return invalid("invalid hostname %q: longer than 64 bytes", s.Hostname)
 	}
@@ -219,6 +231,9 @@ func (e *Engine) checkSpec(s *Spec) error {
 		}
 	}
 	if err := e.checkModes(s); err != nil {
+		return err
+	}
+	if err := checkNetworks(&s.Network); err != nil {
 		return err
 	}
 	return checkHealth(s.Health)

@@ -36,6 +36,7 @@ type Engine struct {
 	events   *eventLog
 	lock     *os.File
 	volumes  volumes
+	parents  parents
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -118,6 +119,7 @@ func (e *Engine) open(ctx context.Context) (err error) {
 		return err
 	}
 	e.volumes.open(filepath.Join(e.cfg.Root, "volumes"))
+	e.parents = parents{dir: filepath.Join(e.cfg.Run, "cgroups"), runs: map[string]string{}}
 	return e.reconcile(ctx)
 }
 

@@ -99,7 +99,11 @@ func (e *Engine) ExecStart(ctx context.Context, id string, o ExecStartOptions) (
 	x.mu.Unlock()
 	conn, err := e.startSession(ctx, x, o.Detach)
 	if err != nil {
-		e.sessionEnded(x, exitCodeOf(err))
+		code := 126
+		if shim.IsCommandNotFound(err) {
+			code = 127
+		}
+		e.sessionEnded(x, code)
 		return nil, err
 	}
 	if conn == nil {

@@ -19,12 +19,8 @@ func (e *Engine) ImageHistory(ctx context.Context, ref, platform string) ([]Hist
 		if h.Created != nil {
 			step.Created = *h.Created
 		}
-		if !h.EmptyLayer && layer < len(img.Config.DiffIDs) {
-			size, err := e.store.Layers.Size(img.Config.DiffIDs[layer])
-			if err != nil && layer < len(img.Manifest.Layers) {
-				size = img.Manifest.Layers[layer].Size
-			}
-			step.Size = size
+		if !h.EmptyLayer && layer < len(img.Manifest.Layers) {
+			step.Size = img.Manifest.Layers[layer].Size
 			layer++
 		}
 		out = append(out, step)

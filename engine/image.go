@@ -52,22 +52,23 @@ func (e *Engine) loadImage(target image.Descriptor, p image.Platform) (*store.Im
 
 // resolveImage finds an image by name, id or prefix of an id; ref is how to call it, in the short form.
 func (e *Engine) resolveImage(name, platform string) (img *store.Image, ref string, err error) {
-	target, ref, err := e.resolveTarget(name)
-	if err != nil {
-		return nil, "", err
-	}
 	var p image.Platform
 	if platform != "" {
 		if p, err = image.ParsePlatform(platform); err != nil {
 			return nil, "", invalid("%v", err)
 		}
 	}
-	img, err = e.loadImage(target, p)
-	if err == nil && platform != "" && p.Score(img.Config.Platform) == 0 {
-		err = image.ErrNoPlatform // an image of one platform only
+	target, ref, err := e.resolveTarget(name)
+	if err != nil {
+		return nil, "", err
 	}
+	img, err = e.loadImage(target, p)
 	if errors.Is(err, image.ErrNoPlatform) || errors.Is(err, store.ErrNotFound) {
 		return nil, "", &Error{Class: ErrNoSuchImage, Text: fmt.Sprintf("No such image: %s (for the platform %s)", ref, p), Cause: err}
+	}
+	// A name without an index has one platform: another one is as good as missing.
+	if err == nil && platform != "" && img.Config.Platform.OS != "" && p.Score(img.Config.Platform) == 0 {
+		return nil, "", fail(ErrNoSuchImage, "No such image: image with reference %s was found but does not match the specified platform: wanted %s, actual: %s", ref, p, img.Config.Platform)
 	}
 	return img, ref, err
 }
@@ -355,13 +356,13 @@ func (e *Engine) describe(img *store.Image, n store.Name) Image {
 	if img.Config.Created != nil {
 		info.Created = *img.Config.Created
 	}
-	for i, d := range img.Config.DiffIDs {
+	for _, d := range img.Config.DiffIDs {
 		info.Layers = append(info.Layers, d.String())
-		size, err := e.store.Layers.Size(d)
-		if err != nil && i < len(img.Manifest.Layers) {
-			size = img.Manifest.Layers[i].Size
-		}
-		info.Size += size
+	}
+	// Of what is stored and transferred: that is known of every image and never changes, whereas what a layer takes
+	// unpacked is only known once a container wanted it. DiskUsage has both.
+	for _, l := range img.Manifest.Layers {
+		info.Size += l.Size
 	}
 	info.Config = Effective{Entrypoint: run.Entrypoint, Cmd: run.Cmd, Env: run.Env, User: run.User, WorkingDir: run.WorkingDir,
 		Labels: run.Labels, StopSignal: run.StopSignal, Volumes: run.Volumes, Exposed: mergePorts(run.ExposedPorts, &Spec{}),

@@ -282,3 +282,21 @@ func TestManyAtOnce(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 }
+
+// TestEngineAgain: an engine knows at once that another one has the instance, so that a program can leave silently.
+func TestEngineAgain(t *testing.T) {
+	b := newBench(t)
+	if e, err := Open(ctx, b.conf); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "another caled already serves") {
+		t.Errorf("a second engine: %v, %v", e, err)
+	}
+}
+
+// TestNumberSet: lists of processors, as the kernel writes them and users do.
+func TestNumberSet(t *testing.T) {
+	for list, want := range map[string]int{"0": 1, "0-3": 4, "0-1,7": 3, "3,3": 1, "": -1, "a": -1, "3-1": -1, "-1": -1, "0-70000": -1, "9000": -1, "1-": -1} {
+		set, err := numberSet(list)
+		if got := len(set); err == nil && got != want || err != nil && want != -1 {
+			t.Errorf("%q: %d, %v, not %d", list, got, err, want)
+		}
+	}
+}

@@ -32,6 +32,40 @@ func networkName(mode string) string {
 	return mode
 }
 
+// userDefined says whether a mode is a network that a user made.
+func userDefined(mode string) bool {
+	_, joins := isOwn(mode)
+	return joins && networkName(mode) != network.Bridge
+}
+
+// checkNetworks refuses networks that don't go together, and what the built-in ones can't give.
+func checkNetworks(n *Network) error {
+	if err := checkEndpoint(n.Mode, n.Aliases, n.IPv4, n.IPv6); err != nil {
+		return err
+	}
+	_, joins := isOwn(n.Mode)
+	for _, o := range n.Others {
+		if _, also := isOwn(o.Network); !joins || !also {
+			return invalid("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+		}
+		if err := checkEndpoint(o.Network, o.Aliases, o.IPv4, o.IPv6); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkEndpoint(mode string, aliases []string, v4, v6 netip.Addr) error {
+	switch {
+	case userDefined(mode):
+	case len(aliases) > 0:
+		return invalid("network-scoped aliases are only supported for user-defined networks")
+	case v4.IsValid() || v6.IsValid():
+		return invalid("user specified IP address is supported on user defined networks only")
+	}
+	return nil
+}
+
 // prepareNetwork pins the container's network namespace, or finds the one it shares. attach says whether it is to
 // be connected.
 func (e *Engine) prepareNetwork(c *container, rec *record, r *run) (netns string, attach bool, err error) {

@@ -179,6 +179,9 @@ func (e *Engine) NetworkConnect(ctx context.Context, ref, containerRef string, e
 	if _, there := e.endpoints(&rec)[i.Name]; there {
 		return fail(ErrForbidden, "endpoint with name %s already exists in network %s", rec.Name, i.Name)
 	}
+	if err := checkEndpoint(i.Name, ep.Aliases, ep.IPv4, ep.IPv6); err != nil {
+		return err
+	}
 	ep.Network = i.Name
 	if r != nil {
 		if _, err := e.attachOther(ctx, &rec, r.netns, ep); err != nil {

@@ -54,9 +54,15 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	if err := e.nets.Reconcile(ctx, func(id string) bool { return live[id] != nil }); err != nil {
 		e.cfg.Log("networks: %v", err)
 	}
+	for id := range live {
+		if s := &e.containers[id].rec.Spec; s.CgroupParent != "" {
+			e.parents.keep(id, e.cgroupParent(s))
+		}
+	}
 	for _, f := range ended {
 		e.bury(ctx, f)
 	}
+	e.parents.sweep()
 	e.resumeAll(ctx, live)
 	return e.dropLeases()
 }

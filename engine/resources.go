@@ -46,8 +46,15 @@ func checkResources(r *Resources) error {
 	case r.BlkioWeight > 0 && (r.BlkioWeight < 10 || r.BlkioWeight > 1000):
 		return invalid("Range of blkio weight is from 10 to 1000")
 	}
+	for _, set := range []struct{ asked, what, name, file string }{
+		{r.CpusetCPUs, "CPUs", "cpus", "/sys/devices/system/cpu/online"}, {r.CpusetMems, "memory nodes", "mems", "/sys/devices/system/node/online"},
+	} {
+		if err := checkSet(set.asked, set.what, set.name, set.file); err != nil {
+			return err
+		}
+	}
 	if cpus := hostCPUs(); r.NanoCPUs > int64(cpus)*1e9 {
-		return invalid("Range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available", cpus, cpus)
+		return invalid("range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available", cpus, cpus)
 	}
 	for _, u := range r.Ulimits {
 		if !rlimitNames[u.Name] {
@@ -65,23 +72,83 @@ func checkResources(r *Resources) error {
 	return nil
 }
 
+// checkSet refuses a list of processors or memory nodes of which the machine lacks some. The file has those that are
+// on line; a kernel that doesn't say is left to refuse itself.
+func checkSet(asked, what, name, file string) error {
+	if asked == "" {
+		return nil
+	}
+	want, err := numberSet(asked)
+	if err != nil {
+		return invalid("Invalid value %s for cpuset %s", asked, name)
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	online := strings.TrimSpace(string(raw))
+	have, err := numberSet(online)
+	if err != nil {
+		return nil
+	}
+	for n := range want {
+		if !have[n] {
+			return invalid("Requested %s are not available - requested %s, available: %s", what, asked, online)
+		}
+	}
+	return nil
+}
+
+// numberSet reads a list as the kernel writes it: "0-3,7".
+func numberSet(list string) (map[int]bool, error) {
+	const most = 8192 // processors a kernel can be built for
+	set := map[int]bool{}
+	for part := range strings.SplitSeq(list, ",") {
+		lo, hi, isRange := strings.Cut(strings.TrimSpace(part), "-")
+		first, err := strconv.ParseUint(lo, 10, 16)
+		if err != nil {
+			return nil, err
+		}
+		last := first
+		if isRange {
+			if last, err = strconv.ParseUint(hi, 10, 16); err != nil {
+				return nil, err
+			}
+		}
+		if last < first || last >= most {
+			return nil, strconv.ErrRange
+		}
+		for n := first; n <= last; n++ {
+			set[int(n)] = true
+		}
+	}
+	return set, nil
+}
+
+// settle gives limits that follow from others their value, so that inspect shows it, and says what is lost.
+func (r *Resources) settle() (warnings []string) {
+	if r.Memory <= 0 {
+		return nil
+	}
+	if !swapLimits() {
+		if r.MemorySwap >= 0 {
+			warnings = append(warnings, "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap.")
+		}
+		r.MemorySwap = -1
+	} else if r.MemorySwap == 0 {
+		r.MemorySwap = 2 * r.Memory // as much swap again, Docker's default
+	}
+	return warnings
+}
+
 // hostCPUs counts the processors the machine has on line.
 var hostCPUs = sync.OnceValue(func() int {
 	raw, err := os.ReadFile("/sys/devices/system/cpu/online")
 	if err != nil {
 		return 1
 	}
-	n := 0
-	for part := range strings.SplitSeq(strings.TrimSpace(string(raw)), ",") {
-		lo, hi, isRange := strings.Cut(part, "-")
-		first, _ := strconv.Atoi(lo) // the kernel writes numbers
-		last := first
-		if isRange {
-			last, _ = strconv.Atoi(hi)
-		}
-		n += last - first + 1
-	}
-	return max(n, 1)
+	online, _ := numberSet(strings.TrimSpace(string(raw))) // the kernel writes numbers
+	return max(len(online), 1)
 })
 
 // hostMemory is the machine's memory in bytes.
@@ -115,10 +182,10 @@ func linuxResources(r *Resources) *specs.LinuxResources {
 	if r.Memory > 0 {
 		mem.Limit = &r.Memory
 		swap := r.MemorySwap
-		if swap == 0 && swapLimits() {
-			swap = 2 * r.Memory // as much swap again, Docker's default
+		if swap == 0 {
+			swap = 2 * r.Memory // a record from before settle
 		}
-		if swap != 0 {
+		if swapLimits() {
 			mem.Swap = &swap
 		}
 	}

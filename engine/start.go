@@ -102,6 +102,11 @@ func (e *Engine) launch(ctx context.Context, c *container, rec *record, r *run) 
 	if err := os.Mkdir(c.pod, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("container %s: %w", c.id, err)
 	}
+	if s.CgroupParent != "" {
+		if err := e.parents.take(c.id, e.cgroupParent(s)); err != nil {
+			return err
+		}
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
 		r.shim, err = shim.Start(gctx, shim.Launch{Binary: target.shim, Namespace: "cale", ID: c.id, Bundle: c.pod})
@@ -304,6 +309,7 @@ func (e *Engine) unwind(ctx context.Context, c *container, r *run) {
 		}
 	}
 	<-netDone
+	e.parents.drop(c.id)
 }
 
 // clearPod ends the shim and removes the bundle. The directory goes last: it is what says that there was a run.

@@ -65,6 +65,9 @@ func (e *Engine) Update(ctx context.Context, ref string, r Resources, p *Restart
 	if removing {
 		return nil, conflict("container is marked for removal and cannot be \"update\"")
 	}
+	if set := spec.Resources.MemorySwap; r.Memory > 0 && r.MemorySwap == 0 && set > 0 && r.Memory > set {
+		return nil, conflict("Cannot update container %s: Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time", c.id)
+	}
 	overlay(&spec.Resources, &r)
 	if p != nil && p.Name != "" {
 		spec.Restart = *p
@@ -72,6 +75,7 @@ func (e *Engine) Update(ctx context.Context, ref string, r Resources, p *Restart
 	if err := e.checkUpdate(&spec); err != nil {
 		return nil, fmt.Errorf("Cannot update container %s: %w", c.id, err)
 	}
+	warnings := spec.Resources.settle()
 	if run != nil {
 		raw, err := json.Marshal(linuxResources(&spec.Resources))
 		if err != nil {
@@ -89,7 +93,7 @@ func (e *Engine) Update(ctx context.Context, ref string, r Resources, p *Restart
 		return nil, err
 	}
 	e.emit(c, "update")
-	return nil, nil
+	return warnings, nil
 }
 
 func (e *Engine) checkUpdate(s *Spec) error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -63,12 +64,19 @@ func ParsePlatform(s string) (Platform, error) {
 			h := Host()
 			return Platform{OS: parts[0], Architecture: h.Architecture, Variant: h.Variant}, nil
 		}
-		return Platform{OS: "linux", Architecture: parts[0]}.normal(), nil
+		p := Platform{OS: "linux", Architecture: parts[0]}.normal()
+		if !slices.Contains(architectures, p.Architecture) {
+			return Platform{}, fmt.Errorf("%q: unknown operating system or architecture", clip(s))
+		}
+		return p, nil
 	case 2:
 		return Platform{OS: parts[0], Architecture: parts[1]}.normal(), nil
 	}
 	return Platform{OS: parts[0], Architecture: parts[1], Variant: parts[2]}.normal(), nil
 }
+
+// architectures are those that can be named alone.
+var architectures = []string{"386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64", "s390x", "wasm"}
 
 // String is "os/architecture[/variant]".
 func (p Platform) String() string {

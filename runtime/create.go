@@ -223,7 +223,7 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 	}
 	proc, err := launch.Run(ctx, cfg)
 	if err != nil {
-		return commandError(err, s.Process.Args[0])
+		return commandError(plan.tree.Explain(err), s.Process.Args[0])
 	}
 	c.pidfd = proc.PidFD
 	if !wait {

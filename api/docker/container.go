@@ -25,10 +25,7 @@ func (s *Server) containerCreate(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	if warnings == nil {
-		warnings = []string{}
-	}
-	return writeJSON(w, http.StatusCreated, container.CreateResponse{ID: id, Warnings: warnings})
+	return writeJSON(w, http.StatusCreated, container.CreateResponse{ID: id, Warnings: append(in.warnings(), warnings...)})
 }
 
 // noContent runs an engine's call that answers nothing but success.
@@ -99,7 +96,10 @@ func (s *Server) containerRemove(w http.ResponseWriter, r *request) error {
 }
 
 func (s *Server) containerUpdate(w http.ResponseWriter, r *request) error {
-	var in container.UpdateConfig
+	var in struct {
+		container.UpdateConfig
+		KernelMemory int64
+	}
 	if err := r.decode(&in); err != nil {
 		return err
 	}
@@ -117,6 +117,9 @@ func (s *Server) containerUpdate(w http.ResponseWriter, r *request) error {
 	}
 	if warnings == nil {
 		warnings = []string{}
+	}
+	if in.KernelMemory > 0 {
+		warnings = append(warnings, noKernelMemory)
 	}
 	return writeJSON(w, http.StatusOK, container.UpdateResponse{Warnings: warnings})
 }

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/netip"
 	"sort"
@@ -20,7 +21,36 @@ import (
 type createRequest struct {
 	container.CreateRequest
 	MacAddress string // before 1.44 of the container, then of its endpoint
+
+	kernelMemory bool // a limit that the API once had was asked for
 }
+
+// UnmarshalJSON also looks for what Docker's type has no more.
+func (c *createRequest) UnmarshalJSON(raw []byte) error {
+	type plain createRequest
+	if err := json.Unmarshal(raw, (*plain)(c)); err != nil {
+		return err
+	}
+	var old struct{ HostConfig struct{ KernelMemory int64 } }
+	if bytes.Contains(raw, []byte(`"KernelMemory"`)) {
+		if err := json.Unmarshal(raw, &old); err != nil {
+			return err
+		}
+	}
+	c.kernelMemory = old.HostConfig.KernelMemory > 0
+	return nil
+}
+
+// warnings say what of a request has no effect.
+func (c *createRequest) warnings() []string {
+	if c.kernelMemory {
+		return []string{noKernelMemory}
+	}
+	return []string{}
+}
+
+// noKernelMemory: the limit is gone from the kernel, and from the API since 1.42.
+const noKernelMemory = "Your kernel does not support kernel memory limit capabilities or the cgroup is not mounted. Kernel memory limitation discarded."
 
 // toSpec translates a request to create a container. It refuses what the engine has no field for.
 func toSpec(name, platform string, in *createRequest) (engine.Spec, error) {
@@ -201,11 +231,14 @@ func parseBind(b string) (engine.Mount, error) {
 	default:
 		return bad()
 	}
-	if !strings.HasPrefix(m.Target, "/") || len(parts) > 1 && m.Source == "" {
+	if m.Target == "" || len(parts) > 1 && m.Source == "" {
 		return bad()
 	}
 	if !strings.HasPrefix(m.Source, "/") {
 		m.Type, m.CreateSource = "volume", false
+	}
+	if !strings.HasPrefix(m.Target, "/") {
+		return engine.Mount{}, invalid("invalid volume specification: '%s': invalid mount config for type %q: invalid mount path: '%s' mount path must be absolute", b, m.Type, m.Target)
 	}
 	return m, nil
 }

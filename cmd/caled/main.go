@@ -41,6 +41,7 @@ type settings struct {
 	root, run, group string
 	config           string
 	idle             time.Duration
+	onDemand         bool
 	registry         []string
 	registryOpen     bool
 	dns              []string
@@ -53,6 +54,7 @@ func parse(args []string) (s settings, done bool, err error) {
 	f.StringVar(&s.config, "config-dir", env("CALE_CONFIG", "/etc/cale"), "what an administrator sets: certs.d, registries.conf, policy.json ($CALE_CONFIG)")
 	f.StringVar(&s.group, "group", "cale", "the group that may use the socket, if it exists")
 	f.DurationVar(&s.idle, "idle", 0, "end after this long with nothing to do (0: never)")
+	f.BoolVar(&s.onDemand, "on-demand", false, "end without a word if another caled serves already")
 	f.StringSliceVar(&s.registry, "registry", nil, "serve the image store as a registry on this address (host:port)")
 	f.BoolVar(&s.registryOpen, "registry-open", false, "let every user of the machine, and the network, use the registry")
 	f.StringSliceVar(&s.dns, "dns", nil, "name servers for containers that name none")
@@ -101,6 +103,9 @@ func run(args []string) error {
 		return err
 	}
 	e, err := engine.Open(ctx, engine.Config{Root: s.root, Run: s.run, ConfigDir: s.config, DNS: s.dns, Log: log.Printf})
+	if s.onDemand && errors.Is(err, engine.ErrConflict) {
+		return nil // whoever started this one finds the other's socket
+	}
 	if err != nil {
 		return err
 	}
@@ -111,13 +116,14 @@ func run(args []string) error {
 		return err
 	}
 	defer audit.Close()
-	regs := &registries{store: e.Store(), group: s.group, open: s.registryOpen}
+	regs := &registries{store: e.Store(), group: s.group, open: s.registryOpen, file: filepath.Join(s.run, "registries.json")}
 	defer regs.close()
 	for _, addr := range s.registry {
-		if _, err := regs.Listen(addr); err != nil {
+		if _, err := regs.serve(addr); err != nil {
 			return fmt.Errorf("registry: %w", err)
 		}
 	}
+	regs.resume()
 
 	api := docker.New(e, docker.Options{Version: version, Commit: commit, Registry: regs, Audit: audit.record})
 	calls := newCalls(api)

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -18,13 +21,66 @@ type registries struct {
 	store *store.Store
 	group string
 	open  bool
+	file  string // where the addresses are kept that a client asked for: the next caled serves them again
 
-	mu   sync.Mutex
-	live map[string]*http.Server
+	mu     sync.Mutex
+	live   map[string]*http.Server
+	wanted []string // those in the file
 }
 
-// Listen serves the store on addr and returns the address in use, where port 0 has become the kernel's choice.
+// resume serves again what the caled before this one served for clients. What can't be is logged, and kept: the
+// address may be free again next time.
+func (r *registries) resume() {
+	raw, err := os.ReadFile(r.file)
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	var wanted []string
+	if err == nil {
+		err = json.Unmarshal(raw, &wanted)
+	}
+	if err != nil {
+		log.Printf("registry: %s: %v", r.file, err)
+		return
+	}
+	r.wanted = wanted
+	for _, addr := range wanted {
+		if slices.Contains(r.List(), addr) {
+			continue
+		}
+		if _, err := r.serve(addr); err != nil {
+			log.Printf("registry: %s is not served again: %v", addr, err)
+		}
+	}
+}
+
+// Listen serves the store on addr from now on, and returns the address in use, where port 0 has become the kernel's
+// choice.
 func (r *registries) Listen(addr string) (string, error) {
+	actual, err := r.serve(addr)
+	if err != nil {
+		return "", err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return actual, r.want(append(slices.DeleteFunc(r.wanted, func(a string) bool { return a == actual }), actual))
+}
+
+// want writes down what the next caled is to serve. r.mu is held.
+func (r *registries) want(list []string) error {
+	raw, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(r.file+".tmp", raw, 0o600); err != nil {
+		return err
+	}
+	r.wanted = list
+	return os.Rename(r.file+".tmp", r.file)
+}
+
+// serve serves the store on addr.
+func (r *registries) serve(addr string) (string, error) {
 	if addr == "" {
 		addr = "127.0.0.1:5000"
 	}
@@ -68,16 +124,20 @@ func (r *registries) localOnly(h http.Handler) http.Handler {
 	})
 }
 
-// Stop ends serving on addr.
+// Stop ends serving on addr, for the next caled too.
 func (r *registries) Stop(addr string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	srv, ok := r.live[addr]
-	if !ok {
+	if !ok && !slices.Contains(r.wanted, addr) {
 		return errors.New("nothing is served on " + addr)
 	}
-	delete(r.live, addr)
-	return srv.Close()
+	err := r.want(slices.DeleteFunc(slices.Clone(r.wanted), func(a string) bool { return a == addr }))
+	if ok {
+		delete(r.live, addr)
+		err = errors.Join(err, srv.Close())
+	}
+	return err
 }
 
 // List names the addresses in use.
@@ -98,8 +158,12 @@ func (r *registries) busy() bool {
 	return len(r.live) > 0
 }
 
+// close ends serving, until the next caled.
 func (r *registries) close() {
-	for _, a := range r.List() {
-		_ = r.Stop(a)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, srv := range r.live {
+		_ = srv.Close()
 	}
+	r.live = nil
 }

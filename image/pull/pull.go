@@ -270,7 +270,7 @@ func (p *puller) config(ctx context.Context, m *image.Manifest) (*image.Config, 
 		return nil, fmt.Errorf("the manifest has %d layers, its config %d", len(m.Layers), len(cfg.DiffIDs))
 	}
 	if p.named && p.Platform.Score(cfg.Platform) == 0 {
-		return nil, fmt.Errorf("image was found but does not match the specified platform: wanted %s, actual: %s", p.Platform, cfg.Platform)
+		return nil, fmt.Errorf("%w for %s: image was found but does not match the specified platform: it is for %s", image.ErrNoPlatform, p.Platform, cfg.Platform)
 	}
 	return cfg, nil
 }

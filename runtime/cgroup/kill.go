@@ -168,6 +168,16 @@ func (c *Cgroup) Destroy() error {
 	}
 }
 
+// RemoveEmpty removes the group where it holds neither processes nor groups, and reports whether it is gone everywhere.
+func (c *Cgroup) RemoveEmpty() bool {
+	gone := true
+	for _, g := range c.groups {
+		err := rmdir(g.dir)
+		gone = gone && (err == nil || err == unix.ENOENT)
+	}
+	return gone
+}
+
 // remove takes a group and what is below it away.
 func remove(dir string) error {
 	err := rmdir(dir)

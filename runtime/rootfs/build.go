@@ -1,6 +1,8 @@
 package rootfs
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path"
 	"unsafe"
@@ -224,10 +226,36 @@ func (t *Tree) emitMount(p *launch.Program, m *mount) {
 	p.Close(target)
 }
 
+// Explain adds to a mount that failed because one side is a directory and the other isn't what the kernel doesn't say.
+func (t *Tree) Explain(err error) error {
+	var e *launch.Error
+	if !errors.As(err, &e) || e.Errno != unix.EINVAL && e.Errno != unix.ENOTDIR {
+		return err
+	}
+	for i := range t.mounts {
+		m := &t.mounts[i]
+		if m.src == nil || e.Step != "mount "+name(m.Mount)+" on /"+m.dest {
+			continue
+		}
+		var stx unix.Statx_t
+		fd, lerr := t.lookup(m.dest, unix.O_PATH)
+		if lerr == nil {
+			lerr = unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_TYPE, &stx)
+			unix.Close(fd)
+		}
+		t.placed = i
+		if !t.covered(m.dest) && (lerr != nil || (stx.Mode&unix.S_IFMT == unix.S_IFDIR) == m.src.dir) {
+			return err // something else is wrong
+		}
+		return fmt.Errorf("%w: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type", err)
+	}
+	return err
+}
+
 // emitFS makes a file system in the child, detached.
 func (t *Tree) emitFS(p *launch.Program, m *mount) launch.Reg {
 	fs := p.Call(unix.SYS_FSOPEN, p.Str(m.Type), launch.N(unix.FSOPEN_CLOEXEC)).New()
-	configure(p, fs, m.fsOptions())
+	configure(p, fs, "mount "+name(m.Mount)+" on /"+m.dest, m.fsOptions())
 	p.Call(unix.SYS_FSCONFIG, fs.Arg(), launch.N(unix.FSCONFIG_CMD_CREATE), launch.N(0), launch.N(0), launch.N(0))
 	r := p.Call(unix.SYS_FSMOUNT, fs.Arg(), launch.N(unix.FSMOUNT_CLOEXEC), launch.N(m.opts.set)).New()
 	p.Close(fs)
@@ -240,14 +268,18 @@ func (t *Tree) emitFS(p *launch.Program, m *mount) launch.Reg {
 	return r
 }
 
-func configure(p *launch.Program, fs launch.Reg, list []fsOption) {
+// configure tells a file system its options, each in a step that names it; what follows is in step again.
+func configure(p *launch.Program, fs launch.Reg, step string, list []fsOption) {
 	for _, o := range list {
 		if o.value == nil {
+			p.Step(step + ": option " + o.key)
 			p.Call(unix.SYS_FSCONFIG, fs.Arg(), launch.N(unix.FSCONFIG_SET_FLAG), p.Str(o.key), launch.N(0), launch.N(0))
 		} else {
+			p.Step(step + ": option " + o.key + "=" + *o.value)
 			p.Call(unix.SYS_FSCONFIG, fs.Arg(), launch.N(unix.FSCONFIG_SET_STRING), p.Str(o.key), p.Str(*o.value), launch.N(0))
 		}
 	}
+	p.Step(step)
 }
 
 // emitRemount changes a mount that is there: with "bind" its own options, else those of the file system too.
@@ -259,7 +291,7 @@ func (t *Tree) emitRemount(p *launch.Program, m *mount) {
 	if !m.opts.bind {
 		fs := p.Call(unix.SYS_FSPICK, r.Arg(), p.Str(""), launch.N(unix.FSPICK_CLOEXEC|unix.FSPICK_EMPTY_PATH)).New()
 		m.opts.readonly = false
-		configure(p, fs, fsOptionsOf(m.Type, "", m.opts, ""))
+		configure(p, fs, "mount "+name(m.Mount)+" on /"+m.dest, fsOptionsOf(m.Type, "", m.opts, ""))
 		p.Call(unix.SYS_FSCONFIG, fs.Arg(), launch.N(unix.FSCONFIG_CMD_RECONFIGURE), launch.N(0), launch.N(0), launch.N(0))
 		p.Close(fs)
 	}
