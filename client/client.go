@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // MaxVersion is the newest API version this client speaks.
@@ -102,6 +103,12 @@ type Ping struct {
 func (c *Client) Ping(ctx context.Context) (Ping, error) {
 	c.negotiate.Do(func() {
 		r, err := c.send(ctx, request{method: "GET", path: "/_ping"})
+		// An engine that is just ending may take the connection and no more:
+		// the next one answers.
+		for try := 0; try < 20 && errors.Is(err, errNoAnswer) && ctx.Err() == nil; try++ {
+			time.Sleep(50 * time.Millisecond)
+			r, err = c.send(ctx, request{method: "GET", path: "/_ping"})
+		}
 		if err != nil {
 			c.pingErr = err
 			return

@@ -299,3 +299,19 @@ func TestEscapes(t *testing.T) {
 		t.Errorf("request %q", line)
 	}
 }
+
+// An engine that ends between taking a connection and answering is asked again: the next one takes its place.
+func TestPingOfAnEndingEngine(t *testing.T) {
+	var ended atomic.Bool
+	s := newServer(t, func(t *testing.T, r *bufio.Reader, c *net.UnixConn) {
+		if !ended.Swap(true) {
+			return
+		}
+		if _, _, err := readRequest(r); err == nil {
+			io.WriteString(c, pong)
+		}
+	})
+	if p, err := s.client.Ping(context.Background()); err != nil || p.APIVersion != "1.48" {
+		t.Errorf("%+v, %v", p, err)
+	}
+}

@@ -36,7 +36,6 @@ type Engine struct {
 	events   *eventLog
 	lock     *os.File
 	volumes  volumes
-	parents  parents
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -54,6 +53,7 @@ type Engine struct {
 	accounts accountCache
 	images   imageCache
 	initDir  string
+	parents  parents
 	bootOnce sync.Once
 	fresh    bool // the machine was restarted since the last engine
 }

@@ -54,15 +54,9 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	if err := e.nets.Reconcile(ctx, func(id string) bool { return live[id] != nil }); err != nil {
 		e.cfg.Log("networks: %v", err)
 	}
-	for id := range live {
-		if s := &e.containers[id].rec.Spec; s.CgroupParent != "" {
-			e.parents.keep(id, e.cgroupParent(s))
-		}
-	}
 	for _, f := range ended {
 		e.bury(ctx, f)
 	}
-	e.parents.sweep()
 	e.resumeAll(ctx, live)
 	return e.dropLeases()
 }
@@ -234,6 +228,9 @@ func (e *Engine) resumeAll(ctx context.Context, live map[string]*run) {
 	for _, c := range e.all() {
 		if r := live[c.id]; r != nil {
 			c.run = r
+			if s := &c.rec.Spec; s.CgroupParent != "" {
+				e.parents.keep(c.id, e.cgroupParent(s))
+			}
 			e.follow(c, r)
 			continue
 		}
@@ -268,6 +265,7 @@ func (e *Engine) resumeAll(ctx context.Context, live map[string]*run) {
 			e.planRestart(c, 0)
 		}
 	}
+	e.parents.sweep()
 }
 
 // rebooted says whether the machine was restarted since an engine last ran here, and remembers that one does now: the

@@ -102,11 +102,6 @@ func (e *Engine) launch(ctx context.Context, c *container, rec *record, r *run) 
 	if err := os.Mkdir(c.pod, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("container %s: %w", c.id, err)
 	}
-	if s.CgroupParent != "" {
-		if err := e.parents.take(c.id, e.cgroupParent(s)); err != nil {
-			return err
-		}
-	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
 		r.shim, err = shim.Start(gctx, shim.Launch{Binary: target.shim, Namespace: "cale", ID: c.id, Bundle: c.pod})
@@ -139,6 +134,12 @@ func (e *Engine) launch(ctx context.Context, c *container, rec *record, r *run) 
 	if err := g.Wait(); err != nil {
 		join()
 		return err
+	}
+	if s.CgroupParent != "" {
+		if err := e.parents.take(c.id, e.cgroupParent(s)); err != nil {
+			join()
+			return err
+		}
 	}
 	request := shim.CreateRequest{ID: c.id, Bundle: c.pod, Terminal: s.TTY, Runtime: target.oci}
 	if request.Rootfs, err = e.rootfs(c, rec); err != nil {
