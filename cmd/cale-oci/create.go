@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"cale/runtime"
+	"cale/runtime/linux"
 	"cale/runtime/spec"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -92,8 +93,24 @@ func cmdCreate(a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := runtime.Create(context.Background(), o); err != nil {
+	ct, err := runtime.Create(context.Background(), o)
+	if err != nil {
 		return err
+	}
+	if err := sendPidFD(c.pidFDSocket, ct.PidFD()); err != nil {
+		_ = ct.Delete(true)
+		return err
+	}
+	return nil
+}
+
+// sendPidFD hands a process's pidfd to who listens on a Unix socket, if one was named.
+func sendPidFD(socket string, pidfd *os.File) error {
+	if socket == "" {
+		return nil
+	}
+	if err := linux.SendFD(socket, []byte("pidfd"), int(pidfd.Fd())); err != nil {
+		return fmt.Errorf("pidfd socket: %w", err)
 	}
 	return nil
 }
@@ -118,8 +135,12 @@ func cmdRun(a *app, args []string) error {
 	}
 	failed := func(err error) error { return err }
 	if c.detach {
-		_, err := runtime.Run(context.Background(), o)
+		ct, err := runtime.Run(context.Background(), o)
 		if err != nil {
+			return failed(err)
+		}
+		if err := sendPidFD(c.pidFDSocket, ct.PidFD()); err != nil {
+			_ = ct.Delete(true)
 			return failed(err)
 		}
 		return nil
@@ -135,6 +156,10 @@ func cmdRun(a *app, args []string) error {
 	o.ConsoleSocket, o.Console = c.console, fg.console
 	ct, err := runtime.Run(context.Background(), o)
 	if err != nil {
+		return failed(err)
+	}
+	if err := sendPidFD(c.pidFDSocket, ct.PidFD()); err != nil {
+		_ = ct.Delete(true)
 		return failed(err)
 	}
 	code := fg.wait(ct.InitPid(), ct.PidFD())
@@ -220,8 +245,8 @@ func (e *execFlags) exec(a *app, c *runtime.Container, args []string) (int, erro
 		if err != nil {
 			return 0, err
 		}
-		p.PidFD.Close()
-		return 0, nil
+		defer p.PidFD.Close()
+		return 0, sendPidFD(e.pidFDSocket, p.PidFD)
 	}
 	fg, err := newForeground(ps, e.console)
 	if err != nil {
@@ -231,6 +256,10 @@ func (e *execFlags) exec(a *app, c *runtime.Container, args []string) (int, erro
 	o.Console = fg.console
 	p, err := c.Exec(context.Background(), o)
 	if err != nil {
+		return 0, err
+	}
+	if err := sendPidFD(e.pidFDSocket, p.PidFD); err != nil {
+		_ = unix.PidfdSendSignal(int(p.PidFD.Fd()), unix.SIGKILL, nil, 0)
 		return 0, err
 	}
 	return fg.wait(p.Pid, p.PidFD), nil

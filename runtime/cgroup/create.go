@@ -130,6 +130,15 @@ func (c *Cgroup) inheritCPUSet(parent, dir string) error {
 			}
 			return err
 		}
+		if strings.TrimSpace(value) == "" && !c.fake {
+			// Whoever made the parent gave it nothing. The hierarchy's root always has all there is.
+			if err := c.inheritCPUSet(path.Dir(parent), parent); err != nil {
+				return err
+			}
+			if value, err = read(parent, name); err != nil {
+				return err
+			}
+		}
 		if err := c.write(dir, name, value); err != nil {
 			return err
 		}

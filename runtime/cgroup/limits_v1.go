@@ -16,7 +16,7 @@ func (c *Cgroup) limitV1(res *specs.LinuxResources, fresh bool) error {
 	w.cpu(res.CPU)
 	w.cpuset(res.CPU)
 	if res.Pids != nil && res.Pids.Limit != nil {
-		w.set("pids", "pids.max", count(*res.Pids.Limit))
+		w.set("pids", "pids.max", pidsMax(*res.Pids.Limit))
 	}
 	w.blkio(res.BlockIO)
 	for _, h := range res.HugepageLimits {
@@ -64,6 +64,15 @@ func (w *writer) try(controller, file, value string) error {
 }
 
 // count writes -1, the specification's "no limit", as the kernel's "max".
+// pidsMax is a limit of processes. 0 is one, and written as 1, which is what runc and systemd make of it: there has
+// to be a first process.
+func pidsMax(n int64) string {
+	if n == 0 {
+		n = 1
+	}
+	return count(n)
+}
+
 func count(n int64) string {
 	if n < 0 {
 		return "max"

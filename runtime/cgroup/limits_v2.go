@@ -20,7 +20,7 @@ func (c *Cgroup) limitV2(res *specs.LinuxResources) error {
 	w.cpuV2(res.CPU)
 	w.cpuset(res.CPU)
 	if res.Pids != nil && res.Pids.Limit != nil {
-		w.set("pids", "pids.max", count(*res.Pids.Limit))
+		w.set("pids", "pids.max", pidsMax(*res.Pids.Limit))
 	}
 	w.io(res.BlockIO)
 	for _, h := range res.HugepageLimits {
