@@ -2,6 +2,8 @@ package docker
 
 import (
 	"encoding/json"
+	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -123,4 +125,20 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 		}
 	}
 	return time.Time{}, invalid("invalid time %q: give Unix seconds, RFC 3339, or a duration such as 10m", s)
+}
+
+// globMatch says whether name is meant by a pattern of path.Match; a broken pattern means nothing.
+func globMatch(pattern, name string) bool {
+	ok, err := path.Match(pattern, name)
+	return err == nil && ok
+}
+
+// nameMatches says whether a name filter, a regular expression in Docker, finds a container's name, with or without
+// its slash.
+func nameMatches(filter, name string) bool {
+	if strings.Contains(name, strings.TrimPrefix(filter, "/")) {
+		return true
+	}
+	re, err := regexp.Compile(filter)
+	return err == nil && (re.MatchString(name) || re.MatchString("/"+name))
 }

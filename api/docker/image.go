@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -353,7 +354,7 @@ func (s *Server) imagePush(w http.ResponseWriter, r *request) error {
 	if !ok {
 		tag = "latest"
 	}
-	p.message(jsonstream.Message{Status: tag + ": digest: " + digest + " size: " + itoa(size)})
+	p.message(jsonstream.Message{Status: tag + ": digest: " + digest + " size: " + strconv.FormatInt(size, 10)})
 	raw, err := json.Marshal(map[string]any{"Tag": tag, "Digest": digest, "Size": size})
 	if err != nil {
 		return err

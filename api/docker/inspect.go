@@ -3,7 +3,6 @@ package docker
 import (
 	"net/http"
 	"net/netip"
-	"os"
 	"slices"
 	"sort"
 	"strconv"
@@ -18,8 +17,6 @@ import (
 
 	"cale/engine"
 )
-
-func fileMode(m uint32) os.FileMode { return os.FileMode(m) }
 
 func (s *Server) containerInspect(w http.ResponseWriter, r *request) error {
 	info, err := s.engine.Inspect(r.Context(), r.name(), r.flag("size"))

@@ -175,16 +175,6 @@ func versionLess(a, b string) bool {
 	return am < bm || am == bm && an < bn
 }
 
-func writeJSON(w http.ResponseWriter, status int, v any) error {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	// The status is sent: an error here is the client's leaving.
-	_ = e.Encode(v)
-	return nil
-}
-
 func writeError(w http.ResponseWriter, status int, message string) {
 	_ = writeJSON(w, status, map[string]string{"message": message})
 }
