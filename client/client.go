@@ -186,9 +186,6 @@ func IsNotFound(err error) bool { return hasStatus(err, 404) }
 // IsUnauthorized tells that a registry refuses the credentials.
 func IsUnauthorized(err error) bool { return hasStatus(err, 401) }
 
-// IsConflict tells whether the engine refused for the object's present state.
-func IsConflict(err error) bool { return hasStatus(err, 409) }
-
 // IsNotModified tells whether the engine had nothing to do (already started,
 // already stopped).
 func IsNotModified(err error) bool { return hasStatus(err, 304) }

@@ -58,7 +58,7 @@ func TestHijack(t *testing.T) {
 
 func TestHijackRefused(t *testing.T) {
 	s := newServer(t, answers("HTTP/1.1 409 Conflict\r\nContent-Length: 15\r\n\r\n{\"message\":\"x\"}"))
-	if _, err := s.client.ContainerAttach(testContext(t), "c", Attach{}); !IsConflict(err) || err.Error() != "x" {
+	if _, err := s.client.ContainerAttach(testContext(t), "c", Attach{}); !hasStatus(err, 409) || err.Error() != "x" {
 		t.Fatalf("got %v", err)
 	}
 }

@@ -3,8 +3,6 @@
 package logfile
 
 import (
-	"errors"
-	"os"
 	"strconv"
 	"time"
 )
@@ -83,18 +81,4 @@ func rotated(path string, n int) string {
 		return path
 	}
 	return path + "." + strconv.Itoa(n)
-}
-
-// Remove removes a log with its rotated files. A missing log is no error.
-func Remove(path string) error {
-	for n := 0; n <= maxRotated; n++ {
-		err := os.Remove(rotated(path, n))
-		if errors.Is(err, os.ErrNotExist) && n > 0 {
-			return nil
-		}
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
 }

@@ -149,7 +149,7 @@ func (c *Client) Update(ctx context.Context, id string, resources []byte) error 
 }
 
 // Stats reads a container's resource use. A foreign shim, whose metrics have
-// another type, gets an error that matches IsUnimplemented.
+// another type, gets an error.
 func (c *Client) Stats(ctx context.Context, id string) (*cgroup.Stats, error) {
 	var r task.StatsResponse
 	if err := c.call(ctx, "Stats", &task.StatsRequest{ID: id, Native: true}, &r); err != nil {

@@ -14,17 +14,11 @@ func IsNotFound(err error) bool {
 	return hasCode(err, ttrpc.NotFound) || errors.Is(err, fs.ErrNotExist)
 }
 
-// IsExists reports that the id is taken.
-func IsExists(err error) bool { return hasCode(err, ttrpc.AlreadyExists) }
-
 // IsNotRunning reports that the operation needs a running process.
 func IsNotRunning(err error) bool { return hasCode(err, ttrpc.FailedPrecondition) }
 
 // IsUnavailable reports that the shim went away during the call.
 func IsUnavailable(err error) bool { return hasCode(err, ttrpc.Unavailable) }
-
-// IsUnimplemented reports that this shim does not know the operation.
-func IsUnimplemented(err error) bool { return hasCode(err, ttrpc.Unimplemented) }
 
 // IsCommandNotFound reports that the command to run does not exist (Docker's 127).
 func IsCommandNotFound(err error) bool {

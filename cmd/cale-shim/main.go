@@ -1,7 +1,7 @@
 //go:debug containermaxprocs=0
 //go:debug updatemaxprocs=0
 
-// Cale-shim supervises the containers of one pod. It is started by caled with
+// Command cale-shim supervises the containers of one pod. It is started by caled with
 // its listening socket, or by containerd with the start command of the shim v2
 // protocol.
 package main

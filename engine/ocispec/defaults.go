@@ -3,6 +3,7 @@ package ocispec
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -53,7 +54,7 @@ func Mounts(shmSize int64, ownShm, hostNet, hostIPC, privileged bool) []specs.Mo
 	}
 	if ownShm {
 		m = append(m, specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
-			Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=" + itoa(shmSize)}})
+			Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=" + strconv.FormatInt(shmSize, 10)}})
 	}
 	return m
 }

@@ -11,8 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func itoa(n int64) string { return strconv.FormatInt(n, 10) }
-
 // Device describes the host's device node at path as the container's at target, with the rule that lets it be used.
 // A directory gives every device below it.
 func Device(path, target, permissions string) ([]specs.LinuxDevice, []specs.LinuxDeviceCgroup, error) {

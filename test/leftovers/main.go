@@ -1,4 +1,4 @@
-// leftovers tells whether tests cleaned up: it saves what containers leave on a machine when their engine forgets
+// Command leftovers tells whether tests cleaned up: it saves what containers leave on a machine when their engine forgets
 // something, and later says what has been added.
 //
 //	leftovers save FILE
