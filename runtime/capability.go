@@ -54,6 +54,11 @@ func newCapSets(c *specs.LinuxCapabilities, userNS bool, warn func(string)) capS
 	s.inheritable, s.ambient = get(c.Inheritable), get(c.Ambient)
 	// The kernel wants effective within permitted, and ambient within permitted and inheritable.
 	s.effective &= s.permitted
+	for c, bad := 0, s.ambient&^(s.permitted&s.inheritable); bad != 0; c, bad = c+1, bad>>1 {
+		if bad&1 != 0 {
+			warn(fmt.Sprintf("can't raise ambient capability %s: it is not permitted and inheritable", linux.CapabilityNames()[c]))
+		}
+	}
 	s.ambient &= s.permitted & s.inheritable
 	if len(missing) > 0 {
 		warn(fmt.Sprintf("ignoring unknown or unavailable capabilities: [%s]", strings.Join(missing, " ")))

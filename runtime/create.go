@@ -182,9 +182,7 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 		return err
 	}
 	defer plan.proc.close()
-	if _, ok := lookupEnv(plan.proc.env, "HOME"); !ok {
-		plan.proc.env = append(plan.proc.env, "HOME="+homeIn(plan.tree.RootFile(), s.Process.User.UID))
-	}
+	plan.proc.setHome(func() string { return homeIn(plan.tree.RootFile(), s.Process.User.UID) })
 	plan.hooks = s.Hooks != nil && len(s.Hooks.Prestart)+len(s.Hooks.CreateRuntime)+len(s.Hooks.CreateContainer) > 0 ||
 		len(s.Linux.NetDevices) > 0
 	if wait {

@@ -65,9 +65,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 		return nil, err
 	}
 	defer pr.close()
-	if _, ok := lookupEnv(pr.env, "HOME"); !ok {
-		pr.env = append(pr.env, "HOME="+homeIn(j.root, o.Process.User.UID))
-	}
+	pr.setHome(func() string { return homeIn(j.root, o.Process.User.UID) })
 	p := launch.New()
 	defer p.Free()
 	if a := o.Process.ExecCPUAffinity; a != nil {

@@ -85,6 +85,14 @@ func uniqueEnv(env []string) []string {
 	return out
 }
 
+// setHome sets HOME unless the environment has one. home is asked only then.
+func (pr *process) setHome(home func() string) {
+	if v, ok := lookupEnv(pr.env, "HOME"); ok && v != "" {
+		return
+	}
+	pr.env = uniqueEnv(append(pr.env, "HOME="+home()))
+}
+
 // emitEarly adds the steps that come first, when the child still is what its parent was: it takes over neither
 // signal dispositions nor a umask, and can't be traced or looked into from a namespace it joins.
 func (pr *process) emitEarly(p *launch.Program) {

@@ -124,7 +124,7 @@ func parseID(what, s string) (uint32, error) {
 	return uint32(n), nil
 }
 
-// addCaps adds capabilities to all sets but the ambient one; inheritable only where it was asked for already.
+// addCaps adds capabilities to the sets a process has them by.
 func addCaps(c *specs.LinuxCapabilities, names []string) *specs.LinuxCapabilities {
 	var n specs.LinuxCapabilities
 	if c != nil {
@@ -132,5 +132,9 @@ func addCaps(c *specs.LinuxCapabilities, names []string) *specs.LinuxCapabilitie
 	}
 	add := func(set []string) []string { return append(append([]string{}, set...), names...) }
 	n.Bounding, n.Effective, n.Permitted = add(n.Bounding), add(n.Effective), add(n.Permitted)
+	if len(n.Inheritable) > 0 {
+		// As runc does: only what is inheritable can be ambient, and nothing is made so here.
+		n.Ambient = add(n.Ambient)
+	}
 	return &n
 }

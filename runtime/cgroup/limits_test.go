@@ -124,7 +124,7 @@ func TestV2Limits(t *testing.T) {
 	}
 	wantFiles(t, dir, map[string]string{
 		"memory.max": "100", "memory.swap.max": "150", "memory.low": "50", "cpu.weight": "100", "cpu.max": "5000 10000",
-		"cpu.max.burst": "100", "cpuset.cpus": "0-1", "cpuset.mems": "0", "pids.max": "0", "io.bfq.weight": "300",
+		"cpu.max.burst": "100", "cpuset.cpus": "0-1", "cpuset.mems": "0", "pids.max": "1", "io.bfq.weight": "300",
 		"io.max": "8:0 rbps=1000", "hugetlb.2MB.max": "4096", "hugetlb.2MB.rsvd.max": "4096",
 		"rdma.max": "mlx5_1 hca_handle=3 hca_object=1000", "memory.high": "90", "cgroup.max.depth": "4", "misc.max": "sev 1",
 	})
