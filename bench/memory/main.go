@@ -1,8 +1,8 @@
-// Command start measures the memory of idle containers, ours and the peers': the proportional set size (PSS, where
+// Command memory measures the memory of idle containers, ours and the peers': the proportional set size (PSS, where
 // shared pages count by their sharers) of what each stack keeps running once, and for each container. The contained
 // program itself takes next to nothing.
 //
-//	go run ./bench/start [-n containers] [-bin folder]
+//	go run ./bench/memory [-n containers] [-bin folder]
 package main
 
 import (
