@@ -53,8 +53,11 @@ func (e *Engine) ociMounts(c *container, rec *record) ([]specs.Mount, error) {
 		}
 	}
 	var own []specs.Mount
-	for _, m := range rec.Mounts {
+	for i, m := range rec.Mounts {
 		om, err := e.ociMount(&m)
+		if err == nil && m.Subpath != "" && om.Type == "bind" {
+			om.Source, err = c.pinSubpath(i, om.Source, m.Subpath)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -126,12 +129,7 @@ func (e *Engine) ociMount(m *Mount) (specs.Mount, error) {
 			}
 			break
 		}
-		out.Type, out.Source = "bind", v.Mountpoint
-		if m.Subpath != "" {
-			if out.Source, err = subpath(v.Mountpoint, m.Subpath); err != nil {
-				return out, err
-			}
-		}
+		out.Type, out.Source = "bind", v.Mountpoint // its subpath, if there is one, is the caller's to open
 		out.Options = []string{"rbind", "rprivate"}
 	case "bind":
 		out.Type, out.Source = "bind", m.Source
@@ -158,17 +156,54 @@ func (e *Engine) ociMount(m *Mount) (specs.Mount, error) {
 	return out, nil
 }
 
-// subpath resolves a directory within a volume; links in the volume can't lead out of it.
-func subpath(volume, sub string) (string, error) {
+// openSubpath opens a part of a volume; links in the volume can't lead out of it.
+func openSubpath(volume, sub string) (int, error) {
 	root, err := filetree.Open(volume)
 	if err != nil {
-		return "", err
+		return -1, err
 	}
 	defer root.Close()
 	fd, err := root.OpenFD(sub, unix.O_PATH, 0)
 	if err != nil {
-		return "", fmt.Errorf("volume subpath: %w", err)
+		return -1, fmt.Errorf("volume subpath: %w", err)
+	}
+	return fd, nil
+}
+
+// pinSubpath mounts a part of a volume below the pod and gives the mount's path. Its own path won't do: whoever has
+// the volume too could put a link to the host's files there before the runtime looks it up again.
+func (c *container) pinSubpath(i int, volume, sub string) (string, error) {
+	fd, err := openSubpath(volume, sub)
+	if err != nil {
+		return "", err
 	}
 	defer unix.Close(fd)
-	return os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return "", fmt.Errorf("volume subpath: %w", err)
+	}
+	at := filepath.Join(c.pod, subpaths, strconv.Itoa(i))
+	if err := os.MkdirAll(filepath.Dir(at), 0o700); err != nil {
+		return "", err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		err = os.Mkdir(at, 0o700)
+	} else {
+		err = os.WriteFile(at, nil, 0o600)
+	}
+	if err != nil {
+		return "", err
+	}
+	tree, err := unix.OpenTree(fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
+	if err != nil {
+		return "", fmt.Errorf("volume subpath: %w", err)
+	}
+	defer unix.Close(tree)
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return "", fmt.Errorf("mount volume subpath: %w", err)
+	}
+	return at, nil
 }
+
+// subpaths is the directory of a pod in which pinSubpath mounts.
+const subpaths = "subpaths"

@@ -324,7 +324,13 @@ func (e *Engine) clearPod(ctx context.Context, c *container, r *run) {
 		r.shim.Close()
 	}
 	// A foreign runtime's root is mounted by the shim, which may have died over it.
-	for _, name := range []string{"shm", "rootfs"} {
+	names := []string{"shm", "rootfs"}
+	if pins, err := os.ReadDir(filepath.Join(c.pod, subpaths)); err == nil {
+		for _, p := range pins {
+			names = append(names, filepath.Join(subpaths, p.Name()))
+		}
+	}
+	for _, name := range names {
 		if err := unmount(filepath.Join(c.pod, name)); err != nil {
 			e.cfg.Log("unmount %s of container %s: %v", name, c.id, err)
 		}

@@ -139,12 +139,22 @@ func (e *Engine) mountInto(root *filetree.Root, m *Mount) error {
 	if om.Type != "bind" {
 		return nil // a file system of its own is mounted while the container runs
 	}
-	st, err := os.Stat(om.Source)
+	var from int
+	if m.Subpath != "" {
+		from, err = openSubpath(om.Source, m.Subpath)
+	} else {
+		from, err = unix.Open(om.Source, unix.O_PATH|unix.O_CLOEXEC, 0)
+	}
 	if err != nil {
 		return fmt.Errorf("mount %s: %w", m.Target, err)
 	}
+	defer unix.Close(from)
+	var st unix.Stat_t
+	if err := unix.Fstat(from, &st); err != nil {
+		return fmt.Errorf("mount %s: %w", m.Target, err)
+	}
 	var fd int
-	if st.IsDir() {
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		fd, err = root.MkdirAll(m.Target, 0o755)
 	} else {
 		fd, err = root.OpenFD(m.Target, unix.O_PATH, 0)
@@ -156,7 +166,7 @@ func (e *Engine) mountInto(root *filetree.Root, m *Mount) error {
 		return fmt.Errorf("mount %s: %w", m.Target, err)
 	}
 	defer unix.Close(fd)
-	src, err := unix.OpenTree(unix.AT_FDCWD, om.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	src, err := unix.OpenTree(from, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
 	if err != nil {
 		return fmt.Errorf("mount %s: %w", m.Target, err)
 	}
