@@ -57,7 +57,7 @@ var unbuilt = map[string]string{
 // it is missing rather than unknown.
 func (a *App) addUnbuilt(root *cobra.Command) {
 	for verb, help := range unbuilt {
-		if !slices.Contains(a.args, verb) {
+		if !slices.Contains(a.args, verb) || slices.ContainsFunc(root.Commands(), func(c *cobra.Command) bool { return c.Name() == verb }) {
 			continue
 		}
 		root.AddCommand(&cobra.Command{Use: verb, Hidden: true, DisableFlagParsing: true, RunE: func(*cobra.Command, []string) error {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -288,6 +289,28 @@ func TestEngineAgain(t *testing.T) {
 	b := newBench(t)
 	if e, err := Open(ctx, b.conf); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "another caled already serves") {
 		t.Errorf("a second engine: %v, %v", e, err)
+	}
+}
+
+// TestRefusedAtCreation: values that no command line sends, but other clients do.
+func TestRefusedAtCreation(t *testing.T) {
+	b := newBench(t)
+	address := netip.MustParseAddr("10.88.0.77")
+	for want, s := range map[string]Spec{
+		"SHM size can not be less than 0":                                                                          {ShmSize: -1},
+		"invalid stop timeout -5":                                                                                  {StopTimeout: new(-5)},
+		"user specified IP address is supported on user defined networks only":                                     {Network: Network{IPv4: address}},
+		"network-scoped aliases are only supported for user-defined networks":                                      {Network: Network{Mode: "none", Aliases: []string{"x"}}},
+		"conflicting options: cannot attach both user-defined and non-user-defined network-modes":                  {Network: Network{Mode: "host", Others: []NetworkEndpoint{{Network: "n"}}}},
+		"was found but does not match the specified platform: wanted linux/s390x, actual: linux/" + runtime.GOARCH: {Platform: "linux/s390x"},
+	} {
+		s.Image, s.Cmd = "busybox", []string{"true"}
+		if _, _, err := b.Create(ctx, s); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, not %q", err, want)
+		}
+	}
+	if _, _, err := b.Create(ctx, Spec{Image: "busybox", Cmd: []string{"true"}, StopTimeout: new(-1)}); err != nil {
+		t.Errorf("a stop that waits for ever: %v", err)
 	}
 }
 

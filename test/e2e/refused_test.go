@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -142,6 +143,21 @@ func TestRegistryStays(t *testing.T) {
 		t.Errorf("after a crash the registry serves on %q, not on %s", out, s.Registry)
 	}
 	s.Cale("pull", s.Busybox()).OK(t)
+	// An address that somebody else has meanwhile is no reason not to start, nor to forget it.
+	s.KillEngine()
+	other, err := net.Listen("tcp", s.Registry)
+	if err != nil {
+		t.Skip("the port is somebody else's already: ", err)
+	}
+	out := s.Cale("registry").OK(t)
+	other.Close()
+	if out != "" {
+		t.Errorf("a registry serves on %q, which is taken", out)
+	}
+	s.KillEngine()
+	if out := s.Cale("registry").OK(t); out != s.Registry+"\n" {
+		t.Errorf("once its address is free the registry serves on %q, not on %s", out, s.Registry)
+	}
 	s.Cale("registry", "--stop", s.Registry).OK(t)
 	s.KillEngine()
 	if out := s.Cale("registry").OK(t); out != "" {
