@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
-	"time"
 
 	"cale/atomicfile"
 	"cale/runtime/cgroup"
@@ -24,25 +23,6 @@ const (
 	configFile = "config.json" // the configuration it was created with
 	startFifo  = "exec.fifo"   // what a created container waits on, and answers to; gone once started
 )
-
-// recordVersion is the version of state.json's format.
-const recordVersion = 1
-
-// record is state.json. It is on disk before what it names exists.
-type record struct {
-	Format     int       `json:"format"`
-	ID         string    `json:"id"`
-	Bundle     string    `json:"bundle"`
-	Rootfs     string    `json:"rootfs"`
-	Created    time.Time `json:"created"`
-	UID        int       `json:"uid"`
-	CgroupPath string    `json:"cgroupPath"`
-	NoCgroup   bool      `json:"noCgroup,omitempty"`
-	Pid        int       `json:"pid,omitempty"`
-	// PidStart is init's start time in clock ticks after boot: a pid alone may have come to mean another process.
-	PidStart uint64 `json:"pidStart,omitempty"`
-	BootID   string `json:"bootID,omitempty"`
-}
 
 // Container is a container that exists on disk. Its methods may be called by several processes at once.
 type Container struct {
@@ -211,11 +191,7 @@ func (c *Container) State() (State, error) {
 
 // save writes state.json. It lives no longer than the machine runs, so nothing is synced.
 func (c *Container) save() error {
-	raw, err := json.Marshal(&c.rec)
-	if err != nil {
-		return err
-	}
-	return atomicfile.Write(filepath.Join(c.dir, stateFile), raw, 0o600, false)
+	return atomicfile.Write(filepath.Join(c.dir, stateFile), c.rec.encode(), 0o600, false)
 }
 
 // openInit opens init's pidfd, made sure to be init's.
