@@ -1,0 +1,69 @@
+package runtime
+
+import (
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// recordVersion is the version of state.json's format.
+const recordVersion = 1
+
+// record is state.json. It is on disk before what it names exists.
+type record struct {
+	Format     int       `json:"format"`
+	ID         string    `json:"id"`
+	Bundle     string    `json:"bundle"`
+	Rootfs     string    `json:"rootfs"`
+	Created    time.Time `json:"created"`
+	UID        int       `json:"uid"`
+	CgroupPath string    `json:"cgroupPath"`
+	NoCgroup   bool      `json:"noCgroup,omitempty"`
+	Pid        int       `json:"pid,omitempty"`
+	// PidStart is init's start time in clock ticks after boot: a pid alone may have come to mean another process.
+	PidStart uint64 `json:"pidStart,omitempty"`
+	BootID   string `json:"bootID,omitempty"`
+}
+
+// encode writes the record as package json would. That one prepares for a type by reflection, which a program that
+// lives for milliseconds feels and a supervisor's memory keeps.
+func (r *record) encode() []byte {
+	b := make([]byte, 0, 512)
+	b = strconv.AppendInt(append(b, `{"format":`...), int64(r.Format), 10)
+	b = appendJSON(append(b, `,"id":`...), r.ID)
+	b = appendJSON(append(b, `,"bundle":`...), r.Bundle)
+	b = appendJSON(append(b, `,"rootfs":`...), r.Rootfs)
+	b = r.Created.AppendFormat(append(b, `,"created":"`...), time.RFC3339Nano)
+	b = strconv.AppendInt(append(b, `","uid":`...), int64(r.UID), 10)
+	b = appendJSON(append(b, `,"cgroupPath":`...), r.CgroupPath)
+	if r.NoCgroup {
+		b = append(b, `,"noCgroup":true`...)
+	}
+	if r.Pid != 0 {
+		b = strconv.AppendInt(append(b, `,"pid":`...), int64(r.Pid), 10)
+	}
+	if r.PidStart != 0 {
+		b = strconv.AppendUint(append(b, `,"pidStart":`...), r.PidStart, 10)
+	}
+	if r.BootID != "" {
+		b = appendJSON(append(b, `,"bootID":`...), r.BootID)
+	}
+	return append(b, '}')
+}
+
+// appendJSON appends a string in JSON. What isn't UTF-8 can't be written in it and becomes U+FFFD, as with package json.
+func appendJSON(b []byte, s string) []byte {
+	b = append(b, '"')
+	for _, c := range s {
+		switch {
+		case c == '"', c == '\\':
+			b = append(b, '\\', byte(c))
+		case c < ' ':
+			const digits = "0123456789abcdef"
+			b = append(b, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
+		default:
+			b = utf8.AppendRune(b, c)
+		}
+	}
+	return append(b, '"')
+}

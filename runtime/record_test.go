@@ -1,0 +1,28 @@
+package runtime
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+)
+
+// What is written is what package json reads.
+func TestRecordEncode(t *testing.T) {
+	for _, want := range []record{
+		{},
+		{
+			Format: recordVersion, ID: "a-b_c", Bundle: "/a \"b\"\\c\n\x01/é", Rootfs: "/r\u2028<>&", UID: 1000,
+			Created: time.Date(2024, 2, 29, 1, 2, 3, 45600, time.UTC), CgroupPath: "x:y:z", NoCgroup: true,
+			Pid: 42, PidStart: 1<<64 - 1, BootID: "b",
+		},
+	} {
+		var got record
+		if err := json.Unmarshal(want.encode(), &got); err != nil || got != want {
+			t.Errorf("%s: %v: got %+v", want.encode(), err, got)
+		}
+	}
+	var got record
+	if err := json.Unmarshal((&record{Bundle: "/\xff"}).encode(), &got); err != nil || got.Bundle != "/\ufffd" {
+		t.Errorf("%q, %v", got.Bundle, err)
+	}
+}
