@@ -50,7 +50,7 @@ func (a *App) searchCommand() *cobra.Command {
 var unbuilt = map[string]string{
 	"builder": "", "buildx": "", "checkpoint": "", "config": "", "context": "CALE_HOST or -H choose another engine", "manifest": "", "node": "",
 	"compose": "Docker's compose works when DOCKER_HOST is unix://$CALE_RUN/docker.sock",
-	"plugin":  "", "secret": "", "service": "", "stack": "", "swarm": "", "trust": "",
+	"plugin":  "", "secret": "", "service": "", "stack": "", "swarm": "",
 }
 
 // addUnbuilt adds the one of those that the command line names, which says that

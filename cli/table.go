@@ -20,6 +20,7 @@ func commands() []entry {
 		{name: "network", short: "Manage networks", build: group(networkCommands), group: management},
 		{name: "registry", short: "Serve this engine's images as a registry", build: (*App).registryCommand, group: management},
 		{name: "system", short: "Manage the engine", build: group(systemCommands), group: management},
+		{name: "trust", short: "Manage what images must be signed by", build: group(trustCommands), group: management},
 		{name: "volume", short: "Manage volumes", build: group(volumeCommands), group: management},
 
 		{name: "attach", short: "Attach local standard input, output, and error streams to a running container", build: (*App).attachCommand, group: other},
@@ -83,5 +84,7 @@ func imageCommands() []entry {
 		entry{name: "ls", aliases: []string{"list"}, short: "List images", build: (*App).imagesCommand},
 		entry{name: "prune", short: "Remove unused images", build: (*App).imagePruneCommand},
 		entry{name: "rm", aliases: []string{"remove"}, short: "Remove one or more images", build: (*App).rmiCommand},
+		entry{name: "sign", short: "Sign an image in its registry", build: (*App).imageSignCommand},
+		entry{name: "verify", short: "Tell whether an image is signed as it must be", build: (*App).imageVerifyCommand},
 		entry{name: "why", short: "Tell what holds an image, a blob or a layer", build: (*App).imageWhyCommand})
 }

@@ -12,6 +12,7 @@ import (
 	"cale/image/pull"
 	"cale/image/push"
 	"cale/image/store"
+	"cale/image/trust"
 	"cale/registry/client"
 )
 
@@ -166,7 +167,8 @@ func (e *Engine) Pull(ctx context.Context, ref, platform string, c *Credentials,
 	if err != nil {
 		return "", false, err
 	}
-	o := pull.Options{Store: e.store, Client: e.clientFor(c, parsed.Domain), Ref: parsed, Progress: progress}
+	reg := e.clientFor(c, parsed.Domain)
+	o := pull.Options{Store: e.store, Client: reg, Ref: parsed, Progress: progress, Verify: e.judge(reg, parsed)}
 	if platform != "" {
 		if o.Platform, err = image.ParsePlatform(platform); err != nil {
 			return "", false, invalid("%v", err)
@@ -228,6 +230,8 @@ func registryError(err error) error {
 	switch {
 	case errors.Is(err, client.ErrNotFound), errors.Is(err, client.ErrDenied), errors.Is(err, image.ErrNoPlatform):
 		return &Error{Class: ErrNotFound, Text: err.Error(), Cause: err}
+	case errors.Is(err, trust.ErrRejected):
+		return &Error{Class: ErrForbidden, Text: err.Error(), Cause: err}
 	}
 	return err
 }

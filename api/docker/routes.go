@@ -103,6 +103,10 @@ var routes = []route{
 	{"POST", "/swarm/join", (*Server).swarm},
 
 	{"GET", "/cale/image/{name*}/why", (*Server).imageWhy},
+	{"POST", "/cale/image/{name*}/verify", (*Server).imageVerify},
+	{"POST", "/cale/image/{name*}/sign", (*Server).imageSign},
+	{"GET", "/cale/trust", (*Server).trustShow},
+	{"POST", "/cale/trust", (*Server).trustSet},
 	{"POST", "/cale/system/check", (*Server).systemCheck},
 	{"GET", "/cale/registry", (*Server).registryList},
 	{"POST", "/cale/registry", (*Server).registryListen},

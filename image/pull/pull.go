@@ -40,6 +40,10 @@ type Options struct {
 	Ref      image.Reference
 	Platform image.Platform // zero means the host's
 	Progress func(Event)
+	// Verify decides, before anything is unpacked, whether the image may be
+	// used: by the digest of its manifest and, before it, of the index that
+	// named it. Nil lets everything in.
+	Verify func(ctx context.Context, digests []image.Digest) error
 	// Parts is how many ranges of a large layer are fetched side by side, at
 	// most; 0 means 4, and 1 that each layer comes in one piece.
 	Parts int
@@ -65,9 +69,18 @@ func Pull(ctx context.Context, o Options) (image.Descriptor, error) {
 	if err != nil {
 		return image.Descriptor{}, err
 	}
-	man, err := p.choose(ctx, target)
+	man, d, err := p.choose(ctx, target)
 	if err != nil {
 		return image.Descriptor{}, err
+	}
+	if o.Verify != nil {
+		digests := []image.Digest{target.Digest}
+		if d.Digest != target.Digest {
+			digests = append(digests, d.Digest)
+		}
+		if err := o.Verify(ctx, digests); err != nil {
+			return image.Descriptor{}, err
+		}
 	}
 	if err := p.content(ctx, man); err != nil {
 		return image.Descriptor{}, fmt.Errorf("%s: %w", o.Ref.Familiar(), err)
@@ -125,29 +138,30 @@ func (p *puller) resolve(ctx context.Context) (image.Descriptor, error) {
 }
 
 // choose gets the manifest for the platform, by way of an index if target is
-// one.
-func (p *puller) choose(ctx context.Context, target image.Descriptor) (*image.Manifest, error) {
-	if !image.IsIndex(target.MediaType) {
-		return p.manifest(ctx, target)
+// one, and what names it.
+func (p *puller) choose(ctx context.Context, target image.Descriptor) (*image.Manifest, image.Descriptor, error) {
+	d := target
+	if image.IsIndex(target.MediaType) {
+		raw, err := p.document(ctx, target)
+		if err != nil {
+			return nil, d, err
+		}
+		ix, err := image.ParseIndex(target.MediaType, raw)
+		if err != nil {
+			return nil, d, fmt.Errorf("%s: %w", p.Ref.Familiar(), err)
+		}
+		d, err = ix.Choose(p.Platform)
+		if errors.Is(err, image.ErrNoPlatform) {
+			return nil, d, noMatch{p.Platform}
+		}
+		if err != nil {
+			return nil, d, fmt.Errorf("%s: %w", p.Ref.Familiar(), err)
+		}
+		p.named = false // the index has vouched for it
+		p.pin.Add(d.Digest)
 	}
-	raw, err := p.document(ctx, target)
-	if err != nil {
-		return nil, err
-	}
-	ix, err := image.ParseIndex(target.MediaType, raw)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", p.Ref.Familiar(), err)
-	}
-	d, err := ix.Choose(p.Platform)
-	if errors.Is(err, image.ErrNoPlatform) {
-		return nil, noMatch{p.Platform}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", p.Ref.Familiar(), err)
-	}
-	p.named = false // the index has vouched for it
-	p.pin.Add(d.Digest)
-	return p.manifest(ctx, d)
+	m, err := p.manifest(ctx, d)
+	return m, d, err
 }
 
 // noMatch words a missing platform as Docker does.

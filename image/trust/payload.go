@@ -105,3 +105,16 @@ func Payload(digest image.Digest, reference string) ([]byte, error) {
 	p.Critical.Type = payloadType
 	return json.Marshal(p)
 }
+
+// SignDigest makes a payload and signs it.
+func SignDigest(k *PrivateKey, digest, reference string) (payload, signature []byte, err error) {
+	d, err := image.ParseDigest(digest)
+	if err != nil {
+		return nil, nil, err
+	}
+	if payload, err = Payload(d, reference); err != nil {
+		return nil, nil, err
+	}
+	signature, err = k.Sign(payload)
+	return payload, signature, err
+}

@@ -188,3 +188,44 @@ func FuzzPolicy(f *testing.F) {
 		}
 	})
 }
+
+func TestEdit(t *testing.T) {
+	raw, err := Edit(nil, "a.b/c", []byte(`[{"type":"reject"}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if raw, err = Edit(raw, "", []byte(accepting)); err != nil {
+		t.Fatal(err)
+	}
+	if raw, err = Edit(raw, "default", []byte(`[{"type":"reject"}]`)); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ref, want := range map[string]string{"a.b/c": "a.b/c", "a.b/d": ""} {
+		if scope, _ := p.required(reference(t, ref)); scope != want {
+			t.Errorf("%s: %q", ref, scope)
+		}
+	}
+	if raw, err = Edit(raw, "a.b/c", nil); err != nil || strings.Contains(string(raw), "a.b/c") {
+		t.Errorf("%s, %v", raw, err)
+	}
+	for _, c := range []struct{ policy, scope, list string }{
+		{string(raw), "a.b/c", ""},
+		{string(raw), "default", ""},
+		{string(raw), "A/B", accepting},
+		{string(raw), "a.b", "[]"},
+		{string(raw), "a.b", "x"},
+		{"{}", "a.b", accepting},
+	} {
+		var list []byte
+		if c.list != "" {
+			list = []byte(c.list)
+		}
+		if _, err := Edit([]byte(c.policy), c.scope, list); err == nil {
+			t.Errorf("%+v", c)
+		}
+	}
+}
