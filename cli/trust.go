@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -161,7 +162,7 @@ func (r rule) by() string {
 func (a *App) trustShowCommand() *cobra.Command {
 	c := &cobra.Command{Use: "show [OPTIONS]", Args: noArgs,
 		Long: "Show the policy: for each scope what its images must meet. The most specific scope\ncounts: a reference, a repository, what is above it, a registry, \"*.domain\", all."}
-	raw := c.Flags().Bool("raw", false, "Show the file as it is")
+	raw := c.Flags().Bool("raw", false, "Show the policy as it is written")
 	layout := c.Flags().String("format", "", formatUsage)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		api, err := a.client()
@@ -176,7 +177,11 @@ func (a *App) trustShowCommand() *cobra.Command {
 			policy = json.RawMessage(`{"default":[{"type":"insecureAcceptAnything"}]}`)
 		}
 		if *raw {
-			_, err := fmt.Fprintln(a.Out, strings.TrimSpace(string(policy)))
+			var b bytes.Buffer
+			if err := json.Indent(&b, policy, "", "  "); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(a.Out, b.String())
 			return err
 		}
 		rows, err := trustRows(policy)
