@@ -118,6 +118,10 @@ func newContainer(o Options, s *specs.Spec, raw []byte, bundle string) (*Contain
 	}
 	lock, err := c.lock()
 	if err == nil {
+		// Before the group is written down as this container's: removing the container ends what is in it.
+		err = checkCgroup(s.Linux.CgroupsPath, o.ID)
+	}
+	if err == nil {
 		err = os.WriteFile(filepath.Join(c.dir, configFile), raw, 0o600)
 	}
 	if err == nil {
@@ -251,6 +255,21 @@ func (c *Container) makeCgroup(o Options, privileged bool) (*cgroup.Cgroup, erro
 	c.rec.NoCgroup = true
 	c.group = nil
 	return nil, c.save()
+}
+
+// checkCgroup refuses a group that others are in, or that is frozen, so that nothing could start in it.
+func checkCgroup(cgroupsPath, id string) error {
+	g, err := cgroup.Open(cgroupsPath, cgroup.Options{Name: id})
+	if err != nil || !g.Exists() {
+		return nil // what is wrong is found when it is made
+	}
+	if pids, err := g.Pids(); err == nil && len(pids) > 0 {
+		return fmt.Errorf("container's cgroup is not empty: %d process(es) found", len(pids))
+	}
+	if frozen, err := g.Frozen(); err == nil && frozen {
+		return errors.New("container's cgroup unexpectedly frozen")
+	}
+	return nil
 }
 
 // openCgroup opens what a child needs to be in a group: a directory to be cloned into, and files to write to.

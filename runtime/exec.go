@@ -75,7 +75,11 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	}
 	pr.emitEarly(p)
 	emitJoinCgroups(p, j.cgroups)
-	if a := o.Process.ExecCPUAffinity; a != nil {
+	a := o.Process.ExecCPUAffinity
+	if a == nil || a.Initial == "" && a.Final == "" {
+		emitAllProcessors(p)
+	}
+	if a != nil {
 		if err := emitAffinity(p, a.Final); err != nil {
 			return nil, err
 		}

@@ -42,6 +42,7 @@ func (i *initPlan) emit(p *launch.Program) error {
 	s, pr := i.spec, i.proc
 	pr.emitEarly(p)
 	emitJoinCgroups(p, i.cgroups)
+	emitAllProcessors(p)
 	i.ns.emit(p, s, i.setgroups)
 	p.Step("start a session")
 	p.Call(unix.SYS_SETSID)

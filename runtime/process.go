@@ -115,6 +115,16 @@ func (pr *process) emitEarly(p *launch.Program) {
 	}
 }
 
+// emitAllProcessors lets the child run wherever its cpuset allows: what its parent is bound to says nothing of it.
+func emitAllProcessors(p *launch.Program) {
+	p.Step("allow all processors")
+	mask := p.Mem(1024)
+	for i := range mask {
+		mask[i] = 0xff
+	}
+	p.Call(unix.SYS_SCHED_SETAFFINITY, launch.N(0), launch.N(len(mask)), launch.Ptr(mask)).AcceptAny()
+}
+
 // emitJoinCgroups writes the child into v1 groups, whose files the parent has opened.
 func emitJoinCgroups(p *launch.Program, files []*os.File) {
 	for _, f := range files {

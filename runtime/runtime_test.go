@@ -46,7 +46,7 @@ func TestLifecycle(t *testing.T) {
 	before := openFDs(t)
 	out := newOutput(t)
 	defer out.close()
-	w.spec.Process.Args = []string{"/bin/sh", "-c", "echo started; exec sleep 1000"}
+	w.spec.Process.Args = []string{"/bin/sh", "-c", "echo started; touch /started; exec sleep 1000"}
 	w.spec.Annotations = map[string]string{"a": "b"}
 	o := w.options("life", out.w)
 	o.PidFile = filepath.Join(w.dir, "pid")
@@ -80,6 +80,14 @@ func TestLifecycle(t *testing.T) {
 		t.Fatal(err)
 	}
 	status(Running)
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(w.root(), "started")); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it doesn't run")
+		}
+	}
 	if err := c.Start(context.Background()); err == nil {
 		t.Error("started twice")
 	}
@@ -235,6 +243,19 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// runc's rule for a group in use: two containers in one group would end together.
+func TestCgroupInUse(t *testing.T) {
+	w := newWorld(t)
+	c := w.start()
+	o := w.options("second", nil)
+	if _, err := Create(context.Background(), o); err == nil || !strings.Contains(err.Error(), "cgroup is not empty") {
+		t.Errorf("second container in the group: %v", err)
+	}
+	if s, err := c.Status(); err != nil || s != Running {
+		t.Errorf("the first is %s (%v)", s, err)
 	}
 }
 
