@@ -34,6 +34,7 @@ fuzz: ## every fuzz target for a minute each
 .PHONY: bench
 bench: build ## ours and the peers side by side (needs crun, runc, podman, docker.io)
 	go run ./bench/run
+	go run ./bench/memory
 
 .PHONY: conformance
 conformance: build ## the field's own suites, from the module proxy (long)
