@@ -38,12 +38,14 @@ type record struct {
 
 const recordVersion = 1
 
-// container is one container: a pod of one.
+// container is one container: a pod of one, or part of a pod of many.
 type container struct {
 	id  string
 	dir string // below Root: what outlives a run
 	pod string // below Run: the bundle, while it runs
 	op  opLock
+
+	group *pod // nil: it is a pod of its own
 
 	mu          sync.Mutex
 	rec         record
@@ -85,11 +87,15 @@ func (l opLock) lock(ctx context.Context) error {
 func (l opLock) unlock() { <-l }
 
 func (e *Engine) newContainer(rec record) *container {
-	return &container{
+	c := &container{
 		id: rec.ID, rec: rec, op: newOpLock(),
 		dir: filepath.Join(e.cfg.Root, "containers", rec.ID),
 		pod: filepath.Join(e.cfg.Run, "pods", rec.ID),
 	}
+	if m := rec.Spec.Member; m != nil {
+		c.pod = filepath.Join(e.cfg.Run, "pods", m.Pod, rec.ID)
+	}
+	return c
 }
 
 // find looks a container up by id, name, or a unique prefix of an id.

@@ -27,6 +27,12 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 	if err != nil {
 		return "", nil, err
 	}
+	var group *pod
+	if s.Member != nil {
+		if group, err = e.joinPod(&s); err != nil {
+			return "", nil, err
+		}
+	}
 	if err := e.checkSpec(&s); err != nil {
 		return "", nil, err
 	}
@@ -55,6 +61,7 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 		return "", nil, err
 	}
 	c := e.newContainer(rec)
+	c.group = group
 	if err := e.leaseImage(id, img); err != nil {
 		return "", nil, err
 	}
@@ -91,8 +98,9 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 		return "", nil, err
 	}
 	c.mu.Lock()
-	err = c.save(c.keep())
-	if err == nil && c.keep() {
+	durable := c.keep() && c.group == nil // who drives pods makes them anew after a power cut
+	err = c.save(durable)
+	if err == nil && durable {
 		err = atomicfile.SyncDir(filepath.Dir(c.dir))
 	}
 	c.mu.Unlock()

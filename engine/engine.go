@@ -29,13 +29,14 @@ import (
 // changes its life and may be held for long, mu guards its fields and is held briefly. The order is op, then a
 // container's mu, then the engine's mu.
 type Engine struct {
-	cfg      Config
-	store    *store.Store
-	nets     *network.Store
-	registry *client.Client
-	events   *eventLog
-	lock     *os.File
-	volumes  volumes
+	cfg       Config
+	store     *store.Store
+	nets      *network.Store
+	registry  *client.Client
+	events    *eventLog
+	podEvents *eventLog // of what belongs to pods of many
+	lock      *os.File
+	volumes   volumes
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -47,6 +48,7 @@ type Engine struct {
 
 	mu         sync.Mutex
 	containers map[string]*container
+	pods       map[string]*pod   // those of many containers
 	names      map[string]string // of containers, and of those being made, to ids
 	execs      map[string]*session
 
@@ -82,14 +84,14 @@ func Open(ctx context.Context, c Config) (*Engine, error) {
 		c.Shim = shim
 	}
 	for _, d := range []string{c.Root, c.Run, filepath.Join(c.Root, "containers"), filepath.Join(c.Root, "trash"),
-		filepath.Join(c.Root, "volumes"), filepath.Join(c.Run, "pods")} {
+		filepath.Join(c.Root, "volumes"), filepath.Join(c.Root, "pods"), filepath.Join(c.Run, "pods")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("engine: %w", err)
 		}
 	}
 	e := &Engine{
-		cfg: c, idle: make(chan struct{}, 1), events: newEventLog(),
-		containers: map[string]*container{}, names: map[string]string{}, execs: map[string]*session{},
+		cfg: c, idle: make(chan struct{}, 1), events: newEventLog(), podEvents: newEventLog(),
+		containers: map[string]*container{}, pods: map[string]*pod{}, names: map[string]string{}, execs: map[string]*session{},
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	if err := e.takeLock(); err != nil {
@@ -240,7 +242,7 @@ func (e *Engine) Busy() bool {
 			return true
 		}
 	}
-	return false
+	return e.anyPodReady()
 }
 
 // Idle gives a value each time the engine becomes idle (it may be spurious: ask Busy again).

@@ -44,7 +44,16 @@ func (l *eventLog) emit(ev Event) {
 // Subscribe gives past events since (zero: none) and then new ones until (zero: for ever) or ctx's end. The channel
 // is closed at the end, and when the reader is too slow.
 func (e *Engine) Subscribe(ctx context.Context, since, until time.Time) <-chan Event {
-	l := e.events
+	return e.subscribe(ctx, e.events, since, until)
+}
+
+// SubscribePods gives the new events of pods of many and their containers, as Subscribe does. Attribute pod names the
+// pod.
+func (e *Engine) SubscribePods(ctx context.Context) <-chan Event {
+	return e.subscribe(ctx, e.podEvents, time.Time{}, time.Time{})
+}
+
+func (e *Engine) subscribe(ctx context.Context, l *eventLog, since, until time.Time) <-chan Event {
 	ch := make(chan Event, eventHistory+eventBacklog)
 	l.mu.Lock()
 	if !since.IsZero() {
@@ -98,7 +107,12 @@ func (e *Engine) emit(c *container, action string, extra ...string) {
 	for i := 0; i+1 < len(extra); i += 2 {
 		attrs[extra[i]] = extra[i+1]
 	}
-	e.events.emit(Event{Type: "container", Action: action, ID: c.id, Attributes: attrs})
+	to := e.events
+	if c.group != nil {
+		to = e.podEvents
+		attrs["pod"] = c.group.id
+	}
+	to.emit(Event{Type: "container", Action: action, ID: c.id, Attributes: attrs})
 }
 
 // emitOther tells of an image, a volume or a network.

@@ -274,11 +274,11 @@ func (e *Engine) execProcess(c *container, r *run, x *ExecSpec) (*specs.Process,
 	if err != nil {
 		return nil, err
 	}
-	var extra []string
-	if x.User == "" {
-		extra = s.Security.GroupAdd
+	like := *s
+	if x.User != "" {
+		like.Security.GroupAdd = nil
 	}
-	u, _, err := ocispec.LookupUser(user, acc.passwd, acc.group, extra)
+	u, _, err := lookupUser(user, acc, &like)
 	if err != nil {
 		return nil, invalid("%v", err)
 	}

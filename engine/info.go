@@ -31,6 +31,9 @@ func (e *Engine) Inspect(ctx context.Context, ref string, size bool) (Info, erro
 func (e *Engine) List(ctx context.Context, size bool) []Info {
 	var out []Info
 	for _, c := range e.all() {
+		if c.group != nil {
+			continue // its pod's client lists it
+		}
 		info := e.info(c)
 		if size {
 			e.measure(c, &info)
@@ -59,6 +62,9 @@ func (e *Engine) info(c *container) Info {
 	}
 	if rec.Spec.Log.Driver != "none" {
 		i.LogPath = c.logPath()
+	}
+	if m := rec.Spec.Member; m != nil {
+		i.LogPath = m.LogPath
 	}
 	args := slices.Concat(rec.Run.Entrypoint, rec.Run.Cmd)
 	i.Path, i.Args = args[0], args[1:]

@@ -70,6 +70,9 @@ func checkEndpoint(mode string, aliases []string, v4, v6 netip.Addr) error {
 // be connected.
 func (e *Engine) prepareNetwork(c *container, rec *record, r *run) (netns string, attach bool, err error) {
 	mode := rec.Spec.Network.Mode
+	if c.group != nil {
+		return c.group.netns(), false, nil
+	}
 	if mode == "host" {
 		return "", false, nil
 	}
@@ -208,7 +211,7 @@ func (e *Engine) dropNetwork(ctx context.Context, c *container) {
 
 // prepareEtc makes the files that are bound into the container, so that they are there to be bound.
 func (e *Engine) prepareEtc(c *container, rec *record) error {
-	if strings.HasPrefix(rec.Spec.Network.Mode, "container:") {
+	if c.group != nil || strings.HasPrefix(rec.Spec.Network.Mode, "container:") {
 		return nil
 	}
 	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
@@ -228,7 +231,7 @@ func (e *Engine) prepareEtc(c *container, rec *record) error {
 // writeEtc fills the files in place: they may be bound already.
 func (e *Engine) writeEtc(c *container, rec *record, endpoints []*network.Endpoint) error {
 	n := &rec.Spec.Network
-	if strings.HasPrefix(n.Mode, "container:") {
+	if c.group != nil || strings.HasPrefix(n.Mode, "container:") {
 		return nil
 	}
 	hosts, err := e.hostsFile(rec, endpoints)

@@ -56,6 +56,9 @@ func (e *Engine) ociSpec(c *container, rec *record, netns string) (*specs.Spec, 
 			return nil, err
 		}
 	}
+	if c.group != nil {
+		e.ociMember(spec, c.group, rec)
+	}
 	return spec, nil
 }
 
@@ -73,7 +76,7 @@ func (e *Engine) ociProcess(c *container, rec *record, caps []string) (*specs.Pr
 	if err != nil {
 		return nil, err
 	}
-	user, _, err := ocispec.LookupUser(rec.Run.User, acc.passwd, acc.group, s.Security.GroupAdd)
+	user, _, err := lookupUser(rec.Run.User, acc, s)
 	if err != nil {
 		return nil, invalid("%v", err)
 	}
@@ -148,7 +151,7 @@ func processEnv(env []string, hostname string, tty bool) []string {
 // checkModes refuses sharing that makes no sense before a container exists.
 func (e *Engine) checkModes(s *Spec) error {
 	for _, m := range []struct{ name, mode, allowed string }{
-		{"PID", s.PidMode, "host private"}, {"IPC", s.IpcMode, "host private shareable none"},
+		{"PID", s.PidMode, "host private pod"}, {"IPC", s.IpcMode, "host private shareable none pod"},
 		{"UTS", s.UTSMode, "host private"}, {"cgroup", s.CgroupnsMode, "host private"}, {"user", s.UsernsMode, "host"},
 	} {
 		if m.mode == "" || slices.Contains(strings.Fields(m.allowed), m.mode) {

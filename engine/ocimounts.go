@@ -24,7 +24,7 @@ func (e *Engine) ociMounts(c *container, rec *record) ([]specs.Mount, error) {
 		shm = defaultShm
 	}
 	ipcOther, ipcShared := strings.CutPrefix(s.IpcMode, "container:")
-	ownShm := !ipcShared && s.IpcMode != "host" && s.IpcMode != "none" && s.IpcMode != "shareable"
+	ownShm := !ipcShared && s.IpcMode != "host" && s.IpcMode != "none" && s.IpcMode != "shareable" && c.group == nil
 	mounts := ocispec.Mounts(shm, ownShm, s.Network.Mode == "host", s.IpcMode == "host", s.Security.Privileged)
 	bindShm := func(source string) {
 		mounts = append(mounts, specs.Mount{Destination: "/dev/shm", Type: "bind", Source: source, Options: []string{"rbind", "nosuid", "noexec", "nodev"}})
@@ -32,6 +32,8 @@ func (e *Engine) ociMounts(c *container, rec *record) ([]specs.Mount, error) {
 	switch {
 	case s.IpcMode == "host":
 		bindShm("/dev/shm")
+	case c.group != nil:
+		bindShm(c.group.ns("shm"))
 	case s.IpcMode == "shareable":
 		bindShm(filepath.Join(c.pod, "shm"))
 	case ipcShared:
@@ -92,6 +94,9 @@ func (e *Engine) ociMounts(c *container, rec *record) ([]specs.Mount, error) {
 
 // etcDir is where a container's hosts, hostname and resolv.conf are: with the container whose network it shares.
 func (e *Engine) etcDir(c *container, s *Spec) string {
+	if c.group != nil {
+		return c.group.dir
+	}
 	if ref, ok := strings.CutPrefix(s.Network.Mode, "container:"); ok {
 		if other, err := e.find(ref); err == nil {
 			return other.dir
@@ -150,7 +155,10 @@ func (e *Engine) ociMount(m *Mount) (specs.Mount, error) {
 		}
 		out.Options = []string{kind, propagation}
 	}
-	if m.ReadOnly {
+	switch {
+	case m.RecursiveReadOnly:
+		out.Options = append(out.Options, "rro")
+	case m.ReadOnly:
 		out.Options = append(out.Options, "ro")
 	}
 	return out, nil

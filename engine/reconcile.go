@@ -23,6 +23,9 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	if err := e.emptyTrash(); err != nil {
 		return err
 	}
+	if err := e.loadPods(); err != nil {
+		return err
+	}
 	if err := e.loadContainers(); err != nil {
 		return err
 	}
@@ -33,8 +36,15 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	live := map[string]*run{}
-	found := make(chan foundRun, len(pods))
+	found := make(chan foundRun, len(pods)+len(e.containers))
 	for _, d := range pods {
+		if p := e.pods[d.Name()]; p != nil {
+			g.Go(func() error {
+				e.lookAtPod(gctx, p, found)
+				return nil
+			})
+			continue
+		}
 		g.Go(func() error {
 			found <- e.lookAt(gctx, d.Name())
 			return nil
@@ -51,12 +61,13 @@ func (e *Engine) reconcile(ctx context.Context) error {
 		}
 	}
 	// Networks first: what lives keeps its addresses, and those of the dead are free before anything starts.
-	if err := e.nets.Reconcile(ctx, func(id string) bool { return live[id] != nil }); err != nil {
+	if err := e.nets.Reconcile(ctx, func(id string) bool { return live[id] != nil || e.pods[id] != nil && e.podAlive(e.pods[id]) }); err != nil {
 		e.cfg.Log("networks: %v", err)
 	}
 	for _, f := range ended {
 		e.bury(ctx, f)
 	}
+	e.reconcilePods(ctx)
 	e.resumeAll(ctx, live)
 	return e.dropLeases()
 }
@@ -136,6 +147,14 @@ func (e *Engine) loadContainers() error {
 			continue
 		}
 		c := e.newContainer(rec)
+		if m := rec.Spec.Member; m != nil {
+			if c.group = e.pods[m.Pod]; c.group == nil { // its pod went before it did
+				if away, err := e.toTrash(dir); err == nil {
+					e.burn(away)
+				}
+				continue
+			}
+		}
 		e.containers[c.id] = c
 		if other := e.names[rec.Name]; other != "" {
 			// Only a crash between two renames makes this: the later one wins nothing.
@@ -164,6 +183,12 @@ func (e *Engine) lookAt(ctx context.Context, id string) foundRun {
 		}
 		return f
 	}
+	return e.lookThrough(ctx, client, pod, f)
+}
+
+// lookThrough asks a shim about one container; pod is its bundle.
+func (e *Engine) lookThrough(ctx context.Context, client *shim.Client, pod string, f foundRun) foundRun {
+	id := f.id
 	f.run = &run{shim: client, done: make(chan struct{})}
 	if _, err := os.Lstat(filepath.Join(pod, "net")); err == nil {
 		f.run.netns = filepath.Join(pod, "net")

@@ -129,6 +129,9 @@ func (e *Engine) PruneContainers(ctx context.Context, match func(Info) bool) (Pr
 		if ctx.Err() != nil {
 			return p, ctx.Err()
 		}
+		if c.group != nil {
+			continue // what a pod has is for its client to remove
+		}
 		info := e.info(c)
 		switch info.State.Status {
 		case Created, Exited, Dead:

@@ -51,6 +51,8 @@ type Spec struct {
 	PidMode, IpcMode, UTSMode, CgroupnsMode, UsernsMode string
 	VolumesFrom                                         []string
 	CgroupParent                                        string
+
+	Member *Member // nil: a pod of its own
 }
 
 // Port names a container's port.
@@ -97,14 +99,16 @@ type Mount struct {
 	ReadOnly     bool
 	Propagation  string
 	NonRecursive bool
-	CreateSource bool // a bind's missing source is made as a directory (docker run -v)
-	NoCopy       bool // a new volume is not filled from the image
-	Subpath      string
-	Driver       string
-	DriverOpts   map[string]string
-	Labels       map[string]string
-	TmpfsSize    int64
-	TmpfsMode    uint32
+	// RecursiveReadOnly makes what is mounted below a read-only bind read-only too.
+	RecursiveReadOnly bool
+	CreateSource      bool // a bind's missing source is made as a directory (docker run -v)
+	NoCopy            bool // a new volume is not filled from the image
+	Subpath           string
+	Driver            string
+	DriverOpts        map[string]string
+	Labels            map[string]string
+	TmpfsSize         int64
+	TmpfsMode         uint32
 	// FromImage marks a VOLUME of the image: the engine sets it, no client can.
 	FromImage bool `json:"fromImage,omitempty"`
 	Anonymous bool `json:"anonymous,omitempty"`

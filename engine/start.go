@@ -104,6 +104,10 @@ func (e *Engine) launch(ctx context.Context, c *container, rec *record, r *run) 
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
+		if c.group != nil {
+			r.shim, err = e.shimOf(ctx, c.group, target.shim)
+			return err
+		}
 		r.shim, err = shim.Start(gctx, shim.Launch{Binary: target.shim, Namespace: "cale", ID: c.id, Bundle: c.pod})
 		if err != nil {
 			return fmt.Errorf("start shim of container %s: %w", c.id, err)
@@ -216,6 +220,9 @@ func (e *Engine) stdioOf(c *container, rec *record, r *shim.CreateRequest) error
 	if s.Log.Driver == "none" {
 		u.Log, u.Driver = "", "none"
 	}
+	if c.group != nil {
+		u = memberStdio(c, s)
+	}
 	text := u.String()
 	r.Stdout = text
 	if s.OpenStdin {
@@ -317,7 +324,7 @@ func (e *Engine) unwind(ctx context.Context, c *container, r *run) {
 func (e *Engine) clearPod(ctx context.Context, c *container, r *run) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
-	if r != nil && r.shim != nil {
+	if r != nil && r.shim != nil && c.group == nil {
 		if err := r.shim.Shutdown(ctx); err != nil && !shim.IsUnavailable(err) {
 			e.cfg.Log("container %s: shim: %v", c.id, err)
 		}
@@ -333,6 +340,11 @@ func (e *Engine) clearPod(ctx context.Context, c *container, r *run) {
 	for _, name := range names {
 		if err := unmount(filepath.Join(c.pod, name)); err != nil {
 			e.cfg.Log("unmount %s of container %s: %v", name, c.id, err)
+		}
+	}
+	for _, name := range []string{"uts", "ipc", "pid"} { // of a pod whose record is gone
+		if err := unmountPin(filepath.Join(c.pod, name)); err != nil {
+			e.cfg.Log("container %s: %v", c.id, err)
 		}
 	}
 	if err := network.RemoveNamespace(filepath.Join(c.pod, "net")); err != nil {
@@ -360,7 +372,7 @@ func unmount(path string) error {
 // endShim makes sure that nothing of a run that went wrong is left, the shim included: it may still be busy with a
 // request whose client is gone, and make a container after it was asked what it has.
 func (e *Engine) endShim(ctx context.Context, c *container, r *run) {
-	if r == nil || r.shim == nil {
+	if r == nil || r.shim == nil || c.group != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shimGrace)

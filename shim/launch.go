@@ -30,6 +30,8 @@ const (
 	ownName = "cale-shim"
 	// ServeAction is cale-shim's internal action: serve on descriptor 3.
 	ServeAction = "serve"
+	// HoldAction makes cale-shim the first process of a pod's pid namespace.
+	HoldAction = "hold"
 )
 
 // Start starts a shim in l.Bundle and connects to it. Our own shim is forked

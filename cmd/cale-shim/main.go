@@ -109,6 +109,8 @@ func run(o options) error {
 		return nil
 	case o.info:
 		return printInfo()
+	case o.action == shim.HoldAction:
+		return hold()
 	case o.action == "":
 		os.Stderr.WriteString(usage)
 		return errors.New("a command is needed")

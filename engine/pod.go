@@ -1,0 +1,368 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"cale/atomicfile"
+	"cale/network"
+	"cale/shim"
+)
+
+// podRecord is what is kept of a pod on disk, as pods/<id>/pod.json.
+type podRecord struct {
+	Version int       `json:"version"`
+	ID      string    `json:"id"`
+	Created time.Time `json:"created"`
+	Spec    PodSpec   `json:"spec"`
+	Ready   bool      `json:"ready"`
+	Holder  int       `json:"holder,omitempty"` // pid of what holds the pid namespace
+}
+
+// pod is a pod of many containers: pinned namespaces, a cgroup, an address, one shim. It is there without any
+// container, and without any process unless the pid namespace is shared.
+type pod struct {
+	id  string
+	dir string // below Root
+	run string // below Run: the pinned namespaces, the shim's socket, a bundle for each container
+	op  opLock
+
+	mu       sync.Mutex
+	rec      podRecord
+	removing bool
+	shim     *shim.Client
+}
+
+func (e *Engine) newPod(rec podRecord) *pod {
+	return &pod{id: rec.ID, rec: rec, op: newOpLock(), dir: filepath.Join(e.cfg.Root, "pods", rec.ID), run: filepath.Join(e.cfg.Run, "pods", rec.ID)}
+}
+
+func (p *pod) save() error {
+	raw, err := json.Marshal(&p.rec)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(filepath.Join(p.dir, "pod.json"), raw, 0o600, false)
+}
+
+func (p *pod) spec() *PodSpec { return &p.rec.Spec } // never changed after RunPod
+
+func (p *pod) ready() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rec.Ready
+}
+
+func (p *pod) ns(name string) string { return filepath.Join(p.run, name) }
+
+func (e *Engine) podCgroup(p *pod) string {
+	if parent := p.spec().CgroupParent; parent != "" {
+		return path.Join("/", parent)
+	}
+	return path.Join(e.cfg.CgroupParent, p.id)
+}
+
+// RunPod makes a pod: when it returns, containers can be put into it.
+func (e *Engine) RunPod(ctx context.Context, s PodSpec) (id string, err error) {
+	defer e.begin()()
+	if err := e.checkPod(&s); err != nil {
+		return "", err
+	}
+	raw := make([]byte, 32)
+	rand.Read(raw) // never fails
+	id = hex.EncodeToString(raw)
+	if s.Hostname == "" {
+		if s.Hostname = id[:12]; s.HostNetwork {
+			if s.Hostname, err = os.Hostname(); err != nil {
+				return "", err
+			}
+		}
+	}
+	p := e.newPod(podRecord{Version: recordVersion, ID: id, Created: time.Now(), Spec: s})
+	p.op <- struct{}{}
+	defer p.op.unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+	defer cancel()
+	// The record says whose all the rest is, so it is first.
+	if err := os.Mkdir(p.dir, 0o700); err != nil {
+		return "", fmt.Errorf("pod %s: %w", id, err)
+	}
+	if err = p.save(); err == nil {
+		err = e.startPod(ctx, p)
+	}
+	if err == nil {
+		p.rec.Ready = true
+		err = p.save()
+	}
+	if err != nil {
+		e.stopPod(ctx, p)
+		os.RemoveAll(p.dir)
+		return "", fmt.Errorf("pod %s: %w", id, err)
+	}
+	e.mu.Lock()
+	e.pods[id] = p
+	e.mu.Unlock()
+	return id, nil
+}
+
+func (e *Engine) checkPod(s *PodSpec) error {
+	if len(s.Hostname) > 64 {
+		return invalid("invalid hostname %q: longer than 64 bytes", s.Hostname)
+	}
+	like := &Spec{Network: Network{Mode: modeOf(s)}}
+	if s.HostIPC {
+		like.IpcMode = "host"
+	}
+	for k := range s.Sysctls {
+		if err := checkSysctl(k, like); err != nil {
+			return err
+		}
+	}
+	for _, d := range s.DNS {
+		if _, err := netip.ParseAddr(d); err != nil {
+			return invalid("invalid IP address for DNS server: %q", d)
+		}
+	}
+	_, err := e.runtimeFor(s.Runtime)
+	return err
+}
+
+func modeOf(s *PodSpec) string {
+	if s.HostNetwork {
+		return "host"
+	}
+	return ""
+}
+
+func (e *Engine) startPod(ctx context.Context, p *pod) error {
+	if err := os.Mkdir(p.run, 0o700); err != nil {
+		return err
+	}
+	if err := e.makeNamespaces(p); err != nil {
+		return err
+	}
+	s := p.spec()
+	rec := &record{ID: p.id, Name: p.id, Spec: Spec{Network: Network{Mode: modeOf(s), Publish: s.Publish, DNS: s.DNS, DNSSearch: s.DNSSearch, DNSOptions: s.DNSOptions}}}
+	rec.Run.Hostname = s.Hostname
+	var eps []*network.Endpoint
+	if !s.HostNetwork {
+		a := e.attachment(rec, p.ns("net"))
+		a.Network, a.Ports = network.Bridge, e.publish(rec)
+		ep, err := e.nets.Attach(ctx, a)
+		if err != nil {
+			return networkError(err)
+		}
+		eps = append(eps, ep)
+	}
+	// The files that tell a container who it is are the pod's.
+	return e.writeEtc(&container{id: p.id, dir: p.dir}, rec, eps)
+}
+
+// stopPod takes away what a pod has at run time. Its containers are gone already.
+func (e *Engine) stopPod(ctx context.Context, p *pod) {
+	p.mu.Lock()
+	client := p.shim
+	p.shim = nil
+	p.mu.Unlock()
+	if client == nil {
+		client, _ = shim.Connect(ctx, p.run) // none there is the usual case
+	}
+	if client != nil {
+		if err := client.Shutdown(ctx); err != nil && !shim.IsUnavailable(err) {
+			e.cfg.Log("pod %s: shim: %v", p.id, err)
+		}
+		client.Close()
+	}
+	if err := e.nets.Detach(ctx, p.id); err != nil {
+		e.cfg.Log("pod %s: disconnect: %v", p.id, err)
+	}
+	e.dropNamespaces(p)
+	if p.spec().CgroupParent == "" {
+		if err := destroyCgroup(e.podCgroup(p)); err != nil {
+			e.cfg.Log("pod %s: %v", p.id, err)
+		}
+	}
+	if err := os.RemoveAll(p.run); err != nil {
+		e.cfg.Log("pod %s: %v", p.id, err)
+	}
+}
+
+// findPod looks a pod up by its id or a unique prefix of it.
+func (e *Engine) findPod(ref string) (*pod, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if p := e.pods[ref]; p != nil {
+		return p, nil
+	}
+	var found *pod
+	for id, p := range e.pods {
+		if len(ref) >= 4 && len(ref) < len(id) && id[:len(ref)] == ref {
+			if found != nil {
+				return nil, invalid("pod id prefix %s is not unique", ref)
+			}
+			found = p
+		}
+	}
+	if found == nil {
+		return nil, notFound("No such pod: %s", ref)
+	}
+	return found, nil
+}
+
+// StopPod ends a pod's containers and takes its namespaces and addresses away. One that is stopped stays so.
+func (e *Engine) StopPod(ctx context.Context, ref string) error {
+	defer e.begin()()
+	p, err := e.findPod(ref)
+	if err != nil {
+		return err
+	}
+	if err := p.op.lock(ctx); err != nil {
+		return err
+	}
+	defer p.op.unlock()
+	return e.stopPodNow(context.WithoutCancel(ctx), p)
+}
+
+func (e *Engine) stopPodNow(ctx context.Context, p *pod) error {
+	p.mu.Lock()
+	was := p.rec.Ready
+	p.rec.Ready = false
+	err := p.save()
+	p.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("pod %s: %w", p.id, err)
+	}
+	var errs []error
+	for _, c := range e.members(p) {
+		if err := c.settle(ctx); err != nil {
+			return err
+		}
+		c.mu.Lock()
+		r := c.run
+		c.rec.Stopped = true
+		c.mu.Unlock()
+		if r != nil {
+			errs = append(errs, e.killRun(ctx, c, r))
+			c.op.lock(ctx) // its own end takes away what it has
+			c.op.unlock()
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("pod %s: %w", p.id, err)
+	}
+	if was {
+		e.stopPod(ctx, p)
+		e.maybeIdle()
+	}
+	return nil
+}
+
+// RemovePod removes a pod with all its containers, running or not.
+func (e *Engine) RemovePod(ctx context.Context, ref string) error {
+	defer e.begin()()
+	p, err := e.findPod(ref)
+	if err != nil {
+		return err
+	}
+	if err := p.op.lock(ctx); err != nil {
+		return err
+	}
+	defer p.op.unlock()
+	ctx = context.WithoutCancel(ctx)
+	if err := e.stopPodNow(ctx, p); err != nil {
+		return err
+	}
+	for _, c := range e.members(p) {
+		if err := e.Remove(ctx, c.id, RemoveOptions{Force: true, Volumes: true}); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	if err := os.RemoveAll(p.dir); err != nil {
+		return fmt.Errorf("pod %s: %w", p.id, err)
+	}
+	p.mu.Lock()
+	p.removing = true
+	p.mu.Unlock()
+	e.mu.Lock()
+	delete(e.pods, p.id)
+	e.mu.Unlock()
+	return nil
+}
+
+// members are a pod's containers, in no order.
+func (e *Engine) members(p *pod) []*container {
+	return slices.DeleteFunc(e.all(), func(c *container) bool { return c.group != p })
+}
+
+func (e *Engine) podInfo(p *pod) PodInfo {
+	p.mu.Lock()
+	rec := p.rec
+	p.mu.Unlock()
+	i := PodInfo{ID: rec.ID, Created: rec.Created, Spec: rec.Spec, Ready: rec.Ready, Pid: rec.Holder, CgroupParent: e.podCgroup(p)}
+	if !rec.Spec.HostNetwork && rec.Ready {
+		i.NetNS = p.ns("net")
+		for _, ep := range e.nets.Endpoints(p.id) {
+			for _, prefix := range []netip.Prefix{ep.IPv4, ep.IPv6} {
+				if prefix.IsValid() {
+					i.IPs = append(i.IPs, prefix.Addr())
+				}
+			}
+		}
+	}
+	return i
+}
+
+// Pod gives one pod by its id or a unique prefix.
+func (e *Engine) Pod(ref string) (PodInfo, error) {
+	p, err := e.findPod(ref)
+	if err != nil {
+		return PodInfo{}, err
+	}
+	return e.podInfo(p), nil
+}
+
+// Pods lists the pods, the newest first.
+func (e *Engine) Pods() []PodInfo {
+	e.mu.Lock()
+	list := make([]*pod, 0, len(e.pods))
+	for _, p := range e.pods {
+		list = append(list, p)
+	}
+	e.mu.Unlock()
+	out := make([]PodInfo, len(list))
+	for i, p := range list {
+		out[i] = e.podInfo(p)
+	}
+	slices.SortFunc(out, func(a, b PodInfo) int { return b.Created.Compare(a.Created) })
+	return out
+}
+
+// Members lists the containers of pods (ref "": of all), the newest first.
+func (e *Engine) Members(ref string) ([]Info, error) {
+	var p *pod
+	if ref != "" {
+		var err error
+		if p, err = e.findPod(ref); err != nil {
+			return nil, err
+		}
+	}
+	var out []Info
+	for _, c := range e.all() {
+		if c.group != nil && (p == nil || c.group == p) {
+			out = append(out, e.info(c))
+		}
+	}
+	slices.SortFunc(out, func(a, b Info) int { return b.Created.Compare(a.Created) })
+	return out, nil
+}

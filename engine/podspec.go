@@ -1,0 +1,58 @@
+package engine
+
+import (
+	"net/netip"
+	"time"
+)
+
+// PodSpec is what a client asked a pod of many containers to be: what its containers share. A container without a
+// pod is a pod of its own, described by its Spec alone.
+type PodSpec struct {
+	Hostname string // "" is the id's first characters, or the host's with the host's network
+
+	HostNetwork, HostIPC, HostPID bool
+	SharePID                      bool // the pod has one pid namespace for all
+
+	Publish    []Publish
+	DNS        []string
+	DNSSearch  []string
+	DNSOptions []string
+
+	Sysctls      map[string]string
+	CgroupParent string // where the containers' groups are; "" makes one for the pod below the engine's
+	ShmSize      int64  // bytes; 0 is 64 MiB
+	Runtime      string // as Spec.Runtime
+
+	// Meta is what the client's protocol keeps with the pod. The engine never reads it.
+	Meta []byte
+}
+
+// PodInfo is one moment's picture of a pod.
+type PodInfo struct {
+	ID      string
+	Created time.Time
+	Spec    PodSpec
+	Ready   bool // its namespaces are there: containers may be started
+	// NetNS is the pinned network namespace, "" for the host's. IPs are the pod's own addresses.
+	NetNS string
+	IPs   []netip.Addr
+	Pid   int // of the process that holds a shared pid namespace, or 0
+	// CgroupParent is the group that the containers' groups are in.
+	CgroupParent string
+}
+
+// Member says how a container is part of a pod of many.
+type Member struct {
+	Pod string // the pod's id
+	// LogPath is where output goes in the CRI's format; "" is nowhere.
+	LogPath string
+	// StrictGroups leaves out the groups that the image's files give the user.
+	StrictGroups bool
+	// Unified are settings of cgroup v2 by file name; HugepageLimits are bytes by page size as the kernel names it.
+	Unified        map[string]string
+	HugepageLimits map[string]uint64
+	// RootPropagation is the rootfs propagation that shared and slave mounts need: "", rslave or rshared.
+	RootPropagation string
+	// Meta is what the client's protocol keeps with the container. The engine never reads it.
+	Meta []byte
+}
