@@ -19,26 +19,37 @@ const (
 
 // fetch downloads a blob into w from where w stands, and commits it. also (may
 // be nil) gets the bytes as they come, unless the blob must be fetched anew
-// because what w held was bad; the caller then finds the whole blob stored,
-// and what went to also incomplete or wrong.
-func (p *puller) fetch(ctx context.Context, d image.Descriptor, w *store.Writer, also io.Writer, report func(int64)) error {
-	old := w.Offset() > 0
+// because what came was bad; again tells the caller so, who then finds the
+// whole blob stored, and what went to also incomplete or wrong.
+func (p *puller) fetch(ctx context.Context, d image.Descriptor, w *store.Writer, also io.Writer, report func(int64)) (again bool, err error) {
+	old, mirrored := w.Offset() > 0, p.Client.Mirrored(p.Ref)
 	for {
-		if err := p.download(ctx, d, w, also, report); err != nil {
-			return err
-		}
-		err := w.Commit()
+		err := p.download(ctx, d, w, also, report)
+		wrong := errors.Is(err, client.ErrLong)
 		if err == nil {
-			return nil
+			if err = w.Commit(); err == nil {
+				return again, nil
+			}
+			wrong = errors.Is(err, store.ErrMismatch)
+			err = fmt.Errorf("blob %s: %w", d.Digest.Short(), err)
 		}
-		if !old || context.Cause(ctx) != nil {
+		if !wrong || context.Cause(ctx) != nil {
+			return again, err
+		}
+		// What an earlier try left behind may be to blame, or a mirror: once
+		// more, whole, and then from the registry itself.
+		switch {
+		case old:
+			old = false
+		case mirrored:
+			mirrored, ctx = false, client.WithoutMirrors(ctx)
+		default:
 			w.Restart()
-			return fmt.Errorf("blob %s: %w", d.Digest.Short(), err)
+			return again, err
 		}
-		// What an earlier try left behind may be to blame: once more, whole.
-		old, also = false, nil
+		again, also = true, nil
 		if err := w.Restart(); err != nil {
-			return err
+			return again, err
 		}
 	}
 }
@@ -49,11 +60,7 @@ func (p *puller) download(ctx context.Context, d image.Descriptor, w *store.Writ
 		return nil
 	}
 	buf := make([]byte, min(128<<10, d.Size+1))
-	err := p.persist(ctx, d, w.Offset, func() error { return p.rest(ctx, d, w, also, buf, report) })
-	if errors.Is(err, client.ErrLong) {
-		w.Restart() // these bytes are worth nothing to the next try
-	}
-	return err
+	return p.persist(ctx, d, w.Offset, func() error { return p.rest(ctx, d, w, also, buf, report) })
 }
 
 // persist repeats a transfer that broke off, for as long as it gets anywhere;

@@ -81,7 +81,10 @@ func (j *job) fetch(ctx context.Context) error {
 		}
 		err = j.unpackParts(ctx, parts)
 		parts.Close()
-		if !errors.Is(err, client.ErrNoRange) && !errors.Is(err, errStale) {
+		switch {
+		case errors.Is(err, errStale) && j.p.Client.Mirrored(j.p.Ref):
+			ctx = client.WithoutMirrors(ctx)
+		case !errors.Is(err, client.ErrNoRange) && !errors.Is(err, errStale):
 			return err
 		}
 	}
@@ -104,7 +107,7 @@ func (j *job) unpackArriving(ctx context.Context, w *store.Writer) error {
 		unpacked <- j.unpack(ctx, s, fetched.Load)
 	}()
 
-	err := j.p.fetch(ctx, j.desc, w, s, j.downloading())
+	again, err := j.p.fetch(ctx, j.desc, w, s, j.downloading())
 	if err != nil {
 		s.end(err)
 		<-unpacked
@@ -117,11 +120,12 @@ func (j *job) unpackArriving(ctx context.Context, w *store.Writer) error {
 		if context.Cause(ctx) != nil {
 			return context.Cause(ctx)
 		}
-		if !resumed {
+		if !again && !resumed {
 			return err
 		}
-		// What an earlier try left may have been bad, and was replaced after
-		// the unpacking had read it. What is stored now is verified.
+		// What came first was bad, and was replaced after the unpacking had
+		// read it; or what was there before was closed before it was read.
+		// What is stored now is verified.
 		return j.unpackStored(ctx)
 	}
 	j.event("Pull complete", 0)

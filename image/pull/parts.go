@@ -68,7 +68,7 @@ func (j *job) unpackParts(ctx context.Context, parts *store.Parts) error {
 		return err
 	}
 	if err := parts.Commit(); err != nil {
-		if resumed && context.Cause(ctx) == nil {
+		if (resumed || j.p.Client.Mirrored(j.p.Ref)) && context.Cause(ctx) == nil {
 			return errStale
 		}
 		return fmt.Errorf("blob %s: %w", j.desc.Digest.Short(), err)
@@ -84,9 +84,9 @@ func (j *job) unpackParts(ctx context.Context, parts *store.Parts) error {
 	return nil
 }
 
-// errStale says that what an earlier try left may be to blame for a wrong
-// digest; it is gone now.
-var errStale = errors.New("the parts of an earlier try do not fit")
+// errStale says that what an earlier try left, or a mirror, may be to blame for
+// a wrong digest; what was there is gone now.
+var errStale = errors.New("the parts do not fit")
 
 // downloading reports progress, from any goroutine.
 func (j *job) downloading() func(int64) {

@@ -299,7 +299,8 @@ func (p *puller) blob(ctx context.Context, d image.Descriptor) error {
 		return err
 	}
 	defer w.Close()
-	return p.fetch(ctx, d, w, nil, func(int64) {})
+	_, err = p.fetch(ctx, d, w, nil, func(int64) {})
+	return err
 }
 
 // sleep waits between tries.

@@ -153,8 +153,9 @@ func (c *Client) reading(ctx context.Context, ref image.Reference, may capabilit
 		return err
 	}
 	err = errNoHost
+	home := ctx.Value(withoutMirrors{}) != nil
 	for _, e := range list {
-		if !may(e) {
+		if !may(e) || home && !e.Server {
 			continue
 		}
 		there := ref
@@ -167,6 +168,21 @@ func (c *Client) reading(ctx context.Context, ref image.Reference, may capabilit
 		}
 	}
 	return err
+}
+
+type withoutMirrors struct{}
+
+// WithoutMirrors makes requests go to registries themselves: a mirror gave out
+// what is wrong.
+func WithoutMirrors(ctx context.Context) context.Context {
+	return context.WithValue(ctx, withoutMirrors{}, true)
+}
+
+// Mirrored tells whether content of ref's registry may come from a mirror,
+// although the registry itself may be asked.
+func (c *Client) Mirrored(ref image.Reference) bool {
+	list, err := c.endpoints(ref.Domain)
+	return err == nil && len(list) > 1 && list[len(list)-1].Pull
 }
 
 // errNoHost says that the settings leave nobody to ask.
