@@ -9,9 +9,10 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 export CGO_ENABLED = 0
 
 .PHONY: build
-build: ## the four programs, in bin/
+build: ## the programs, in bin/
 	@mkdir -p bin
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
+	go build -trimpath -ldflags '$(LDFLAGS)' -tags cri -o bin/cale-cri ./cmd/caled
 
 .PHONY: hello
 hello: build ## the main job, with no network: a registry serves an image, cale pulls and runs it

@@ -45,6 +45,8 @@ type settings struct {
 	registry         []string
 	registryOpen     bool
 	dns              []string
+	cri              bool
+	criStream        string
 }
 
 func parse(args []string) (s settings, done bool, err error) {
@@ -58,6 +60,8 @@ func parse(args []string) (s settings, done bool, err error) {
 	f.StringSliceVar(&s.registry, "registry", nil, "serve the image store as a registry on this address (host:port)")
 	f.BoolVar(&s.registryOpen, "registry-open", false, "let every user of the machine, and the network, use the registry")
 	f.StringSliceVar(&s.dns, "dns", nil, "name servers for containers that name none")
+	f.BoolVar(&s.cri, "cri", false, "serve the Kubernetes container runtime interface on RUN/cri.sock too (by the program cale-cri)")
+	f.StringVar(&s.criStream, "cri-stream", "127.0.0.1:0", "where exec, attach and port-forward of the CRI are served (host:port)")
 	showVersion := f.BoolP("version", "v", false, "print the version and end")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
@@ -91,6 +95,9 @@ func run(args []string) error {
 	s, done, err := parse(args)
 	if err != nil || done {
 		return err
+	}
+	if s.cri && serveCRI == nil {
+		return becomeCRI(args)
 	}
 	unix.Umask(0o022)
 	// A daemon that mostly waits gives its memory back sooner than Go's default would.
@@ -132,6 +139,15 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
+	busyCRI := func() bool { return false }
+	if s.cri {
+		kubernetes, err := serveCRI(e, s)
+		if err != nil {
+			return err
+		}
+		defer kubernetes.Close()
+		busyCRI = kubernetes.Busy
+	}
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(l) }()
 	log.Printf("caled %s listens on %s", version, l.Addr())
@@ -140,7 +156,7 @@ func run(args []string) error {
 	case <-ctx.Done():
 	case err := <-failed:
 		return err
-	case <-idle(ctx, s.idle, func() bool { return e.Busy() || calls.active() || regs.busy() }):
+	case <-idle(ctx, s.idle, func() bool { return e.Busy() || calls.active() || regs.busy() || busyCRI() }):
 		log.Printf("nothing to do for %s: ending", s.idle)
 	}
 	// The path goes first: a client that comes now starts the next caled instead of being cut off.

@@ -1,0 +1,240 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cale/engine"
+)
+
+// containerMeta is what this package keeps with a container: its configuration as it was asked for.
+func containerMeta(i *engine.Info) *runtimeapi.ContainerConfig {
+	var c runtimeapi.ContainerConfig
+	_ = proto.Unmarshal(i.Spec.Member.Meta, &c) // we wrote it; what can't be read is empty
+	if c.Metadata == nil {
+		c.Metadata = &runtimeapi.ContainerMetadata{}
+	}
+	if c.Image == nil {
+		c.Image = &runtimeapi.ImageSpec{}
+	}
+	return &c
+}
+
+// container finds one by its id; those that are pods of one are not the CRI's.
+func (s *Server) container(ctx context.Context, id string) (engine.Info, error) {
+	i, err := s.engine.Inspect(ctx, id, false)
+	if err == nil && i.Spec.Member == nil {
+		return i, &engine.Error{Class: engine.ErrNotFound, Text: "No such container: " + id}
+	}
+	return i, err
+}
+
+// CreateContainer makes a container in a pod. The same request again gives the same container.
+func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
+	m := r.GetConfig().GetMetadata()
+	if m == nil {
+		return nil, invalid("the container has no metadata")
+	}
+	pod, err := s.engine.Pod(r.PodSandboxId)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := s.making.lock(ctx, "container", pod.ID, m.Name, strconv.FormatUint(uint64(m.Attempt), 10))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	others, err := s.engine.Members(pod.ID)
+	if err != nil {
+		return nil, err
+	}
+	for i := range others {
+		if have := containerMeta(&others[i]); proto.Equal(have.Metadata, m) && others[i].State.Status == engine.Created && proto.Equal(have, r.Config) {
+			return &runtimeapi.CreateContainerResponse{ContainerId: others[i].ID}, nil
+		}
+	}
+	spec, err := s.containerSpec(ctx, &pod, r)
+	if err != nil {
+		return nil, err
+	}
+	id, _, err := s.engine.Create(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
+}
+
+// StartContainer starts a container that was made; one that runs is left alone.
+func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
+	i, err := s.container(ctx, r.ContainerId)
+	if err != nil {
+		return nil, err
+	}
+	if i.State.Status == engine.Exited {
+		return nil, &engine.Error{Class: engine.ErrConflict, Text: "container " + i.ID + " has exited: make a new one"}
+	}
+	if err := s.engine.Start(ctx, i.ID, engine.StartOptions{}); err != nil && !errors.Is(err, engine.ErrNotModified) {
+		return nil, err
+	}
+	return &runtimeapi.StartContainerResponse{}, nil
+}
+
+// StopContainer ends a container, by force after the timeout; no such container, or one that has ended, is no error.
+func (s *Server) StopContainer(ctx context.Context, r *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
+	i, err := s.container(ctx, r.ContainerId)
+	if err == nil {
+		o := engine.StopOptions{}
+		seconds := int(max(0, min(r.Timeout, int64(24*time.Hour/time.Second))))
+		o.Timeout = &seconds
+		err = s.engine.Stop(ctx, i.ID, o)
+	}
+	if err != nil && !errors.Is(err, engine.ErrNotFound) && !errors.Is(err, engine.ErrNotModified) {
+		return nil, err
+	}
+	return &runtimeapi.StopContainerResponse{}, nil
+}
+
+// RemoveContainer removes a container, by force; no such container is no error.
+func (s *Server) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
+	i, err := s.container(ctx, r.ContainerId)
+	if err == nil {
+		err = s.engine.Remove(ctx, i.ID, engine.RemoveOptions{Force: true, Volumes: true})
+		s.usage.drop(i.ID)
+	}
+	if err != nil && !errors.Is(err, engine.ErrNotFound) {
+		return nil, err
+	}
+	return &runtimeapi.RemoveContainerResponse{}, nil
+}
+
+func containerState(i *engine.Info) runtimeapi.ContainerState {
+	switch i.State.Status {
+	case engine.Created:
+		if i.State.Error != "" { // it could not be started
+			return runtimeapi.ContainerState_CONTAINER_EXITED
+		}
+		return runtimeapi.ContainerState_CONTAINER_CREATED
+	case engine.Running, engine.Paused:
+		return runtimeapi.ContainerState_CONTAINER_RUNNING
+	case engine.Exited, engine.Dead, engine.Removing:
+		return runtimeapi.ContainerState_CONTAINER_EXITED
+	}
+	return runtimeapi.ContainerState_CONTAINER_UNKNOWN
+}
+
+// ListContainers lists the containers of pods, the newest first.
+func (s *Server) ListContainers(_ context.Context, r *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
+	f := r.GetFilter()
+	all, err := s.engine.Members("")
+	if err != nil {
+		return nil, err
+	}
+	resp := &runtimeapi.ListContainersResponse{}
+	for k := range all {
+		i := &all[k]
+		m := containerMeta(i)
+		if !idMatches(i.ID, f.GetId()) || !idMatches(i.Spec.Member.Pod, f.GetPodSandboxId()) || f.GetState() != nil && f.State.State != containerState(i) ||
+			!labelsMatch(m.Labels, f.GetLabelSelector()) {
+			continue
+		}
+		resp.Containers = append(resp.Containers, &runtimeapi.Container{Id: i.ID, PodSandboxId: i.Spec.Member.Pod, Metadata: m.Metadata, Image: m.Image,
+			ImageRef: i.ImageID, ImageId: i.ImageID, State: containerState(i), CreatedAt: i.Created.UnixNano(), Labels: m.Labels, Annotations: m.Annotations})
+	}
+	return resp, nil
+}
+
+// StreamContainers is ListContainers in pieces.
+func (s *Server) StreamContainers(r *runtimeapi.StreamContainersRequest, st runtimeapi.RuntimeService_StreamContainersServer) error {
+	all, err := s.ListContainers(st.Context(), &runtimeapi.ListContainersRequest{Filter: r.Filter})
+	if err != nil {
+		return err
+	}
+	return inPieces(all.Containers, func(part []*runtimeapi.Container) error {
+		return st.Send(&runtimeapi.StreamContainersResponse{Containers: part})
+	})
+}
+
+// ContainerStatus tells all of one container.
+func (s *Server) ContainerStatus(ctx context.Context, r *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
+	i, err := s.container(ctx, r.ContainerId)
+	if err != nil {
+		return nil, err
+	}
+	resp := &runtimeapi.ContainerStatusResponse{Status: s.containerStatus(&i)}
+	if r.Verbose {
+		resp.Info = map[string]string{"info": `{"sandboxID":` + strconv.Quote(i.Spec.Member.Pod) + `,"pid":` + strconv.Itoa(i.State.Pid) + "}"}
+	}
+	return resp, nil
+}
+
+func (s *Server) containerStatus(i *engine.Info) *runtimeapi.ContainerStatus {
+	m := containerMeta(i)
+	st := &runtimeapi.ContainerStatus{
+		Id: i.ID, Metadata: m.Metadata, State: containerState(i), CreatedAt: i.Created.UnixNano(), Image: m.Image, ImageRef: i.ImageID, ImageId: i.ImageID,
+		Labels: m.Labels, Annotations: m.Annotations, Mounts: m.Mounts, LogPath: i.Spec.Member.LogPath, StopSignal: signalOf(i.Run.StopSignal),
+		Resources: &runtimeapi.ContainerResources{Linux: resourcesOf(&i.Spec, m)},
+	}
+	if st.Image.UserSpecifiedImage == "" && i.ImageRef != "" {
+		st.Image = proto.CloneOf(st.Image)
+		st.Image.Image = fullName(i.ImageRef)
+	}
+	if !i.State.StartedAt.IsZero() {
+		st.StartedAt = i.State.StartedAt.UnixNano()
+	}
+	if i.State.Pid != 0 {
+		st.User = userOf(i.State.Pid)
+	}
+	if st.State != runtimeapi.ContainerState_CONTAINER_EXITED {
+		return st
+	}
+	st.ExitCode, st.Message = int32(i.State.ExitCode), i.State.Error
+	st.FinishedAt = i.State.FinishedAt.UnixNano()
+	if i.State.FinishedAt.IsZero() {
+		st.FinishedAt = time.Now().UnixNano()
+	}
+	switch {
+	case i.State.OOMKilled:
+		st.Reason = "OOMKilled"
+	case i.State.Error != "":
+		st.Reason = "StartError"
+	case st.ExitCode == 0:
+		st.Reason = "Completed"
+	default:
+		st.Reason = "Error"
+	}
+	return st
+}
+
+// UpdateContainerResources changes limits, of a running container at once.
+func (s *Server) UpdateContainerResources(ctx context.Context, r *runtimeapi.UpdateContainerResourcesRequest) (*runtimeapi.UpdateContainerResourcesResponse, error) {
+	i, err := s.container(ctx, r.ContainerId)
+	if err != nil {
+		return nil, err
+	}
+	if r.Linux == nil {
+		return &runtimeapi.UpdateContainerResourcesResponse{}, nil
+	}
+	res := i.Spec.Resources
+	setResources(&res, r.Linux)
+	if _, err := s.engine.Update(ctx, i.ID, res, nil); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
+}
+
+// ReopenContainerLog has the log file opened anew after a rotation.
+func (s *Server) ReopenContainerLog(ctx context.Context, r *runtimeapi.ReopenContainerLogRequest) (*runtimeapi.ReopenContainerLogResponse, error) {
+	i, err := s.container(ctx, r.ContainerId)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.engine.ReopenLog(ctx, i.ID); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.ReopenContainerLogResponse{}, nil
+}

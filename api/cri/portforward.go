@@ -1,0 +1,111 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"cale/engine"
+)
+
+// dialTimeout is in seconds.
+const dialTimeout = 5
+
+// PortForward connects a stream with a port of a pod's loopback.
+func (x streamer) PortForward(ctx context.Context, pod string, port int32, stream io.ReadWriteCloser) error {
+	defer stream.Close()
+	if port < 1 || port > 65535 {
+		return fmt.Errorf("port %d: not a port number", port)
+	}
+	p, err := x.s.engine.Pod(pod)
+	if err != nil {
+		return err
+	}
+	if !p.Ready {
+		return &engine.Error{Class: engine.ErrConflict, Text: "pod " + p.ID + " is not ready"}
+	}
+	conn, err := dialIn(p.NetNS, int(port))
+	if err != nil {
+		return fmt.Errorf("port %d of pod %s: %w", port, p.ID, err)
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close(); stream.Close() })
+	defer stop()
+	var done sync.WaitGroup
+	done.Go(func() {
+		_, _ = io.Copy(conn, stream)
+		if half, ok := conn.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		}
+	})
+	_, err = io.Copy(stream, conn)
+	// What the pod closed is closed: the client's half may stay open for ever otherwise.
+	stream.Close()
+	done.Wait()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// dialIn connects to a port of the loopback of a network namespace ("" is the host's). The socket is made by a thread
+// in that namespace and stays in it.
+func dialIn(netns string, port int) (net.Conn, error) {
+	type result struct {
+		fd  int
+		err error
+	}
+	out := make(chan result, 1)
+	go func() {
+		if netns != "" {
+			runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+			ns, err := unix.Open(netns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err == nil {
+				err = unix.Setns(ns, unix.CLONE_NEWNET)
+				unix.Close(ns)
+			}
+			if err != nil {
+				out <- result{err: err}
+				return
+			}
+		}
+		fd, err := connect(unix.AF_INET, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}})
+		if err != nil {
+			var err6 error
+			if fd, err6 = connect(unix.AF_INET6, &unix.SockaddrInet6{Port: port, Addr: [16]byte{15: 1}}); err6 == nil {
+				err = nil
+			}
+		}
+		out <- result{fd, err}
+	}()
+	r := <-out
+	if r.err != nil {
+		return nil, r.err
+	}
+	f := os.NewFile(uintptr(r.fd), "port")
+	defer f.Close()
+	return net.FileConn(f)
+}
+
+func connect(family int, to unix.Sockaddr) (int, error) {
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	tv := unix.Timeval{Sec: dialTimeout}
+	if err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv); err == nil {
+		err = unix.Connect(fd, to)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}

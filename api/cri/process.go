@@ -1,0 +1,77 @@
+package cri
+
+import (
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func signalByNumber(n int) runtimeapi.Signal {
+	return runtimeapi.Signal(runtimeapi.Signal_value["SIGNAL_"+unix.SignalName(unix.Signal(n))])
+}
+
+// userOf reads whose a process is.
+func userOf(pid int) *runtimeapi.ContainerUser {
+	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return nil
+	}
+	u := &runtimeapi.LinuxContainerUser{}
+	for line := range strings.Lines(string(raw)) {
+		name, rest, _ := strings.Cut(line, ":")
+		f := strings.Fields(rest)
+		switch {
+		case name == "Uid" && len(f) > 0:
+			u.Uid, _ = strconv.ParseInt(f[0], 10, 64) // the kernel writes numbers
+		case name == "Gid" && len(f) > 0:
+			u.Gid, _ = strconv.ParseInt(f[0], 10, 64)
+		case name == "Groups":
+			for _, g := range f {
+				n, _ := strconv.ParseInt(g, 10, 64)
+				u.SupplementalGroups = append(u.SupplementalGroups, n)
+			}
+		}
+	}
+	return &runtimeapi.ContainerUser{Linux: u}
+}
+
+// killTree kills a process of the host and all that descend from it. Each generation is looked up before the one
+// above it is killed, as orphans no longer tell whose they were.
+func killTree(pid int) {
+	if pid <= 1 {
+		return
+	}
+	list := []int{pid}
+	for i := 0; i < len(list) && i < 10000; i++ {
+		if unix.Kill(list[i], unix.SIGSTOP) != nil {
+			continue
+		}
+		list = append(list, children(list[i])...)
+	}
+	for _, p := range list {
+		_ = unix.Kill(p, unix.SIGKILL)
+	}
+}
+
+func children(pid int) (out []int) {
+	dir := "/proc/" + strconv.Itoa(pid) + "/task"
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	for _, t := range threads {
+		raw, err := os.ReadFile(dir + "/" + t.Name() + "/children")
+		if err != nil {
+			continue
+		}
+		for _, f := range strings.Fields(string(raw)) {
+			if n, err := strconv.Atoi(f); err == nil {
+				out = append(out, n)
+			}
+		}
+	}
+	return out
+}

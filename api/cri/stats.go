@@ -1,0 +1,260 @@
+package cri
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"cale/engine"
+)
+
+// usageKept is how long a container's measured size is taken for its size: measuring walks its tree.
+const usageKept = 30 * time.Second
+
+type usageCache struct {
+	mu   sync.Mutex
+	byID map[string]usageAt
+}
+
+type usageAt struct {
+	bytes uint64
+	at    time.Time
+	cpu   uint64 // nanoseconds used at cpuAt, for the rate
+	cpuAt time.Time
+}
+
+func (u *usageCache) drop(id string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.byID, id)
+}
+
+func (u *usageCache) total() (n uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, x := range u.byID {
+		n += x.bytes
+	}
+	return n
+}
+
+// size is what a container has written.
+func (s *Server) size(ctx context.Context, id string) uint64 {
+	s.usage.mu.Lock()
+	have := s.usage.byID[id]
+	s.usage.mu.Unlock()
+	if time.Since(have.at) < usageKept {
+		return have.bytes
+	}
+	i, err := s.engine.Inspect(ctx, id, true)
+	if err != nil || i.SizeRw == nil {
+		return have.bytes
+	}
+	s.usage.mu.Lock()
+	defer s.usage.mu.Unlock()
+	if s.usage.byID == nil {
+		s.usage.byID = map[string]usageAt{}
+	}
+	x := s.usage.byID[id]
+	x.bytes, x.at = uint64(*i.SizeRw), time.Now()
+	s.usage.byID[id] = x
+	return x.bytes
+}
+
+// rate is the processors' use since the last time somebody asked, in nanoseconds a second.
+func (s *Server) rate(id string, used uint64, now time.Time) uint64 {
+	s.usage.mu.Lock()
+	defer s.usage.mu.Unlock()
+	if s.usage.byID == nil {
+		s.usage.byID = map[string]usageAt{}
+	}
+	x := s.usage.byID[id]
+	var out uint64
+	if d := now.Sub(x.cpuAt); !x.cpuAt.IsZero() && d > 0 && used >= x.cpu {
+		out = uint64(float64(used-x.cpu) / d.Seconds())
+	}
+	x.cpu, x.cpuAt = used, now
+	s.usage.byID[id] = x
+	return out
+}
+
+func attributesOf(i *engine.Info) *runtimeapi.ContainerAttributes {
+	m := containerMeta(i)
+	return &runtimeapi.ContainerAttributes{Id: i.ID, Metadata: m.Metadata, Labels: m.Labels, Annotations: m.Annotations}
+}
+
+// statsOf measures one container; what doesn't run has a size only.
+func (s *Server) statsOf(ctx context.Context, i *engine.Info) *runtimeapi.ContainerStats {
+	now := time.Now()
+	out := &runtimeapi.ContainerStats{Attributes: attributesOf(i), WritableLayer: &runtimeapi.FilesystemUsage{Timestamp: now.UnixNano(),
+		FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: filepath.Join(s.opts.Root, "containers")}, UsedBytes: number(s.size(ctx, i.ID)), InodesUsed: number(1)}}
+	st, err := s.engine.Stats(ctx, i.ID)
+	if err != nil {
+		return out
+	}
+	at := st.Read.UnixNano()
+	out.Cpu = &runtimeapi.CpuUsage{Timestamp: at, UsageCoreNanoSeconds: number(st.CPU.Total), UsageNanoCores: number(s.rate(i.ID, st.CPU.Total, st.Read))}
+	out.Memory = memoryOf(&st)
+	out.Swap = &runtimeapi.SwapUsage{Timestamp: at, SwapUsageBytes: number(st.Memory.Detail["total_swap"])}
+	return out
+}
+
+func memoryOf(st *engine.Stats) *runtimeapi.MemoryUsage {
+	d := st.Memory.Detail
+	pick := func(names ...string) uint64 { // cgroup v1 and v2 have different ones
+		for _, n := range names {
+			if v, ok := d[n]; ok {
+				return v
+			}
+		}
+		return 0
+	}
+	working := st.Memory.Usage
+	if idle := pick("total_inactive_file", "inactive_file"); idle < working {
+		working -= idle
+	} else {
+		working = 0
+	}
+	m := &runtimeapi.MemoryUsage{Timestamp: st.Read.UnixNano(), WorkingSetBytes: number(working), UsageBytes: number(st.Memory.Usage),
+		RssBytes: number(pick("total_rss", "anon")), PageFaults: number(pick("total_pgfault", "pgfault")), MajorPageFaults: number(pick("total_pgmajfault", "pgmajfault"))}
+	if st.Memory.Limit > working {
+		m.AvailableBytes = number(st.Memory.Limit - working)
+	}
+	return m
+}
+
+// ContainerStats measures one container.
+func (s *Server) ContainerStats(ctx context.Context, r *runtimeapi.ContainerStatsRequest) (*runtimeapi.ContainerStatsResponse, error) {
+	i, err := s.container(ctx, r.ContainerId)
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.ContainerStatsResponse{Stats: s.statsOf(ctx, &i)}, nil
+}
+
+// ListContainerStats measures the containers that run.
+func (s *Server) ListContainerStats(ctx context.Context, r *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
+	f := r.GetFilter()
+	all, err := s.engine.Members("")
+	if err != nil {
+		return nil, err
+	}
+	resp := &runtimeapi.ListContainerStatsResponse{}
+	for k := range all {
+		i := &all[k]
+		if !idMatches(i.ID, f.GetId()) || !idMatches(i.Spec.Member.Pod, f.GetPodSandboxId()) || !labelsMatch(containerMeta(i).Labels, f.GetLabelSelector()) ||
+			i.State.Pid == 0 {
+			continue
+		}
+		resp.Stats = append(resp.Stats, s.statsOf(ctx, i))
+	}
+	return resp, nil
+}
+
+// StreamContainerStats is ListContainerStats in pieces.
+func (s *Server) StreamContainerStats(r *runtimeapi.StreamContainerStatsRequest, st runtimeapi.RuntimeService_StreamContainerStatsServer) error {
+	all, err := s.ListContainerStats(st.Context(), &runtimeapi.ListContainerStatsRequest{Filter: r.Filter})
+	if err != nil {
+		return err
+	}
+	return inPieces(all.Stats, func(part []*runtimeapi.ContainerStats) error {
+		return st.Send(&runtimeapi.StreamContainerStatsResponse{ContainerStats: part})
+	})
+}
+
+// podStats adds up what a pod's containers use.
+func (s *Server) podStats(ctx context.Context, p *engine.PodInfo) (*runtimeapi.PodSandboxStats, error) {
+	m := podMeta(p)
+	members, err := s.engine.Members(p.ID)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now().UnixNano()
+	l := &runtimeapi.LinuxPodSandboxStats{
+		Cpu:     &runtimeapi.CpuUsage{Timestamp: now, UsageCoreNanoSeconds: number(0), UsageNanoCores: number(0)},
+		Memory:  &runtimeapi.MemoryUsage{Timestamp: now, WorkingSetBytes: number(0), UsageBytes: number(0), RssBytes: number(0), PageFaults: number(0), MajorPageFaults: number(0)},
+		Process: &runtimeapi.ProcessUsage{Timestamp: now, ProcessCount: number(0)},
+	}
+	for k := range members {
+		i := &members[k]
+		if i.State.Pid == 0 {
+			continue
+		}
+		c := s.statsOf(ctx, i)
+		l.Containers = append(l.Containers, c)
+		if c.Cpu == nil {
+			continue
+		}
+		l.Cpu.UsageCoreNanoSeconds.Value += c.Cpu.UsageCoreNanoSeconds.Value
+		l.Cpu.UsageNanoCores.Value += c.Cpu.UsageNanoCores.Value
+		l.Memory.WorkingSetBytes.Value += c.Memory.WorkingSetBytes.Value
+		l.Memory.UsageBytes.Value += c.Memory.UsageBytes.Value
+		l.Memory.RssBytes.Value += c.Memory.RssBytes.Value
+		l.Memory.PageFaults.Value += c.Memory.PageFaults.Value
+		l.Memory.MajorPageFaults.Value += c.Memory.MajorPageFaults.Value
+		if st, err := s.engine.Stats(ctx, i.ID); err == nil {
+			l.Process.ProcessCount.Value += st.Pids.Current
+			if l.Network == nil {
+				l.Network = networkOf(&st)
+			}
+		}
+	}
+	return &runtimeapi.PodSandboxStats{Attributes: &runtimeapi.PodSandboxAttributes{Id: p.ID, Metadata: m.Config.Metadata, Labels: m.Config.Labels, Annotations: m.Config.Annotations}, Linux: l}, nil
+}
+
+func networkOf(st *engine.Stats) *runtimeapi.NetworkUsage {
+	out := &runtimeapi.NetworkUsage{Timestamp: st.Read.UnixNano()}
+	for name, n := range st.Networks {
+		u := &runtimeapi.NetworkInterfaceUsage{Name: name, RxBytes: number(n.RxBytes), RxErrors: number(n.RxErrors), TxBytes: number(n.TxBytes), TxErrors: number(n.TxErrors)}
+		if name == "eth0" {
+			out.DefaultInterface = u
+		} else {
+			out.Interfaces = append(out.Interfaces, u)
+		}
+	}
+	return out
+}
+
+// PodSandboxStats measures one pod.
+func (s *Server) PodSandboxStats(ctx context.Context, r *runtimeapi.PodSandboxStatsRequest) (*runtimeapi.PodSandboxStatsResponse, error) {
+	p, err := s.engine.Pod(r.PodSandboxId)
+	if err != nil {
+		return nil, err
+	}
+	st, err := s.podStats(ctx, &p)
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.PodSandboxStatsResponse{Stats: st}, nil
+}
+
+// ListPodSandboxStats measures the pods that are ready.
+func (s *Server) ListPodSandboxStats(ctx context.Context, r *runtimeapi.ListPodSandboxStatsRequest) (*runtimeapi.ListPodSandboxStatsResponse, error) {
+	f := r.GetFilter()
+	resp := &runtimeapi.ListPodSandboxStatsResponse{}
+	for _, p := range s.engine.Pods() {
+		if !p.Ready || !idMatches(p.ID, f.GetId()) || !labelsMatch(podMeta(&p).Config.Labels, f.GetLabelSelector()) {
+			continue
+		}
+		st, err := s.podStats(ctx, &p)
+		if err != nil {
+			continue // removed meanwhile
+		}
+		resp.Stats = append(resp.Stats, st)
+	}
+	return resp, nil
+}
+
+// StreamPodSandboxStats is ListPodSandboxStats in pieces.
+func (s *Server) StreamPodSandboxStats(r *runtimeapi.StreamPodSandboxStatsRequest, st runtimeapi.RuntimeService_StreamPodSandboxStatsServer) error {
+	all, err := s.ListPodSandboxStats(st.Context(), &runtimeapi.ListPodSandboxStatsRequest{Filter: r.Filter})
+	if err != nil {
+		return err
+	}
+	return inPieces(all.Stats, func(part []*runtimeapi.PodSandboxStats) error {
+		return st.Send(&runtimeapi.StreamPodSandboxStatsResponse{PodSandboxStats: part})
+	})
+}
