@@ -1,6 +1,7 @@
 package stdio
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -8,6 +9,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxClients bounds the attached clients of one socket, their buffers with them.
@@ -157,18 +160,50 @@ func (h *hub) find(hello Hello) *IO {
 	return nil
 }
 
-// readLine reads byte by byte: what follows the line is the process's input.
+// readLine reads a line and nothing more: what follows it is the process's input.
 func readLine(c *net.UnixConn) ([]byte, error) {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
 	var line []byte
-	var b [1]byte
 	for len(line) < maxHello {
-		if _, err := io.ReadFull(c, b[:]); err != nil {
+		var buf [512]byte
+		var n, end int
+		rerr := rc.Read(func(fd uintptr) bool {
+			if n, err = recv(int(fd), buf[:], unix.MSG_PEEK); err == unix.EAGAIN {
+				return false
+			}
+			if err == nil && n > 0 {
+				end = bytes.IndexByte(buf[:n], '\n') + 1
+				if end > 0 {
+					n = end
+				}
+				n, err = recv(int(fd), buf[:n], 0)
+			}
+			return true
+		})
+		switch {
+		case rerr != nil:
+			return nil, rerr
+		case err != nil:
 			return nil, err
+		case n == 0:
+			return nil, io.ErrUnexpectedEOF
 		}
-		if b[0] == '\n' {
-			return line, nil
+		line = append(line, buf[:n]...)
+		if end > 0 {
+			return line[:len(line)-1], nil
 		}
-		line = append(line, b[0])
 	}
 	return nil, errors.New("attach: hello too long")
+}
+
+func recv(fd int, p []byte, flags int) (int, error) {
+	for {
+		n, _, err := unix.Recvfrom(fd, p, flags)
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
 }

@@ -257,6 +257,25 @@ func TestExitUnderEndlessOutput(t *testing.T) {
 	child.Close()
 }
 
+// What comes right behind the hello is the process's.
+func TestInputBehindHello(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	f := newFake(t, new(Hubs), URI{Attach: path, Stdin: true, StdinOnce: true}, Request{Container: "c"})
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(testPatience))
+	io.WriteString(c, `{"container":"`)
+	time.Sleep(10 * time.Millisecond) // in pieces
+	io.WriteString(c, `c","stdin":true}`+"\none\ntwo")
+	c.(*net.UnixConn).CloseWrite()
+	if b, err := io.ReadAll(f.stdin); err != nil || string(b) != "one\ntwo" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
 func TestBadHellos(t *testing.T) {
 	hubs := new(Hubs)
 	path := filepath.Join(t.TempDir(), "s")
