@@ -90,6 +90,9 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	if err := emitPersonality(p, s.Linux.Personality); err != nil {
 		return nil, err
 	}
+	if err := emitMemoryPolicy(p, s.Linux.MemoryPolicy); err != nil {
+		return nil, err
+	}
 	if o.Process.Terminal {
 		emitControl(p, pr.emitTerminal(p, -1))
 	} else {

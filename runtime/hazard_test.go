@@ -344,3 +344,18 @@ func TestSourcesInTheRoot(t *testing.T) {
 	w.mount(w.root()+"/stripped", "bind", w.root()+"/a/sub/x", "bind")
 	want(t, "sources", w.must("cat /copy/sub/x/f; echo; cat /stripped/f"), "mounted\nmounted")
 }
+
+// runc's no_pivot test: a root that was only moved must not leave the host's whole /proc where the kernel can see it,
+// or a user namespace in the container can mount one that isn't masked.
+func TestNoPivotHidesProc(t *testing.T) {
+	w := newWorld(t)
+	script := `unshare -mrpf sh -c "mount -t proc none /mnt && echo exposed"; true`
+	os.Link(filepath.Join(w.root(), "bin/busybox"), filepath.Join(w.root(), "bin/unshare"))
+	os.Mkdir(filepath.Join(w.root(), "mnt"), 0o755)
+	for _, noPivot := range []bool{false, true} {
+		out := w.must(script+"; ls -d /proc/1 /sys/kernel", func(o *Options) { o.NoPivot = noPivot })
+		if strings.Contains(out, "exposed") || !strings.Contains(out, "/proc/1\n/sys/kernel") {
+			t.Errorf("no pivot %v: %s", noPivot, out)
+		}
+	}
+}

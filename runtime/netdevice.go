@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"cale/runtime/launch"
 	"cale/runtime/linux"
@@ -15,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// moveNetDevices moves interfaces of the host into the container's network namespace. The kernel moves a physical
-// one back when the namespace ends.
+// moveNetDevices moves interfaces of the host into the container's network namespace, with their permanent global
+// addresses, and brings them up. The kernel moves a physical one back when the namespace ends.
 func moveNetDevices(s *specs.Spec, p *launch.Proc) error {
 	if len(s.Linux.NetDevices) == 0 {
 		return nil
@@ -34,39 +36,84 @@ func moveNetDevices(s *specs.Spec, p *launch.Proc) error {
 		if len(to) >= unix.IFNAMSIZ {
 			return fmt.Errorf("network device %s: name %q is too long", name, to)
 		}
-		if err := moveLink(name, to, int(ns.Fd())); err != nil {
+		if err := moveNetDevice(name, to, ns); err != nil {
 			return fmt.Errorf("move network device %s to the container: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// moveLink is one RTM_NEWLINK message (rtnetlink(7)).
-func moveLink(name, to string, ns int) error {
+func moveNetDevice(name, to string, ns *os.File) error {
 	index, err := linux.InterfaceIndex(name)
 	if err != nil {
 		return err
 	}
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	addrs, err := globalAddresses(index)
+	if err != nil {
+		return fmt.Errorf("list its addresses: %w", err)
+	}
+	here, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	order := binary.NativeEndian
-	msg := make([]byte, unix.SizeofNlMsghdr+unix.SizeofIfInfomsg)
-	order.PutUint16(msg[4:], unix.RTM_NEWLINK)
-	order.PutUint16(msg[6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK)
-	order.PutUint32(msg[8:], 1)
-	order.PutUint32(msg[unix.SizeofNlMsghdr+4:], uint32(index))
-	attr := func(kind uint16, data []byte) {
-		n := len(data) + 4
-		msg = order.AppendUint16(order.AppendUint16(msg, uint16(n)), kind)
-		msg = append(append(msg, data...), make([]byte, (4-n%4)%4)...)
+	defer unix.Close(here)
+	m := newRequest(unix.RTM_NEWLINK, 0, unix.SizeofIfInfomsg)
+	order.PutUint32(m.body(4), uint32(index))
+	m.attr(unix.IFLA_NET_NS_FD, order.AppendUint32(nil, uint32(ns.Fd())))
+	m.attr(unix.IFLA_IFNAME, append([]byte(to), 0))
+	if err := m.send(here); err != nil {
+		return err
 	}
-	attr(unix.IFLA_NET_NS_FD, order.AppendUint32(nil, uint32(ns)))
-	attr(unix.IFLA_IFNAME, append([]byte(to), 0))
-	order.PutUint32(msg, uint32(len(msg)))
-	if err := unix.Sendto(fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	there, index, err := socketIn(ns, to)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(there)
+	for _, a := range addrs {
+		m := newRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, unix.SizeofIfAddrmsg)
+		copy(m.body(0), []byte{a.family, a.prefix, 0, unix.RT_SCOPE_UNIVERSE})
+		order.PutUint32(m.body(4), uint32(index))
+		m.attr(unix.IFA_LOCAL, a.local)
+		m.attr(unix.IFA_ADDRESS, a.address)
+		if err := m.send(there); err != nil {
+			return fmt.Errorf("add an address: %w", err)
+		}
+	}
+	m = newRequest(unix.RTM_NEWLINK, 0, unix.SizeofIfInfomsg)
+	order.PutUint32(m.body(4), uint32(index))
+	order.PutUint32(m.body(8), unix.IFF_UP)
+	order.PutUint32(m.body(12), unix.IFF_UP)
+	if err := m.send(there); err != nil {
+		return fmt.Errorf("bring it up: %w", err)
+	}
+	return nil
+}
+
+var order = binary.NativeEndian
+
+// request is a netlink message (netlink(7)).
+type request []byte
+
+func newRequest(kind, flags uint16, header int) *request {
+	m := make(request, unix.SizeofNlMsghdr+header)
+	order.PutUint16(m[4:], kind)
+	order.PutUint16(m[6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK|flags)
+	order.PutUint32(m[8:], 1)
+	return &m
+}
+
+func (m *request) body(offset int) []byte { return (*m)[unix.SizeofNlMsghdr+offset:] }
+
+func (m *request) attr(kind uint16, data []byte) {
+	n := len(data) + 4
+	*m = order.AppendUint16(order.AppendUint16(*m, uint16(n)), kind)
+	*m = append(append(*m, data...), make([]byte, (4-n%4)%4)...)
+}
+
+// send sends the message and waits for the kernel's word.
+func (m *request) send(fd int) error {
+	order.PutUint32(*m, uint32(len(*m)))
+	if err := unix.Sendto(fd, *m, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
 	}
 	buf := make([]byte, 8192)
@@ -78,7 +125,78 @@ func moveLink(name, to string, ns int) error {
 		return fmt.Errorf("unexpected answer of %d bytes", n)
 	}
 	if e := -int32(order.Uint32(buf[unix.SizeofNlMsghdr:])); e != 0 {
-		return unix.Errno(e)
+		return syscall.Errno(e)
 	}
 	return nil
+}
+
+// address is an address of an interface.
+type address struct {
+	family, prefix byte
+	local, address []byte
+}
+
+// globalAddresses are an interface's addresses that somebody has set for good and that mean something elsewhere.
+func globalAddresses(index int) ([]address, error) {
+	raw, err := syscall.NetlinkRIB(unix.RTM_GETADDR, unix.AF_UNSPEC)
+	if err != nil {
+		return nil, err
+	}
+	msgs, err := syscall.ParseNetlinkMessage(raw)
+	if err != nil {
+		return nil, err
+	}
+	var list []address
+	for _, m := range msgs {
+		if m.Header.Type != unix.RTM_NEWADDR || len(m.Data) < unix.SizeofIfAddrmsg || int(order.Uint32(m.Data[4:])) != index {
+			continue
+		}
+		if m.Data[3] != unix.RT_SCOPE_UNIVERSE || m.Data[2]&unix.IFA_F_PERMANENT == 0 {
+			continue
+		}
+		attrs, err := syscall.ParseNetlinkRouteAttr(&m)
+		if err != nil {
+			return nil, err
+		}
+		a := address{family: m.Data[0], prefix: m.Data[1]}
+		for _, at := range attrs {
+			switch at.Attr.Type {
+			case unix.IFA_LOCAL:
+				a.local = at.Value
+			case unix.IFA_ADDRESS:
+				a.address = at.Value
+			}
+		}
+		if a.local == nil {
+			a.local = a.address // as IPv6 has it
+		}
+		list = append(list, a)
+	}
+	return list, nil
+}
+
+// socketIn opens a netlink socket of a network namespace, and finds an interface there.
+func socketIn(ns *os.File, name string) (fd, index int, err error) {
+	runtime.LockOSThread()
+	own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return -1, 0, err
+	}
+	defer unix.Close(own)
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return -1, 0, fmt.Errorf("join the network namespace: %w", err)
+	}
+	defer func() {
+		// A thread that can't come back stays locked, and so ends with its goroutine.
+		if unix.Setns(own, unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
+		}
+	}()
+	if index, err = linux.InterfaceIndex(name); err != nil {
+		return -1, 0, err
+	}
+	fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	return fd, index, err
 }

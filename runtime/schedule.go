@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"fmt"
+	"math/bits"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -101,20 +102,27 @@ func emitMemoryPolicy(p *launch.Program, m *specs.LinuxMemoryPolicy) error {
 		}
 		mode |= bit
 	}
-	mask, bits := launch.N(0), 0
+	mask, size := launch.N(0), 0
 	if m.Nodes != "" {
 		set, err := parseList(m.Nodes, 1024)
 		if err != nil {
-			return fmt.Errorf("memory policy nodes: %w", err)
+			return fmt.Errorf("invalid memory policy nodes: %w", err)
+		}
+		count := 0
+		for _, w := range set {
+			count += bits.OnesCount64(w)
+		}
+		if count > 0 && (m.Mode == specs.MpolDefault || m.Mode == specs.MpolLocal) {
+			return fmt.Errorf("memory policy %s: mode requires 0 nodes but got %d", m.Mode, count)
 		}
 		mem := p.Mem(len(set) * 8)
 		for i, w := range set {
 			*(*uint64)(unsafe.Pointer(&mem[8*i])) = w
 		}
-		mask, bits = launch.Ptr(mem), len(set)*64+1
+		mask, size = launch.Ptr(mem), len(set)*64+1
 	}
 	p.Step("set the memory policy " + string(m.Mode))
-	p.Call(unix.SYS_SET_MEMPOLICY, launch.N(mode), mask, launch.N(bits))
+	p.Call(unix.SYS_SET_MEMPOLICY, launch.N(mode), mask, launch.N(size))
 	return nil
 }
 

@@ -99,7 +99,7 @@ func (t *Tree) attachRoot(p *launch.Program) {
 		t.setAttrs(p, r, &s.opts)
 		p.Step("attach the root file system")
 		if i == 0 {
-			at := p.Call(unix.SYS_OPENAT, cwd, p.Str(attachPoint()), launch.N(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)).New()
+			at := p.Call(unix.SYS_OPENAT, cwd, p.Str(t.attachPoint()), launch.N(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)).New()
 			p.Call(unix.SYS_MOVE_MOUNT, r.Arg(), p.Str(""), at.Arg(), p.Str(""), launch.N(moveEmpty))
 			p.Close(at)
 		} else {
@@ -110,8 +110,12 @@ func (t *Tree) attachRoot(p *launch.Program) {
 }
 
 // attachPoint is a directory that is on every machine; it is covered in the child's mount namespace only.
-func attachPoint() string {
-	for _, p := range []string{"/sys", "/proc", "/dev", "/tmp"} {
+func (t *Tree) attachPoint() string {
+	points := []string{"/sys", "/proc", "/dev", "/tmp"}
+	if t.o.NoPivot {
+		points = points[2:] // the first two are let go of before the root is moved
+	}
+	for _, p := range points {
 		if st, err := os.Stat(p); err == nil && st.IsDir() {
 			return p
 		}

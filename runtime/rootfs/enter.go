@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"os"
 	"slices"
 	"strings"
 
@@ -36,6 +37,7 @@ func (t *Tree) Enter(p *launch.Program) {
 	case t.o.HostMounts:
 		p.Call(unix.SYS_CHROOT, p.Str("."))
 	case t.o.NoPivot:
+		t.emitHideKernel(p)
 		p.Step("move the root file system to /")
 		p.Call(unix.SYS_MOUNT, p.Str("."), p.Str("/"), launch.N(0), launch.N(unix.MS_MOVE), launch.N(0))
 		p.Call(unix.SYS_CHROOT, p.Str("."))
@@ -62,6 +64,39 @@ func (t *Tree) Enter(p *launch.Program) {
 	p.Close(t.oldReg)
 	p.Close(t.nullReg)
 	p.Close(t.rootReg)
+}
+
+// emitHideKernel lets go of the host's proc and sysfs, which stay mounted somewhere below a root that was only moved:
+// as long as a whole one can be seen, the kernel lets a user namespace within the container mount its own, without
+// what is masked.
+func (t *Tree) emitHideKernel(p *launch.Program) {
+	for _, dir := range kernelMounts() {
+		p.Step("let go of the host's " + dir)
+		done := p.Label()
+		p.Call(unix.SYS_UMOUNT2, p.Str(dir), launch.N(unix.MNT_DETACH)).Accept(unix.EINVAL, unix.EPERM, unix.ENOENT, unix.EACCES).Then(done)
+		p.Call(unix.SYS_MOUNT, p.Str("tmpfs"), p.Str(dir), p.Str("tmpfs"), launch.N(0), launch.N(0)).Accept(unix.ENOENT, unix.EACCES)
+		p.Bind(done)
+	}
+	p.Call(unix.SYS_FCHDIR, t.rootReg.Arg())
+}
+
+// kernelMounts are where the host has proc and sysfs, inner ones first.
+func kernelMounts() []string {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil
+	}
+	var list []string
+	for line := range strings.Lines(string(data)) {
+		left, right, ok := strings.Cut(line, " - ")
+		f := strings.Fields(left)
+		if kind, _, _ := strings.Cut(right, " "); ok && len(f) > 4 && (kind == "proc" || kind == "sysfs") {
+			// Spaces and their like are written in octal.
+			dir := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(f[4])
+			list = append([]string{dir}, list...)
+		}
+	}
+	return list
 }
 
 // unique leaves out what names the same path again.
