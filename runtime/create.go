@@ -31,6 +31,9 @@ func create(ctx context.Context, o Options, wait bool) (_ *Container, err error)
 	if o.Warn == nil {
 		o.Warn = func(string) {}
 	}
+	if o.Debug == nil {
+		o.Debug = func(string) {}
+	}
 	if err := validID(o.ID); err != nil {
 		return nil, err
 	}
@@ -186,6 +189,9 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 		return err
 	}
 	defer plan.proc.close()
+	if n := len(plan.proc.filter.Program); n > 0 {
+		o.Debug(fmt.Sprintf("seccomp filter flags: %d, instructions: %d", plan.proc.filter.Flags, n))
+	}
 	plan.proc.setHome(func() string { return homeIn(plan.tree.RootFile(), s.Process.User.UID) })
 	plan.hooks = s.Hooks != nil && len(s.Hooks.Prestart)+len(s.Hooks.CreateRuntime)+len(s.Hooks.CreateContainer) > 0 ||
 		len(s.Linux.NetDevices) > 0
@@ -223,6 +229,7 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 		}
 		return nil
 	}
+	o.Debug(fmt.Sprintf("container %s: %d steps up to its execve", c.rec.ID, cfg.Program.Len()))
 	proc, err := launch.Run(ctx, cfg)
 	if err != nil {
 		return commandError(plan.tree.Explain(err), s.Process.Args[0])

@@ -15,6 +15,7 @@ import (
 	"cale/atomicfile"
 	"cale/runtime/launch"
 	"cale/runtime/linux"
+	"cale/runtime/seccomp"
 	"cale/runtime/spec"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -279,7 +280,7 @@ func homeIn(root *os.File, uid uint32) string {
 
 // runInside runs a hook in a container's namespaces, which a process is in whose pidfd is given. Before the root is
 // entered that process still sees the host's files, and so does the hook.
-func (c *Container) runInside(h specs.Hook, state []byte, init *os.File) error {
+func (c *Container) runInside(h specs.Hook, state []byte, init *os.File, filtered bool) error {
 	j, err := c.join(init, c.spec)
 	if err != nil {
 		return err
@@ -297,6 +298,16 @@ func (c *Container) runInside(h specs.Hook, state []byte, init *os.File) error {
 	}
 	defer fromHook.Close()
 	pr := &process{spec: &specs.Process{Args: hookArgs(h), Cwd: "/"}, env: h.Env, stdio: [3]*os.File{in, out, out}}
+	if sec := c.spec.Linux.Seccomp; filtered && sec != nil {
+		// What runs the container's own files is held to the container's rules, as in runc.
+		f, err := seccomp.Compile(sec)
+		if err != nil {
+			return err
+		}
+		if !f.NeedsListener {
+			pr.filter = f
+		}
+	}
 	p := launch.New()
 	defer p.Free()
 	pr.emitEarly(p)
@@ -338,6 +349,9 @@ func (c *Container) runInside(h specs.Hook, state []byte, init *os.File) error {
 	}
 	if err != nil {
 		return fmt.Errorf("wait for hook: %w", err)
+	}
+	if ws.Signaled() {
+		return fmt.Errorf("signal: %s", ws.Signal())
 	}
 	if ws.ExitStatus() != 0 {
 		fromHook.SetReadDeadline(time.Now().Add(time.Second))

@@ -96,7 +96,7 @@ func (c *Container) runHooks(kind string, hooks []specs.Hook, status Status, ins
 	}
 	for i, h := range hooks {
 		if inside != nil {
-			err = c.runInside(h, state, inside)
+			err = c.runInside(h, state, inside, kind == "startContainer")
 		} else {
 			err = c.runOutside(h, state)
 		}

@@ -119,11 +119,33 @@ func (i *initPlan) finish(p *launch.Program) error {
 		p.Step("close the caller's descriptors")
 		closeRange(p, uintptr(3+pr.preserve), i.start.Fd()-1)
 		closeRange(p, i.start.Fd()+1, uintptr(^uint32(0)))
-		p.Step("wait for the start")
-		p.Call(unix.SYS_READ, launch.N(i.start.Fd()), launch.Ptr(p.Mem(8)), launch.N(1)).Want(1)
+		emitWaitStart(p, i.start)
 	}
 	pr.emitExec(p, command)
 	return nil
+}
+
+// emitWaitStart waits for the start, or for a signal that ends a process. The first process of a pid namespace gets
+// none for which it has no handler, so they are blocked and asked for.
+func emitWaitStart(p *launch.Program, start *os.File) {
+	p.Step("wait for the start")
+	var set uint64
+	for _, s := range []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM} {
+		set |= 1 << (s - 1)
+	}
+	mask := launch.Copy(p, set)
+	p.Call(unix.SYS_RT_SIGPROCMASK, launch.N(unix.SIG_SETMASK), mask, launch.N(0), launch.N(8))
+	signals := p.Call(unix.SYS_SIGNALFD4, launch.N(-1), mask, launch.N(8), launch.N(unix.SFD_CLOEXEC)).New()
+	fds := launch.Copy(p, [2]unix.PollFd{{Fd: int32(start.Fd()), Events: unix.POLLIN}, {Events: unix.POLLIN}})
+	p.Store32(fds, 8, signals)
+	p.Call(unix.SYS_PPOLL, fds, launch.N(2), launch.N(0), launch.N(0), launch.N(8))
+	none := p.Label()
+	p.Equal(p.Load32(fds, 12, 0xffff0000).Arg(), launch.N(0), unix.EINTR).Then(none).Accept(unix.EINTR)
+	p.Call(unix.SYS_EXIT_GROUP, launch.N(128+int(unix.SIGTERM)))
+	p.Bind(none)
+	p.Close(signals)
+	p.Call(unix.SYS_READ, launch.N(start.Fd()), launch.Ptr(p.Mem(8)), launch.N(1)).Want(1)
+	p.Call(unix.SYS_RT_SIGPROCMASK, launch.N(unix.SIG_SETMASK), launch.Ptr(p.Mem(8)), launch.N(0), launch.N(8))
 }
 
 func closeRange(p *launch.Program, from, to uintptr) {

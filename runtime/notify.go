@@ -40,7 +40,7 @@ func (c *Container) sendListener(p *launch.Proc, fd int, s *specs.Spec) error {
 		return err
 	}
 	if err := linux.SendFD(sec.ListenerPath, raw, own); err != nil {
-		return fmt.Errorf("seccomp listener: %w", err)
+		return fmt.Errorf("failed to connect with seccomp agent specified in the seccomp profile: %w", err)
 	}
 	return nil
 }

@@ -91,6 +91,8 @@ type Options struct {
 	SystemdCgroup bool
 	// Warn gets a line for each thing that was asked, can't be had here, and may be done without. Nil drops them.
 	Warn func(msg string)
+	// Debug gets a line for what is worth knowing when something is looked for. Nil drops them.
+	Debug func(msg string)
 }
 
 // ExecOptions say what to run in a container that is there.

@@ -319,3 +319,23 @@ func TestIDs(t *testing.T) {
 		t.Errorf("good name: %v", err)
 	}
 }
+
+// A created container's first process ends by the signals that end others, although it is the first of its pid
+// namespace and has no handlers: as runc's does.
+func TestSignalBeforeStart(t *testing.T) {
+	w := newWorld(t)
+	w.spec.Process.Args = []string{"/bin/true"}
+	c, err := Create(context.Background(), w.options("early", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Kill(unix.SIGTERM, false); err != nil {
+		t.Fatal(err)
+	}
+	if code := reap(t, c.InitPid()); code != 143 {
+		t.Errorf("exit status %d", code)
+	}
+	if err := c.Start(context.Background()); err == nil {
+		t.Error("started a dead container")
+	}
+}

@@ -41,7 +41,7 @@ func (c *createFlags) add(f *flags) {
 func (a *app) options(c *createFlags, id string) (runtime.Options, error) {
 	o := runtime.Options{
 		ID: id, Bundle: c.bundle, StateDir: a.root, PidFile: c.pidFile, ConsoleSocket: c.console,
-		NoPivot: c.noPivot, NoNewKeyring: c.noKeyring, SystemdCgroup: a.systemd, PreserveFDs: c.preserve, Warn: a.warn,
+		NoPivot: c.noPivot, NoNewKeyring: c.noKeyring, SystemdCgroup: a.systemd, PreserveFDs: c.preserve, Warn: a.warn, Debug: a.debugf,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 	}
 	if o.Bundle == "" {

@@ -182,10 +182,21 @@ func (a *app) message(level, text string) {
 	fmt.Fprintf(w, "time=%q level=%s msg=%q\n", now, level, text)
 }
 
+func (a *app) debugf(text string) {
+	if a.debug {
+		a.message("debug", text)
+	}
+}
+
 func (a *app) warn(text string) { a.message("warning", text) }
 
 // fatal reports an error, to the log and to whoever looks.
 func (a *app) fatal(err error, code int) int {
+	if a.logFile == nil && strings.HasPrefix(err.Error(), "exec /") {
+		// The program's own failure to start is its only output, as in runc.
+		fmt.Fprintln(os.Stderr, err)
+		return code
+	}
 	a.message("error", err.Error())
 	if a.logFile != nil {
 		fmt.Fprintln(os.Stderr, err)

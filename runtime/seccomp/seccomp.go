@@ -97,7 +97,7 @@ func parse(s *specs.LinuxSeccomp, def uint32, f *Filter) ([][]rule, error) {
 			for _, name := range call.Names {
 				// The runtime itself has to write before it hands the listener over.
 				if name == "write" {
-					return nil, fmt.Errorf("seccomp: %s cannot be used for write", specs.ActNotify)
+					return nil, fmt.Errorf("seccomp: %s cannot be used for the write syscall", specs.ActNotify)
 				}
 			}
 		}
