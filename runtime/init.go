@@ -112,6 +112,7 @@ func (i *initPlan) finish(p *launch.Program) error {
 		p.SyncValue(syncNotify, fd)
 	}
 	if i.start != nil {
+		mask := emitBlockSignals(p)
 		p.Step("report to the caller")
 		p.Sync(syncReady)
 		p.Set(launch.ReportReg, launch.N(i.start.Fd()))
@@ -119,22 +120,28 @@ func (i *initPlan) finish(p *launch.Program) error {
 		p.Step("close the caller's descriptors")
 		closeRange(p, uintptr(3+pr.preserve), i.start.Fd()-1)
 		closeRange(p, i.start.Fd()+1, uintptr(^uint32(0)))
-		emitWaitStart(p, i.start)
+		emitWaitStart(p, i.start, mask)
 	}
 	pr.emitExec(p, command)
 	return nil
 }
 
-// emitWaitStart waits for the start, or for a signal that ends a process. The first process of a pid namespace gets
-// none for which it has no handler, so they are blocked and asked for.
-func emitWaitStart(p *launch.Program, start *os.File) {
-	p.Step("wait for the start")
+// emitBlockSignals blocks the signals that end a process by default. The first process of a pid namespace gets none
+// for which it has no handler, unless it is blocked and can be asked for. It returns the set.
+func emitBlockSignals(p *launch.Program) launch.Arg {
+	p.Step("block signals")
 	var set uint64
 	for _, s := range []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM} {
 		set |= 1 << (s - 1)
 	}
 	mask := launch.Copy(p, set)
 	p.Call(unix.SYS_RT_SIGPROCMASK, launch.N(unix.SIG_SETMASK), mask, launch.N(0), launch.N(8))
+	return mask
+}
+
+// emitWaitStart waits for the start, or for a blocked signal, which ends the process.
+func emitWaitStart(p *launch.Program, start *os.File, mask launch.Arg) {
+	p.Step("wait for the start")
 	signals := p.Call(unix.SYS_SIGNALFD4, launch.N(-1), mask, launch.N(8), launch.N(unix.SFD_CLOEXEC)).New()
 	fds := launch.Copy(p, [2]unix.PollFd{{Fd: int32(start.Fd()), Events: unix.POLLIN}, {Events: unix.POLLIN}})
 	p.Store32(fds, 8, signals)
