@@ -33,7 +33,7 @@ func (e *Engine) resolveMounts(ctx context.Context, c *container, img *store.Ima
 		return nil, nil, err
 	}
 	for _, m := range s.Mounts {
-		m.FromImage, m.Anonymous = false, false // these are not the client's to say
+		m.FromImage, m.Anonymous, m.Layers = false, false, nil // these are not the client's to say
 		if err := checkMount(&m); err != nil {
 			return nil, nil, err
 		}
@@ -41,6 +41,11 @@ func (e *Engine) resolveMounts(ctx context.Context, c *container, img *store.Ima
 			return nil, nil, invalid("Duplicate mount point: %s", m.Target)
 		}
 		taken[m.Target] = true
+		if m.Type == "image" {
+			if err := e.takeImage(ctx, c, &m); err != nil {
+				return nil, nil, err
+			}
+		}
 		mounts = append(mounts, m)
 	}
 	for target := range s.Tmpfs {
@@ -119,6 +124,13 @@ func checkMount(m *Mount) error {
 	case "volume":
 		if m.Subpath != "" && (filepath.IsAbs(m.Subpath) || !filepath.IsLocal(m.Subpath)) {
 			return invalid("subpath %q must be a relative path within the volume", m.Subpath)
+		}
+	case "image":
+		if m.Source == "" || !m.ReadOnly {
+			return invalid("invalid mount config for type \"image\": it needs an image as its source, and to be read-only")
+		}
+		if m.Subpath != "" && !filepath.IsLocal(m.Subpath) {
+			return invalid("subpath %q must be a relative path within the image", m.Subpath)
 		}
 	case "tmpfs":
 		if m.Source != "" {

@@ -57,7 +57,9 @@ func (e *Engine) ociMounts(c *container, rec *record) ([]specs.Mount, error) {
 	var own []specs.Mount
 	for i, m := range rec.Mounts {
 		om, err := e.ociMount(&m)
-		if err == nil && m.Subpath != "" && om.Type == "bind" {
+		if err == nil && m.Type == "image" {
+			om.Source, err = e.pinImage(c, i, &m)
+		} else if err == nil && m.Subpath != "" && om.Type == "bind" {
 			om.Source, err = c.pinSubpath(i, om.Source, m.Subpath)
 		}
 		if err != nil {
@@ -136,6 +138,8 @@ func (e *Engine) ociMount(m *Mount) (specs.Mount, error) {
 		}
 		out.Type, out.Source = "bind", v.Mountpoint // its subpath, if there is one, is the caller's to open
 		out.Options = []string{"rbind", "rprivate"}
+	case "image":
+		out.Type, out.Options = "bind", []string{"rbind", "rprivate", "nosuid", "nodev", "exec"} // the source is pinImage's
 	case "bind":
 		out.Type, out.Source = "bind", m.Source
 		if _, err := os.Stat(m.Source); os.IsNotExist(err) {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/netip"
 	"time"
+
+	"cale/image"
 )
 
 // Spec is what a client asked a container to be: the client's own policy, never data from an image. Nil slices
@@ -91,9 +93,9 @@ type NetworkEndpoint struct {
 	IPv4, IPv6 netip.Addr
 }
 
-// Mount is a volume, a bind mount or a tmpfs.
+// Mount is a volume, a bind mount, a tmpfs, or an image's content.
 type Mount struct {
-	Type         string // bind, volume or tmpfs
+	Type         string // bind, volume, tmpfs or image
 	Source       string // a host path (bind) or a volume's name ("" makes an anonymous one)
 	Target       string
 	ReadOnly     bool
@@ -112,6 +114,8 @@ type Mount struct {
 	// FromImage marks a VOLUME of the image: the engine sets it, no client can.
 	FromImage bool `json:"fromImage,omitempty"`
 	Anonymous bool `json:"anonymous,omitempty"`
+	// Layers are those of an image that is mounted: the engine sets them.
+	Layers []image.Digest `json:"layers,omitempty"`
 }
 
 // Resources are limits; zero values are "no limit" but where a pointer says otherwise.

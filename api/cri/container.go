@@ -176,7 +176,7 @@ func (s *Server) containerStatus(i *engine.Info) *runtimeapi.ContainerStatus {
 	m := containerMeta(i)
 	st := &runtimeapi.ContainerStatus{
 		Id: i.ID, Metadata: m.Metadata, State: containerState(i), CreatedAt: i.Created.UnixNano(), Image: m.Image, ImageRef: i.ImageID, ImageId: i.ImageID,
-		Labels: m.Labels, Annotations: m.Annotations, Mounts: m.Mounts, LogPath: i.Spec.Member.LogPath, StopSignal: signalOf(i.Run.StopSignal),
+		Labels: m.Labels, Annotations: m.Annotations, Mounts: mountsOf(i, m), LogPath: i.Spec.Member.LogPath, StopSignal: signalOf(i.Run.StopSignal),
 		Resources: &runtimeapi.ContainerResources{Linux: resourcesOf(&i.Spec, m)},
 	}
 	if st.Image.UserSpecifiedImage == "" && i.ImageRef != "" {
@@ -237,4 +237,14 @@ func (s *Server) ReopenContainerLog(ctx context.Context, r *runtimeapi.ReopenCon
 		return nil, err
 	}
 	return &runtimeapi.ReopenContainerLogResponse{}, nil
+}
+
+// mountsOf are a container's mounts as they were asked for; those of images say which they are.
+func mountsOf(i *engine.Info, m *runtimeapi.ContainerConfig) []*runtimeapi.Mount {
+	for k, mount := range m.Mounts {
+		if mount.GetImage().GetImage() != "" && k < len(i.Spec.Mounts) {
+			mount.Image.ImageRef = i.Spec.Mounts[k].Source
+		}
+	}
+	return m.Mounts
 }

@@ -21,7 +21,7 @@ func TestNode(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *node){
 		"ready": testReady, "images": testImages, "pod of two": testPodOfTwo, "shared pids": testSharedPIDs, "logs": testLogs,
 		"again": testAgain, "exec": testExec, "exec too long": testExecTimeout, "streams": testStreams, "hostile log path": testHostileLog,
-		"kill -9": testCrash, "statistics": testStats, "events": testEvents, "unsupported": testUnsupported,
+		"kill -9": testCrash, "statistics": testStats, "events": testEvents, "unsupported": testUnsupported, "image volume": testImageVolume,
 	} {
 		t.Run(name, func(t *testing.T) {
 			was := n.t
@@ -368,6 +368,27 @@ func testEvents(t *testing.T, n *node) {
 			}
 		}
 		seen = append(seen, 0)
+	}
+}
+
+func testImageVolume(t *testing.T, n *node) {
+	p := n.podConfig("volume")
+	id := n.pod(p)
+	c := n.config("c", "sleep", "1000")
+	img := &runtimeapi.ImageSpec{Image: n.image}
+	c.Mounts = []*runtimeapi.Mount{{ContainerPath: "/img", Readonly: true, Image: img}, {ContainerPath: "/part", Readonly: true, Image: img, ImageSubPath: "bin"}}
+	cid := n.run(id, p, c)
+	n.sh(cid, "/img/bin/busybox true && /part/busybox true && ! touch /img/x 2>/dev/null")
+	if got := n.status(cid).Mounts; len(got) != 2 || got[0].Image.ImageRef == "" {
+		t.Errorf("%v", got)
+	}
+	for _, bad := range []*runtimeapi.Mount{{ContainerPath: "/img", Image: img}, {ContainerPath: "/img", Readonly: true, Image: img, ImageSubPath: "../.."},
+		{ContainerPath: "/img", Readonly: true, Image: img, ImageSubPath: "not/there"}} {
+		c := n.config("bad", "true")
+		c.Mounts = []*runtimeapi.Mount{bad}
+		if _, err := n.CreateContainer(n.ctx(), &runtimeapi.CreateContainerRequest{PodSandboxId: id, Config: c, SandboxConfig: p}); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%v: %v", bad, err)
+		}
 	}
 }
 

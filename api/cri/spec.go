@@ -92,7 +92,7 @@ func (s *Server) containerSpec(ctx context.Context, pod *engine.PodInfo, r *runt
 	for _, d := range c.Devices {
 		spec.Resources.Devices = append(spec.Resources.Devices, engine.Device{Host: d.HostPath, Container: d.ContainerPath, Permissions: d.Permissions})
 	}
-	if err := setMounts(&spec, c.Mounts); err != nil {
+	if err := s.setMounts(ctx, &spec, c.Mounts); err != nil {
 		return spec, err
 	}
 	if res := c.GetLinux().GetResources(); res != nil {
@@ -179,10 +179,18 @@ func userSpec(sec *runtimeapi.LinuxContainerSecurityContext) (string, error) {
 	return user, nil
 }
 
-func setMounts(spec *engine.Spec, mounts []*runtimeapi.Mount) error {
+func (s *Server) setMounts(ctx context.Context, spec *engine.Spec, mounts []*runtimeapi.Mount) error {
 	for _, m := range mounts {
 		if m.GetImage().GetImage() != "" {
-			return unsupported("image volumes are not built yet")
+			i, err := s.engine.Image(ctx, m.Image.Image)
+			if err != nil {
+				return err
+			}
+			if m.HostPath != "" || !m.Readonly {
+				return invalid("mount %s: an image volume is read-only and has no path of the host", m.ContainerPath)
+			}
+			spec.Mounts = append(spec.Mounts, engine.Mount{Type: "image", Source: i.ID, Target: m.ContainerPath, ReadOnly: true, Subpath: m.ImageSubPath})
+			continue
 		}
 		if len(m.UidMappings)+len(m.GidMappings) > 0 {
 			return unsupported("mounts with mapped owners are not built yet")
