@@ -114,6 +114,7 @@ func (i *initPlan) finish(p *launch.Program) error {
 	if i.start != nil {
 		mask := emitBlockSignals(p)
 		p.Step("report to the caller")
+		emitSurvive(p)
 		p.Sync(syncReady)
 		p.Set(launch.ReportReg, launch.N(i.start.Fd()))
 		// It may wait for days, and must not hold the caller's files (and locks) meanwhile.

@@ -108,7 +108,7 @@ func (n *namespaces) emit(p *launch.Program, s *specs.Spec, setgroups bool) {
 		p.Step("clone the process")
 		p.Fork(n.fork)
 		p.Step("prepare the process")
-		p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_DUMPABLE), launch.N(0), launch.N(0), launch.N(0), launch.N(0))
+		emitPrivate(p)
 	}
 	if n.newUser {
 		p.Step("wait for the user namespace's mappings")

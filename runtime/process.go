@@ -97,7 +97,7 @@ func (pr *process) setHome(home func() string) {
 // signal dispositions nor a umask, and can't be traced or looked into from a namespace it joins.
 func (pr *process) emitEarly(p *launch.Program) {
 	p.Step("prepare the process")
-	p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_DUMPABLE), launch.N(0), launch.N(0), launch.N(0), launch.N(0))
+	emitPrivate(p)
 	p.Call(unix.SYS_UMASK, launch.N(0))
 	action := launch.Ptr(p.Mem(64)) // struct sigaction of zeros: SIG_DFL
 	for sig := 1; sig <= 64; sig++ {
@@ -113,6 +113,18 @@ func (pr *process) emitEarly(p *launch.Program) {
 		p.Call(unix.SYS_WRITE, fd.Arg(), p.Str(text), launch.N(len(text)))
 		p.Close(fd)
 	}
+}
+
+// emitPrivate keeps others from looking into the process, and lets it end with its parent as long as that is at work
+// on it.
+func emitPrivate(p *launch.Program) {
+	p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_DUMPABLE), launch.N(0), launch.N(0), launch.N(0), launch.N(0))
+	p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_PDEATHSIG), launch.N(unix.SIGKILL), launch.N(0), launch.N(0), launch.N(0))
+}
+
+// emitSurvive lets the process outlive its parent.
+func emitSurvive(p *launch.Program) {
+	p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_PDEATHSIG), launch.N(0), launch.N(0), launch.N(0), launch.N(0))
 }
 
 // emitAllProcessors lets the child run wherever its cpuset allows: what its parent is bound to says nothing of it.
@@ -262,6 +274,7 @@ func (pr *process) emitSeccomp(p *launch.Program) launch.Reg {
 // emitExec adds the end of the program.
 func (pr *process) emitExec(p *launch.Program, command launch.Reg) {
 	p.Step("close descriptors")
+	emitSurvive(p)
 	p.Call(unix.SYS_CLOSE_RANGE, launch.N(3+pr.preserve), launch.N(^uint32(0)), launch.N(unix.CLOSE_RANGE_CLOEXEC))
 	argv, envp := p.Strs(pr.spec.Args), p.Strs(pr.env)
 	if len(pr.filter.Program) > 0 && !pr.filter.NeedsListener {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 
@@ -276,12 +275,4 @@ func forward(signals chan os.Signal, pidfd *os.File, resize func()) {
 			unix.PidfdSendSignal(int(pidfd.Fd()), s.(unix.Signal), nil, 0)
 		}
 	}
-}
-
-// notifySignals starts to collect signals. It takes a thread and a handler for each, so it doesn't hold up what
-// comes next; a signal that is quicker ends this program as if it had come before its start.
-func notifySignals() chan os.Signal {
-	ch := make(chan os.Signal, 64)
-	go signal.Notify(ch)
-	return ch
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"os"
+	"os/signal"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -12,7 +13,6 @@ import (
 // foreground keeps this program between its terminal and a process: it relays a terminal, forwards signals, and
 // takes the exit status over.
 type foreground struct {
-	signals chan os.Signal
 	console func(*os.File)
 	masters chan *os.File
 	saved   *unix.Termios
@@ -20,7 +20,7 @@ type foreground struct {
 }
 
 func newForeground(ps *specs.Process, consoleSocket string) (*foreground, error) {
-	f := &foreground{signals: notifySignals()}
+	f := &foreground{}
 	if ps != nil && ps.Terminal && consoleSocket == "" {
 		f.masters = make(chan *os.File, 1)
 		f.console = func(m *os.File) {
@@ -43,7 +43,11 @@ func (f *foreground) wait(pid int, pidfd *os.File) int {
 		resize = func() { copySize(master) }
 		f.relay(master)
 	}
-	go forward(f.signals, pidfd, resize)
+	// Only now: it takes threads, while the process runs already. A signal that came before has ended this program,
+	// and the process with it.
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals)
+	go forward(signals, pidfd, resize)
 	var ws unix.WaitStatus
 	for {
 		got, err := unix.Wait4(-1, &ws, 0, nil)
