@@ -157,7 +157,8 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 	}
 	defer ns.close()
 	plan.ns = ns
-	denySetgroups := ns.newUser && !privileged
+	// Who maps but its own group may do so only without setgroups (user_namespaces(7)).
+	denySetgroups := ns.newUser && !privileged && len(s.Linux.GIDMappings) == 1 && s.Linux.GIDMappings[0].Size == 1
 	plan.setgroups = !denySetgroups
 
 	group, err := c.makeCgroup(o, privileged)

@@ -1,8 +1,10 @@
 package runtime
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 
@@ -15,13 +17,14 @@ import (
 
 // namespaces is how a container's namespaces come about.
 type namespaces struct {
-	clone   uint64 // made by the child's clone
-	fork    uint64 // made by a second one, in the child, which has joined others before
-	later   uint64 // made by unshare in the child: the control group and time namespaces
-	joins   []join
-	pid     *os.File // the pid namespace to be born in
-	newUser bool
-	files   []*os.File
+	clone      uint64 // made by the child's clone
+	fork       uint64 // made by a second one, in the child, which has joined others before
+	later      uint64 // made by unshare in the child: the control group and time namespaces
+	joins      []join
+	pid        *os.File // the pid namespace to be born in
+	newUser    bool
+	privileged bool
+	files      []*os.File
 }
 
 type join struct {
@@ -32,7 +35,7 @@ type join struct {
 
 // newNamespaces opens the namespaces to join.
 func newNamespaces(s *specs.Spec, privileged bool) (_ *namespaces, err error) {
-	n := &namespaces{}
+	n := &namespaces{privileged: privileged}
 	defer func() {
 		if err != nil {
 			n.close()
@@ -112,7 +115,12 @@ func (n *namespaces) emit(p *launch.Program, s *specs.Spec, setgroups bool) {
 	}
 	if n.newUser {
 		p.Step("wait for the user namespace's mappings")
+		if !n.privileged {
+			// Only root may write the files in /proc of a process that can't be dumped.
+			p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_DUMPABLE), launch.N(1), launch.N(0), launch.N(0), launch.N(0))
+		}
 		p.Sync(syncMaps)
+		emitPrivate(p)
 	}
 	if inUser {
 		emitBecomeRoot(p, setgroups)
@@ -175,9 +183,26 @@ func writeMaps(pid int, uids, gids []specs.LinuxIDMapping, denySetgroups bool) e
 			fmt.Fprintf(&b, "%d %d %d\n", id.ContainerID, id.HostID, id.Size)
 		}
 		// One write: the kernel takes the whole map at once.
-		if err := os.WriteFile(dir+m.file, []byte(b.String()), 0); err != nil {
+		err := os.WriteFile(dir+m.file, []byte(b.String()), 0)
+		if errors.Is(err, os.ErrPermission) {
+			err = helperMap(pid, m.file, m.ids)
+		}
+		if err != nil {
 			return fmt.Errorf("write %s: %w", m.file, err)
 		}
+	}
+	return nil
+}
+
+// helperMap has the set-uid programs of shadow-utils write a map, which let a user map what /etc/subuid grants.
+func helperMap(pid int, file string, ids []specs.LinuxIDMapping) error {
+	name := "new" + strings.ReplaceAll(file, "_", "") // newuidmap, newgidmap
+	args := []string{strconv.Itoa(pid)}
+	for _, id := range ids {
+		args = append(args, fmt.Sprint(id.ContainerID), fmt.Sprint(id.HostID), fmt.Sprint(id.Size))
+	}
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }
