@@ -163,7 +163,7 @@ func (e *Engine) volumesFrom(refs []string) ([]Mount, error) {
 		}
 		other.mu.Lock()
 		for _, m := range other.rec.Mounts {
-			if m.Type == "tmpfs" {
+			if m.Type == "tmpfs" || m.Type == "image" {
 				continue
 			}
 			m.ReadOnly = m.ReadOnly || readOnly

@@ -38,10 +38,9 @@ type pod struct {
 	run string // below Run: the pinned namespaces, the shim's socket, a bundle for each container
 	op  opLock
 
-	mu       sync.Mutex
-	rec      podRecord
-	removing bool
-	shim     *shim.Client
+	mu   sync.Mutex
+	rec  podRecord
+	shim *shim.Client
 }
 
 func (e *Engine) newPod(rec podRecord) *pod {
@@ -291,9 +290,6 @@ func (e *Engine) RemovePod(ctx context.Context, ref string) error {
 	if err := os.RemoveAll(p.dir); err != nil {
 		return fmt.Errorf("pod %s: %w", p.id, err)
 	}
-	p.mu.Lock()
-	p.removing = true
-	p.mu.Unlock()
 	e.mu.Lock()
 	delete(e.pods, p.id)
 	e.mu.Unlock()

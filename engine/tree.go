@@ -129,7 +129,7 @@ func (e *Engine) mountTree(c *container, rec *record, dirs []string, at string) 
 
 // mountInto binds a volume or a host path into a tree, if both ends are there.
 func (e *Engine) mountInto(root *filetree.Root, m *Mount) error {
-	if m.Type == "tmpfs" {
+	if m.Type == "tmpfs" || m.Type == "image" { // made when the container runs
 		return nil
 	}
 	om, err := e.ociMount(m)
