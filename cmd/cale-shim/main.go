@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cale/shim"
+	"cale/shim/stdio"
 	"cale/shim/supervisor"
 	"cale/shim/task"
 )
@@ -131,6 +132,7 @@ func run(o options) error {
 // serve serves the task API on descriptor 3 until the shim is no longer needed.
 func serve(o options) error {
 	closeInherited()
+	place := stdio.PlaceOf(o.socket)
 	f := os.NewFile(3, "listener")
 	if f == nil {
 		return errors.New("serve: descriptor 3 must be the listening socket")
@@ -162,7 +164,7 @@ func serve(o options) error {
 		err = nil
 	}
 	if o.socket != "" {
-		os.Remove(o.socket)
+		place.Remove()
 		// containerd's shims have a directory each; another's is not empty.
 		if filepath.Dir(filepath.Dir(o.socket)) == socketDir {
 			os.Remove(filepath.Dir(o.socket))

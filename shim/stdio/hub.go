@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -29,6 +28,7 @@ type Hubs struct {
 // hub is one attach socket. It exists while a process uses it.
 type hub struct {
 	path  string
+	place Place
 	l     *net.UnixListener
 	slots chan struct{}
 	all   *Hubs
@@ -47,7 +47,7 @@ func (hs *Hubs) join(path string, key procKey, io *IO) (*hub, error) {
 		if err != nil {
 			return nil, err
 		}
-		h = &hub{path: path, l: l, slots: make(chan struct{}, maxClients), all: hs, procs: make(map[procKey]*IO)}
+		h = &hub{path: path, place: PlaceOf(path), l: l, slots: make(chan struct{}, maxClients), all: hs, procs: make(map[procKey]*IO)}
 		if hs.hubs == nil {
 			hs.hubs = make(map[string]*hub)
 		}
@@ -74,7 +74,7 @@ func (hs *Hubs) leave(h *hub, key procKey) {
 	if empty && hs.hubs[h.path] == h {
 		delete(hs.hubs, h.path)
 		h.l.Close()
-		os.Remove(h.path)
+		h.place.Remove()
 	}
 }
 
