@@ -178,6 +178,7 @@ func (e *Engine) lookAt(ctx context.Context, id string) foundRun {
 	defer cancel()
 	client, err := shim.Connect(ctx, pod)
 	if err != nil {
+		e.cfg.Log("container %s: its shim does not answer: %v", id, err)
 		if f.exit, err = shim.ReadExit(pod, id); err != nil {
 			f.exit = shim.Exit{Status: 137, At: time.Now()}
 		}
