@@ -31,6 +31,7 @@ type Cgroup struct {
 	groups []group
 	v2     bool
 	parent bool
+	fresh  bool
 	fake   bool // the files are a test's, not the kernel's
 }
 

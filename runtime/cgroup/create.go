@@ -32,6 +32,7 @@ func (c *Cgroup) Create(res *specs.LinuxResources) (err error) {
 			made = append(made, g.dir)
 		}
 	}
+	c.fresh = len(made) == len(c.groups)
 	if c.v2 {
 		if err := c.enableControllers(c.groups[0]); err != nil {
 			return err
@@ -41,12 +42,15 @@ func (c *Cgroup) Create(res *specs.LinuxResources) (err error) {
 		res = &specs.LinuxResources{}
 	}
 	if !c.parent {
-		if err := c.setDevices(res.Devices, len(made) == len(c.groups)); err != nil {
+		if err := c.setDevices(res.Devices, c.fresh); err != nil {
 			return err
 		}
 	}
 	return c.limit(res, true)
 }
+
+// Fresh reports whether Create has made all the directories: nothing has happened in the group before.
+func (c *Cgroup) Fresh() bool { return c.fresh }
 
 // Apply changes limits of an existing group: what res doesn't name stays. Devices stay when res.Devices is empty.
 func (c *Cgroup) Apply(res *specs.LinuxResources) error {

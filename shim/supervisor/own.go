@@ -42,7 +42,9 @@ func (Own) Create(ctx context.Context, o CreateOptions) (Box, error) {
 	if s, err := c.Spec(); err == nil {
 		b.shared = !spec.NewNamespace(s, specs.PIDNamespace)
 	}
-	b.oomBefore = b.oomKills()
+	if g, err := c.Cgroup(); err == nil && g != nil && !g.Fresh() {
+		b.oomBefore = readOOMKills(g)
+	}
 	return b, nil
 }
 
