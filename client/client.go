@@ -105,7 +105,7 @@ func (c *Client) Ping(ctx context.Context) (Ping, error) {
 		r, err := c.send(ctx, request{method: "GET", path: "/_ping"})
 		// An engine that is just ending may take the connection and no more:
 		// the next one answers.
-		for try := 0; try < 20 && errors.Is(err, errNoAnswer) && ctx.Err() == nil; try++ {
+		for deadline := time.Now().Add(10 * time.Second); errors.Is(err, errNoAnswer) && ctx.Err() == nil && time.Now().Before(deadline); {
 			time.Sleep(50 * time.Millisecond)
 			r, err = c.send(ctx, request{method: "GET", path: "/_ping"})
 		}
