@@ -43,7 +43,7 @@ conformance: build ## the field's own suites, from the module proxy (long)
 
 .PHONY: install
 install: build ## the programs into $(PREFIX)/bin and the systemd units
-	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(addprefix bin/,$(PROGRAMS))
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(addprefix bin/,$(PROGRAMS) cale-cri)
 	install -D -m 0644 -t $(DESTDIR)/etc/systemd/system dist/caled.service dist/caled.socket
 PREFIX ?= /usr/local
 
