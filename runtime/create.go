@@ -90,11 +90,12 @@ func create(ctx context.Context, o Options, wait bool) (_ *Container, err error)
 	}
 	switch {
 	case start:
-		if err := c.start(ctx, o.Warn); err != nil {
-			return nil, err
-		}
+		err = c.start(ctx)
 	case !wait:
-		c.poststart(s, o.Warn)
+		err = c.poststart(s)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return c, nil
 }

@@ -280,7 +280,7 @@ func homeIn(root *os.File, uid uint32) string {
 
 // runInside runs a hook in a container's namespaces, which a process is in whose pidfd is given. Before the root is
 // entered that process still sees the host's files, and so does the hook.
-func (c *Container) runInside(h specs.Hook, state []byte, init *os.File, filtered bool) error {
+func (c *Container) runInside(h specs.Hook, state []byte, init *os.File, kind string) error {
 	j, err := c.join(init, c.spec)
 	if err != nil {
 		return err
@@ -298,7 +298,7 @@ func (c *Container) runInside(h specs.Hook, state []byte, init *os.File, filtere
 	}
 	defer fromHook.Close()
 	pr := &process{spec: &specs.Process{Args: hookArgs(h), Cwd: "/"}, env: h.Env, stdio: [3]*os.File{in, out, out}}
-	if sec := c.spec.Linux.Seccomp; filtered && sec != nil {
+	if sec := c.spec.Linux.Seccomp; kind == startContainer && sec != nil {
 		// What runs the container's own files is held to the container's rules, as in runc.
 		f, err := seccomp.Compile(sec)
 		if err != nil {
@@ -313,6 +313,12 @@ func (c *Container) runInside(h specs.Hook, state []byte, init *os.File, filtere
 	pr.emitEarly(p)
 	j.emit(p)
 	pr.emitStdio(p)
+	if kind == createContainer {
+		p.Step("enter the root file system's directory")
+		p.Call(unix.SYS_CHDIR, p.Str(c.rec.Rootfs)).AcceptAny() // as runc does, where it can be reached
+	} else {
+		pr.setHome(func() string { return homeIn(j.root, c.spec.Process.User.UID) })
+	}
 	command := p.Reg()
 	p.Set(command, p.Str(h.Path))
 	p.Call(unix.SYS_UMASK, launch.N(0o022))

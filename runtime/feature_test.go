@@ -120,7 +120,7 @@ func TestHooks(t *testing.T) {
 		CreateRuntime:   []specs.Hook{hook("createRuntime", "exec <&-"), {Path: "/bin/busybox", Args: []string{"cat"}}},
 		CreateContainer: []specs.Hook{hook("createContainer", "readlink /proc/self/ns/mnt >"+log+".mnt; cat >"+log+".state")},
 		StartContainer:  []specs.Hook{inside("startContainer")},
-		Poststart:       []specs.Hook{hook("poststart", "true"), {Path: "/bin/false"}},
+		Poststart:       []specs.Hook{hook("poststart", "true")},
 		Poststop:        []specs.Hook{hook("poststop", "true")},
 	}
 	out := newOutput(t)
@@ -150,6 +150,10 @@ func TestHooks(t *testing.T) {
 	w.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/busybox", Args: []string{"cat", "/nosuch"}}}}
 	if _, _, err := w.run("true"); err == nil || !strings.Contains(err.Error(), "createRuntime hook #0") || !strings.Contains(err.Error(), "/nosuch") {
 		t.Errorf("hook that fails: %v", err)
+	}
+	w.spec.Hooks = &specs.Hooks{Poststart: []specs.Hook{{Path: "/bin/false"}}}
+	if _, _, err := w.run("sleep 1000"); err == nil || !strings.Contains(err.Error(), "poststart hook #0") {
+		t.Errorf("poststart hook that fails: %v", err)
 	}
 	one := 1
 	w.spec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/busybox", Args: []string{"sleep", "100"}, Timeout: &one}}}
@@ -381,4 +385,16 @@ func TestDevices(t *testing.T) {
 	w.spec.Mounts = append([]specs.Mount{}, w.spec.Mounts[0], w.spec.Mounts[1])
 	w.spec.Linux.Devices = nil
 	w.must("[ -c /dev/null ]")
+}
+
+// Hooks that bring files along (drivers' libraries) mount them at the root's path in the container's mount namespace,
+// before the root is entered, and createContainer hooks start in it.
+func TestHookMountsIntoRoot(t *testing.T) {
+	w := newWorld(t)
+	w.file("lib/a", "image")
+	w.file("lib/b", "image")
+	src := w.hostDir("src", "f", "hook")
+	w.spec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c",
+		"mount --bind " + src + "/f " + w.root() + "/lib/a && mount --bind " + src + "/f ./lib/b"}, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}}}}
+	want(t, "files", w.must("cat /lib/a /lib/b"), "hookhook")
 }

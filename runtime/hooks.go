@@ -15,6 +15,13 @@ import (
 	"cale/runtime/launch"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Kinds of hooks that run in the container's namespaces: before its root is entered, and after.
+const (
+	createContainer = "createContainer"
+	startContainer  = "startContainer"
 )
 
 // createHooks runs the hooks of a creation. createContainer hooks run in the container's namespaces.
@@ -30,7 +37,7 @@ func (c *Container) createHooks(p *launch.Proc) error {
 	if err := c.runHooks("createRuntime", h.CreateRuntime, Creating, nil); err != nil {
 		return err
 	}
-	return c.runHooks("createContainer", h.CreateContainer, Creating, p.PidFD)
+	return c.runHooks(createContainer, h.CreateContainer, Creating, p.PidFD)
 }
 
 // startHooks runs the startContainer hooks, in the container's namespaces and root.
@@ -50,19 +57,19 @@ func (c *Container) startHooks() error {
 			hooks[i].Env = c.spec.Process.Env // as runc does
 		}
 	}
-	return c.runHooks("startContainer", hooks, Created, f)
+	return c.runHooks(startContainer, hooks, Created, f)
 }
 
-// poststart runs the poststart hooks. One that fails is warned of (runtime.md, lifecycle, step 9).
-func (c *Container) poststart(s *specs.Spec, warn func(string)) {
+// poststart runs the poststart hooks. One that fails ends the container (runtime.md, lifecycle, step 9).
+func (c *Container) poststart(s *specs.Spec) error {
 	if s.Hooks == nil {
-		return
+		return nil
 	}
-	for i := range s.Hooks.Poststart {
-		if err := c.runHooks("poststart", s.Hooks.Poststart[i:i+1], Running, nil); err != nil {
-			warn(err.Error())
-		}
+	err := c.runHooks("poststart", s.Hooks.Poststart, Running, nil)
+	if err != nil {
+		_ = c.Kill(unix.SIGKILL, true)
 	}
+	return err
 }
 
 // poststop runs the poststop hooks; the container is gone whatever they say.
@@ -96,7 +103,7 @@ func (c *Container) runHooks(kind string, hooks []specs.Hook, status Status, ins
 	}
 	for i, h := range hooks {
 		if inside != nil {
-			err = c.runInside(h, state, inside, kind == "startContainer")
+			err = c.runInside(h, state, inside, kind)
 		} else {
 			err = c.runOutside(h, state)
 		}

@@ -21,11 +21,11 @@ func (c *Container) Start(ctx context.Context) error {
 		return err
 	}
 	defer lock.Close()
-	return c.start(ctx, func(string) {})
+	return c.start(ctx)
 }
 
 // start is Start under the lock.
-func (c *Container) start(ctx context.Context, warn func(string)) error {
+func (c *Container) start(ctx context.Context) error {
 	status, err := c.Status()
 	if err != nil {
 		return err
@@ -64,8 +64,7 @@ func (c *Container) start(ctx context.Context, warn func(string)) error {
 		return commandError(err, s.Process.Args[0])
 	}
 	os.Remove(name)
-	c.poststart(s, warn)
-	return nil
+	return c.poststart(s)
 }
 
 // openFifo opens one side of a fifo without waiting for the other.

@@ -36,6 +36,7 @@ type command struct {
 }
 
 var commands = []command{
+	{"checkpoint", "", "not supported", cmdUnsupported},
 	{"create", "[options] <container-id>", "create a container that waits to be started", cmdCreate},
 	{"delete", "[--force] <container-id>", "remove what is left of a container", cmdDelete},
 	{"events", "[--stats] [--interval 5s] <container-id>", "show a container's statistics and out-of-memory events", cmdEvents},
@@ -45,6 +46,7 @@ var commands = []command{
 	{"list", "[--quiet] [--format table|json]", "list containers", cmdList},
 	{"pause", "<container-id>", "freeze a container's processes", cmdPause},
 	{"ps", "[--format table|json] <container-id> [ps options]", "show a container's processes", cmdPs},
+	{"restore", "", "not supported", cmdUnsupported},
 	{"resume", "<container-id>", "thaw a container's processes", cmdResume},
 	{"run", "[options] <container-id>", "create and start a container", cmdRun},
 	{"spec", "[--rootless] [--explain] [--bundle dir]", "write a configuration to start from, or list the system calls of one", cmdSpec},
@@ -94,7 +96,7 @@ func (a *app) main(args []string) int {
 	}
 	switch {
 	case showVersion:
-		fmt.Printf("cale-oci version %s\nspec: %s\n", version, specVersion)
+		fmt.Printf("%s version %s\ncommit: %s\nspec: %s\n", filepath.Base(os.Args[0]), version, commit(), specVersion)
 		return 0
 	case help || len(rest) == 0 || rest[0] == "help":
 		usage()
@@ -117,7 +119,7 @@ func (a *app) main(args []string) int {
 		case err == nil:
 			return 0
 		case errors.Is(err, errHelp):
-			fmt.Printf("NAME:\n   cale-oci %s - %s\n\nUSAGE:\n   cale-oci %s %s\n", c.name, c.short, c.name, c.usage)
+			fmt.Printf("NAME:\n   %[1]s %[2]s - %[3]s\n\nUSAGE:\n   %[1]s %[2]s %[4]s\n", filepath.Base(os.Args[0]), c.name, c.short, c.usage)
 			return 0
 		case errors.As(err, &exit) && exit.err == nil:
 			return exit.code
@@ -126,7 +128,29 @@ func (a *app) main(args []string) int {
 		}
 		return a.fatal(err, 1)
 	}
-	return a.fatal(fmt.Errorf("No help topic for %q", rest[0]), 3)
+	return a.fatal(fmt.Errorf("No help topic for '%s'", rest[0]), 3)
+}
+
+// cmdUnsupported is what runc has and this runtime doesn't.
+func cmdUnsupported(_ *app, args []string) error {
+	for _, arg := range args {
+		if arg == "-h" || arg == "--help" {
+			return errHelp
+		}
+	}
+	return errors.New("checkpoints are not supported")
+}
+
+// commit is the revision the program was built from, if the build knew.
+func commit() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return s.Value
+			}
+		}
+	}
+	return "unknown"
 }
 
 // defaultRoot is where states are kept.
@@ -140,10 +164,10 @@ func defaultRoot() string {
 }
 
 func usage() {
-	fmt.Print("NAME:\n   cale-oci - run containers by the OCI runtime specification\n\n" +
-		"USAGE:\n   cale-oci [global options] command [options] [arguments]\n\nCOMMANDS:\n")
+	fmt.Printf("NAME:\n   %[1]s - Open Container Initiative runtime\n\n"+
+		"USAGE:\n   %[1]s [global options] command [options] [arguments]\n\nCOMMANDS:\n", filepath.Base(os.Args[0]))
 	for _, c := range commands {
-		fmt.Printf("   %-9s %s\n", c.name, c.short)
+		fmt.Printf("   %-10s %s\n", c.name, c.short)
 	}
 	fmt.Print("\nGLOBAL OPTIONS:\n   --root value        directory of the containers' states\n" +
 		"   --log value         file for messages (default: stderr)\n   --log-format value  text or json\n" +

@@ -99,7 +99,7 @@ func (t *Tree) attachRoot(p *launch.Program) {
 		t.setAttrs(p, r, &s.opts)
 		p.Step("attach the root file system")
 		if i == 0 {
-			at := p.Call(unix.SYS_OPENAT, cwd, p.Str(t.attachPoint()), launch.N(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)).New()
+			at := t.openAttachPoint(p)
 			p.Call(unix.SYS_MOVE_MOUNT, r.Arg(), p.Str(""), at.Arg(), p.Str(""), launch.N(moveEmpty))
 			p.Close(at)
 		} else {
@@ -109,18 +109,28 @@ func (t *Tree) attachRoot(p *launch.Program) {
 	}
 }
 
-// attachPoint is a directory that is on every machine; it is covered in the child's mount namespace only.
-func (t *Tree) attachPoint() string {
+// openAttachPoint opens the directory that the root is mounted on: the root's own, so that hooks find the container's
+// tree where the configuration says; or, if the child can't reach that or there is none, one that every machine has.
+// It is covered in the child's mount namespace only.
+func (t *Tree) openAttachPoint(p *launch.Program) launch.Reg {
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
+	at, done := p.Reg(), p.Label()
+	if root := t.o.Spec.Root; root != nil && root.Path != "" && path.Clean(root.Path) != "/" {
+		p.Call(unix.SYS_OPENAT, cwd, p.Str(t.abs(root.Path)), launch.N(flags)).To(at).
+			Accept(unix.EACCES, unix.ENOENT, unix.ENOTDIR).Then(done)
+	}
 	points := []string{"/sys", "/proc", "/dev", "/tmp"}
 	if t.o.NoPivot {
 		points = points[2:] // the first two are let go of before the root is moved
 	}
-	for _, p := range points {
-		if st, err := os.Stat(p); err == nil && st.IsDir() {
-			return p
+	for _, dir := range points {
+		if st, err := os.Stat(dir); err == nil && st.IsDir() {
+			p.Call(unix.SYS_OPENAT, cwd, p.Str(dir), launch.N(flags)).To(at)
+			break
 		}
 	}
-	return "/"
+	p.Bind(done)
+	return at
 }
 
 // tree gives a register with a source's detached tree.
