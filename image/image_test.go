@@ -36,7 +36,8 @@ func TestParseDigest(t *testing.T) {
 			t.Errorf("%q: %v, %v", s, d, err)
 		}
 	}
-	if FromBytes([]byte("x")) != FromBytes([]byte("x")) {
+	again, err := ParseDigest(FromBytes([]byte("x")).String())
+	if err != nil || again != FromBytes([]byte("x")) {
 		t.Error("equal digests are not equal")
 	}
 }

@@ -25,16 +25,15 @@ const (
 
 // initPlan is everything init's program is made of.
 type initPlan struct {
-	spec       *specs.Spec
-	ns         *namespaces
-	tree       *rootfs.Tree
-	proc       *process
-	cgroups    []*os.File
-	setgroups  bool
-	hooks      bool
-	keyring    string   // name of a new session keyring, or ""
-	start      *os.File // what to wait on before the execve, and to tell a failure; nil: don't wait
-	hostMounts bool
+	spec      *specs.Spec
+	ns        *namespaces
+	tree      *rootfs.Tree
+	proc      *process
+	cgroups   []*os.File
+	setgroups bool
+	hooks     bool
+	keyring   string   // name of a new session keyring, or ""
+	start     *os.File // what to wait on before the execve, and to tell a failure; nil: don't wait
 }
 
 // emit writes down what init does.

@@ -22,9 +22,9 @@ func TestChallengeDuringFetch(t *testing.T) {
 	for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		free := make(chan struct{})
 		go func() {
-			a.mu.Lock()
-			a.mu.Unlock() //nolint:staticcheck // only whether it can be had
+			a.mu.Lock() // only whether it can be had
 			close(free)
+			a.mu.Unlock()
 		}()
 		select {
 		case <-free:

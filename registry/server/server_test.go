@@ -203,7 +203,7 @@ func TestUploads(t *testing.T) {
 	f.do("DELETE", at, nil, nil, 204)
 	f.do("DELETE", at, nil, nil, 404)
 	// In one request.
-	h, _ = f.do("POST", "/v2/a/blobs/uploads/?digest="+digest, nil, data, 201)
+	f.do("POST", "/v2/a/blobs/uploads/?digest="+digest, nil, data, 201)
 	// Mount.
 	f.do("POST", "/v2/b/blobs/uploads/?mount="+digest+"&from=a", nil, nil, 201)
 	f.do("GET", "/v2/b/blobs/"+digest, nil, nil, 200)

@@ -11,19 +11,18 @@ import (
 
 // options are a mount's fstab options, sorted by what the kernel's mount interface does with them.
 type options struct {
-	set, clear       uint64 // MOUNT_ATTR_* of the mount itself
-	rset, rclear     uint64 // the same for the mount and all below it
-	propagation      uint64 // MS_SHARED and so on, or 0
-	propagationRec   bool
-	bind, rec        bool
-	remount          bool
-	copyUp           bool
-	idmap, idmapRec  bool
-	nofollow         bool     // the source's last component may not be a link, and is cloned as one
-	readonly         bool     // as asked, for file systems where it also is a property of the super block
-	superFlags       []string // sync, dirsync, ...
-	data             []string // the file system's own
-	clearPropagation bool
+	set, clear      uint64 // MOUNT_ATTR_* of the mount itself
+	rset, rclear    uint64 // the same for the mount and all below it
+	propagation     uint64 // MS_SHARED and so on, or 0
+	propagationRec  bool
+	bind, rec       bool
+	remount         bool
+	copyUp          bool
+	idmap, idmapRec bool
+	nofollow        bool     // the source's last component may not be a link, and is cloned as one
+	readonly        bool     // as asked, for file systems where it also is a property of the super block
+	superFlags      []string // sync, dirsync, ...
+	data            []string // the file system's own
 }
 
 const atimeMask = unix.MOUNT_ATTR__ATIME
