@@ -7,8 +7,10 @@ import (
 	"net/http"
 	"os"
 	"os/user"
+	"runtime/debug"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -60,17 +62,27 @@ func peerContext(ctx context.Context, c net.Conn) context.Context {
 	return docker.WithPeer(ctx, docker.Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid})
 }
 
+// restDelay is how long after the last answer memory goes back to the kernel: what a start or a pull needed is of no
+// use to a daemon that mostly waits.
+const restDelay = 5 * time.Second
+
 // calls counts the requests being answered: a daemon that answers is not idle.
 type calls struct {
 	next http.Handler
 	n    atomic.Int64
+	rest *time.Timer
 }
 
-func newCalls(h http.Handler) *calls { return &calls{next: h} }
+func newCalls(h http.Handler) *calls {
+	return &calls{next: h, rest: time.AfterFunc(restDelay, debug.FreeOSMemory)}
+}
 
 func (c *calls) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.n.Add(1)
-	defer c.n.Add(-1)
+	defer func() {
+		c.n.Add(-1)
+		c.rest.Reset(restDelay)
+	}()
 	c.next.ServeHTTP(w, r)
 }
 
