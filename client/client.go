@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 )
 
 // MaxVersion is the newest API version this client speaks.
@@ -103,12 +102,6 @@ type Ping struct {
 func (c *Client) Ping(ctx context.Context) (Ping, error) {
 	c.negotiate.Do(func() {
 		r, err := c.send(ctx, request{method: "GET", path: "/_ping"})
-		// An engine that is just ending may take the connection and no more:
-		// the next one answers.
-		for deadline := time.Now().Add(10 * time.Second); errors.Is(err, errNoAnswer) && ctx.Err() == nil && time.Now().Before(deadline); {
-			time.Sleep(50 * time.Millisecond)
-			r, err = c.send(ctx, request{method: "GET", path: "/_ping"})
-		}
 		if err != nil {
 			c.pingErr = err
 			return

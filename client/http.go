@@ -79,12 +79,22 @@ func (c *Client) send(ctx context.Context, q request) (*Response, error) {
 			return r, err
 		}
 	}
-	nc, err := c.dial(ctx)
-	if err != nil {
-		return nil, err
+	// An engine that is just ending may take the connection and no more: the next one answers what only asks.
+	for deadline := time.Now().Add(endingPatience); ; time.Sleep(20 * time.Millisecond) {
+		nc, err := c.dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		r, err := c.exchange(ctx, &conn{nc, bufio.NewReaderSize(nc, 32<<10)}, q, payload)
+		asks := q.method == "GET" && q.stream == nil && !q.hijack
+		if !asks || !errors.Is(err, errNoAnswer) || ctx.Err() != nil || time.Now().After(deadline) {
+			return r, err
+		}
 	}
-	return c.exchange(ctx, &conn{nc, bufio.NewReaderSize(nc, 32<<10)}, q, payload)
 }
+
+// endingPatience is how long an engine may take to end.
+const endingPatience = 10 * time.Second
 
 // errNoAnswer is a connection that ended before the first byte of an answer.
 var errNoAnswer = errors.New("the engine closed the connection without an answer")

@@ -222,6 +222,10 @@ func (t *Tree) emitMount(p *launch.Program, m *mount) {
 		}
 		m.reg = p.Call(unix.SYS_OPEN_TREE, at.Arg(), p.Str(""), launch.N(flags)).New()
 		p.Close(at)
+		if m.src.mapping != nil {
+			flags, attr := idmapAttr(m.src.mapping, m.opts)
+			setattr(p, m.reg.Arg(), "", flags, attr)
+		}
 		t.setAttrs(p, m.reg, &m.opts)
 	}
 	var target launch.Reg

@@ -71,7 +71,8 @@ type source struct {
 	dir  bool
 	opts options
 	// inside is a path in the container, instead of all these: what is mounted there when it is this mount's turn.
-	inside string
+	inside  string
+	mapping *os.File // for such: the user namespace of mapped owners
 	// nofollow takes a link at the path's end as itself.
 	nofollow bool
 }
@@ -262,9 +263,15 @@ func (t *Tree) prepareMount(m specs.Mount) error {
 		if err := checkBindTarget(pm.dest); err != nil {
 			return err
 		}
-		if rest, ok := t.inRoot(t.abs(m.Source)); ok && !mapped && (t.covered(rest) || t.covers(rest)) {
+		var mapping *os.File
+		if mapped {
+			if mapping, err = t.openMapping(m); err != nil {
+				return err
+			}
+		}
+		if rest, ok := t.inRoot(t.abs(m.Source)); ok && (t.covered(rest) || t.covers(rest)) {
 			// It may be what an earlier mount of the container shows there.
-			pm.src = &source{inside: rest, rec: pm.opts.rec, dir: true}
+			pm.src = &source{inside: rest, rec: pm.opts.rec, dir: true, mapping: mapping}
 			break
 		}
 		s, err := t.openSource(t.abs(m.Source), pm.opts.rec, opts.nofollow, mapped)
@@ -273,7 +280,7 @@ func (t *Tree) prepareMount(m specs.Mount) error {
 		}
 		pm.src = &s
 		if mapped {
-			if err := t.mapOwners(s.fd, m, opts); err != nil {
+			if err := t.mapOwners(s.fd, mapping, opts); err != nil {
 				return err
 			}
 		}
@@ -324,31 +331,51 @@ func checkBindTarget(dest string) error {
 	return fmt.Errorf("%q cannot be mounted because it is inside /proc", "/"+dest)
 }
 
-// mapOwners maps the owners of a detached tree.
-func (t *Tree) mapOwners(fd *os.File, m specs.Mount, opts options) error {
-	if fd == nil || t.o.UserNS == nil {
-		return errors.New("mapped owners (idmap) need a privileged caller")
+// openMapping opens the user namespace whose mappings a mount is to have: its own, else the container's.
+func (t *Tree) openMapping(m specs.Mount) (*os.File, error) {
+	if t.o.Unprivileged || t.o.UserNS == nil {
+		return nil, errors.New("mapped owners (idmap) need a privileged caller")
 	}
+	l := t.o.Spec.Linux
 	uids, gids := m.UIDMappings, m.GIDMappings
 	if len(uids) == 0 && len(gids) == 0 {
-		uids, gids = t.o.Spec.Linux.UIDMappings, t.o.Spec.Linux.GIDMappings
+		uids, gids = l.UIDMappings, l.GIDMappings
+		for _, ns := range l.Namespaces {
+			if ns.Type == specs.UserNamespace && ns.Path != "" {
+				f, err := os.Open(ns.Path)
+				if err == nil {
+					t.fds = append(t.fds, f)
+				}
+				return f, err
+			}
+		}
 	}
 	if len(uids) == 0 || len(gids) == 0 {
-		return errors.New("mapped owners (idmap) need both uidMappings and gidMappings")
+		return nil, errors.New("mapped owners (idmap) need both uidMappings and gidMappings")
 	}
 	ns, err := t.o.UserNS(uids, gids)
 	if err != nil {
-		return fmt.Errorf("user namespace of the mapping: %w", err)
+		return nil, fmt.Errorf("user namespace of the mapping: %w", err)
 	}
-	defer ns.Close()
-	flags := uint(unix.AT_EMPTY_PATH)
-	if opts.idmapRec {
-		flags |= unix.AT_RECURSIVE
-	}
-	if err := unix.MountSetattr(int(fd.Fd()), "", flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}); err != nil {
+	t.fds = append(t.fds, ns)
+	return ns, nil
+}
+
+// mapOwners maps the owners of a detached tree.
+func (t *Tree) mapOwners(fd, ns *os.File, opts options) error {
+	flags, attr := idmapAttr(ns, opts)
+	if err := unix.MountSetattr(int(fd.Fd()), "", uint(flags), &attr); err != nil {
 		return fmt.Errorf("map owners: %w", err)
 	}
 	return nil
+}
+
+func idmapAttr(ns *os.File, opts options) (int, unix.MountAttr) {
+	flags := unix.AT_EMPTY_PATH
+	if opts.idmapRec {
+		flags |= unix.AT_RECURSIVE
+	}
+	return flags, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}
 }
 
 // RootFile is the root, as it is before anything is mounted on it. It belongs to the tree.
