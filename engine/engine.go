@@ -231,14 +231,16 @@ func (e *Engine) maybeIdle() {
 
 // Busy says whether anything runs, waits for its restart, or is asked for right now.
 func (e *Engine) Busy() bool {
-	if e.active.Load() > 0 {
-		return true
-	}
+	return e.active.Load() > 0 || e.Live()
+}
+
+// Live says whether any container runs, or waits for its restart, or any pod is ready.
+func (e *Engine) Live() bool {
 	for _, c := range e.all() {
 		c.mu.Lock()
-		busy := c.run != nil || c.restart != nil
+		live := c.run != nil || c.restart != nil
 		c.mu.Unlock()
-		if busy {
+		if live {
 			return true
 		}
 	}

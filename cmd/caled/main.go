@@ -164,12 +164,32 @@ func run(args []string) error {
 	_ = srv.Close()
 	ending, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if !e.Busy() {
+	if settled(ending, e) {
 		if err := e.Retire(ending); err != nil {
 			log.Printf("leaving the machine as it was: %v", err)
 		}
 	}
 	return nil
+}
+
+// lastMoment is how long an ending daemon waits for containers that run: one of them may be about to end.
+const lastMoment = 500 * time.Millisecond
+
+// settled waits until what is being taken away is gone, and says whether nothing is left. Containers go on without this
+// process.
+func settled(ctx context.Context, e *engine.Engine) bool {
+	begin := time.Now()
+	for e.Busy() {
+		if e.Live() && time.Since(begin) > lastMoment {
+			return false
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return true
 }
 
 func makeDirs(s settings) error {

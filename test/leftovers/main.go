@@ -21,7 +21,7 @@ import (
 )
 
 // grace is how long things may take to go away: the kernel and PID 1 clean up in their own time.
-const grace = 10 * time.Second
+const grace = 90 * time.Second
 
 func main() {
 	if len(os.Args) != 3 {
