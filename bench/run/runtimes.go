@@ -10,11 +10,12 @@ import (
 	"cale/bench/peers"
 	"cale/runtime/cgroup"
 
+	"github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // runtimes are ours and those installed, on one bundle with what Docker asks for: six namespaces, its mounts and
-// masks, few capabilities, limits.
+// masks, few capabilities, limits, the default seccomp profile.
 func runtimes(bin string) ([]contender, func(), error) {
 	none := func() {}
 	bundle := peers.Dir + "/bundle"
@@ -25,7 +26,12 @@ func runtimes(bin string) ([]contender, func(), error) {
 		return nil, none, err
 	}
 	parent := "/cale-bench-" + strconv.Itoa(os.Getpid())
-	text, err := json.Marshal(config(parent))
+	spec := config(parent)
+	var err error
+	if spec.Linux.Seccomp, err = seccomp.GetDefaultProfile(spec); err != nil {
+		return nil, none, err
+	}
+	text, err := json.Marshal(spec)
 	if err != nil {
 		return nil, none, err
 	}
