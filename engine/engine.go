@@ -132,11 +132,12 @@ func (e *Engine) takeLock() error {
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	// A child that a killed engine had just forked holds its lock until it has become the shim.
-	for deadline := time.Now().Add(5 * time.Second); errors.Is(err, unix.EWOULDBLOCK) && !ownerLives(f) && time.Now().Before(deadline); {
-		time.Sleep(5 * time.Millisecond)
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || ownerLives(f) || time.Now().After(deadline) {
+			break
+		}
 	}
 	if err != nil {
 		f.Close()

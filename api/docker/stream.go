@@ -182,11 +182,7 @@ func (s *Server) containerAttach(w http.ResponseWriter, r *request) error {
 		pump(conn, in, st, false)
 		return nil
 	}
-	keys, err := detachKeys(r.text("detachKeys"))
-	if err != nil || !st.TTY {
-		keys = nil
-	}
-	pump(conn, bufio.NewReader(&detacher{r: in, keys: keys, leave: func() { st.Close(); conn.Close() }}), st, true)
+	pump(conn, detachable(in, r.text("detachKeys"), st, conn), st, true)
 	return nil
 }
 
@@ -250,12 +246,17 @@ func (s *Server) execStart(w http.ResponseWriter, r *request) error {
 		_ = writeFrame(conn, 2, info.Spec.TTY, []byte(err.Error()+"\r\n"))
 		return conn.Close()
 	}
-	keys, err := detachKeys(info.Spec.DetachKeys)
+	pump(conn, detachable(in2, info.Spec.DetachKeys, st, conn), st, info.Spec.Stdin)
+	return nil
+}
+
+// detachable is a client's input from which the detach keys lead out; only a terminal's client types keys.
+func detachable(in io.Reader, sequence string, st *engine.Stream, conn net.Conn) *bufio.Reader {
+	keys, err := detachKeys(sequence)
 	if err != nil || !st.TTY {
 		keys = nil
 	}
-	pump(conn, bufio.NewReader(&detacher{r: in2, keys: keys, leave: func() { st.Close(); conn.Close() }}), st, info.Spec.Stdin)
-	return nil
+	return bufio.NewReader(&detacher{r: in, keys: keys, leave: func() { st.Close(); conn.Close() }})
 }
 
 func (s *Server) execResize(w http.ResponseWriter, r *request) error {
