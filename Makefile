@@ -33,9 +33,13 @@ fuzz: ## every fuzz target for a minute each
 	test/fuzz 60s
 
 .PHONY: bench
-bench: build ## ours and the peers side by side (needs crun, runc, podman, docker.io)
+bench: build ## the whole stacks side by side (needs podman, docker.io)
 	go run ./bench/run
 	go run ./bench/memory
+
+.PHONY: bench-runtime
+bench-runtime: build ## the low-level runtimes and the kernel's floor side by side (needs crun, runc, a C compiler)
+	go run ./bench/runtime
 
 .PHONY: conformance
 conformance: build ## the field's own suites, from the module proxy (long)
@@ -53,4 +57,4 @@ clean: ## what was built
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14

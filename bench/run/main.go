@@ -1,8 +1,7 @@
-// Command run measures how long a container of a program that does nothing takes, ours and the peers' side by side:
-// the low-level runtimes (cale-oci, crun, runc) and the whole stacks (cale, docker, podman), as far as they are
-// installed. It prints medians and how many times longer the peers take.
+// Command run measures how long a container of a program that does nothing takes, ours and the peers' (docker,
+// podman) side by side, as far as they are installed. It prints medians and how many times longer the peers take.
 //
-//	go run ./bench/run [-n rounds] [-bin folder] [-only runtimes|stacks]
+//	go run ./bench/run [-n rounds] [-bin folder]
 //
 // Package peers says where.
 package main
@@ -24,7 +23,6 @@ import (
 var (
 	rounds = flag.Int("n", 30, "rounds a contender runs")
 	binDir = flag.String("bin", "bin", "the folder with our programs")
-	only   = flag.String("only", "", "\"runtimes\" or \"stacks\"")
 )
 
 func main() {
@@ -36,19 +34,6 @@ func run(ctx context.Context) error {
 	bin, err := filepath.Abs(*binDir)
 	if err != nil {
 		return err
-	}
-	if *only != "stacks" {
-		list, done, err := runtimes(bin)
-		if err == nil {
-			err = race(ctx, "OCI runtime: run", list)
-		}
-		done()
-		if err != nil {
-			return err
-		}
-	}
-	if *only == "runtimes" {
-		return nil
 	}
 	stacks, done, err := peers.Stacks(ctx, bin, peers.True())
 	defer done()
