@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cale/network"
+	"cale/runtime/linux"
 	"cale/shim"
 )
 
@@ -109,7 +110,13 @@ func pin(kind, at string) error {
 
 // holdPIDs starts the first process of a shared pid namespace, without which there can be none.
 func (e *Engine) holdPIDs(p *pod) error {
-	cmd := exec.Command(e.cfg.Shim, shim.HoldAction)
+	program, err := linux.OpenProgram(e.cfg.Shim)
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	cmd := exec.Command(program.Path, shim.HoldAction)
+	cmd.Args[0] = filepath.Base(e.cfg.Shim)
 	cmd.Dir = "/"
 	cmd.Env = shim.SmallEnv()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Setsid: true}

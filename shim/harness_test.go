@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -110,6 +111,11 @@ func newBox(t *testing.T, args []string, change func(*specs.Spec)) *box {
 	pid, err := b.c.Pid(t.Context())
 	if err != nil {
 		t.Fatal(err)
+	}
+	// CVE-2019-5736: what a container reaches by a process of the shim's is not to be written to, in use or not.
+	if f, err := os.OpenFile(fmt.Sprintf("/proc/%d/exe", pid), os.O_WRONLY, 0); !errors.Is(err, syscall.EROFS) {
+		f.Close()
+		t.Errorf("open the shim's program for writing: %v", err)
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)

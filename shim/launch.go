@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cale/atomicfile"
+	"cale/runtime/linux"
 	"cale/shim/stdio"
 	"cale/shim/task"
 	"cale/shim/ttrpc"
@@ -65,7 +66,13 @@ func fork(ctx context.Context, l Launch) (*Client, error) {
 	if l.StateDir != "" {
 		argv = append(argv, "-state", l.StateDir)
 	}
-	pid, err := syscall.ForkExec(l.Binary, append(argv, ServeAction), &syscall.ProcAttr{
+	program, err := linux.OpenProgram(l.Binary)
+	if err != nil {
+		os.Remove(path)
+		return nil, err
+	}
+	defer program.Close()
+	pid, err := syscall.ForkExec(program.Path, append(argv, ServeAction), &syscall.ProcAttr{
 		Dir:   l.Bundle,
 		Env:   append(append([]string{"PATH=" + os.Getenv("PATH")}, SmallEnv()...), l.Env...),
 		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), uintptr(fd)},

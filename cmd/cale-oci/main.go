@@ -11,6 +11,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+
+	"cale/runtime/linux"
 )
 
 // version is set by the build.
@@ -37,10 +39,10 @@ type command struct {
 
 var commands = []command{
 	{"checkpoint", "", "not supported", cmdUnsupported},
-	{"create", "[options] <container-id>", "create a container that waits to be started", cmdCreate},
+	{"create", "[options] <container-id>", "create a container that waits to be started", unwritable(cmdCreate)},
 	{"delete", "[--force] <container-id>", "remove what is left of a container", cmdDelete},
 	{"events", "[--stats] [--interval 5s] <container-id>", "show a container's statistics and out-of-memory events", cmdEvents},
-	{"exec", "[options] <container-id> <command> [args...]", "run a process in a container", cmdExec},
+	{"exec", "[options] <container-id> <command> [args...]", "run a process in a container", unwritable(cmdExec)},
 	{"features", "", "show what this runtime can do", cmdFeatures},
 	{"kill", "[--all] <container-id> [signal]", "send a signal to a container's first process", cmdKill},
 	{"list", "[--quiet] [--format table|json]", "list containers", cmdList},
@@ -48,7 +50,7 @@ var commands = []command{
 	{"ps", "[--format table|json] <container-id> [ps options]", "show a container's processes", cmdPs},
 	{"restore", "", "not supported", cmdUnsupported},
 	{"resume", "<container-id>", "thaw a container's processes", cmdResume},
-	{"run", "[options] <container-id>", "create and start a container", cmdRun},
+	{"run", "[options] <container-id>", "create and start a container", unwritable(cmdRun)},
 	{"spec", "[--rootless] [--explain] [--bundle dir]", "write a configuration to start from, or list the system calls of one", cmdSpec},
 	{"start", "<container-id>", "start a created container", cmdStart},
 	{"state", "<container-id>", "show a container's state", cmdState},
@@ -129,6 +131,16 @@ func (a *app) main(args []string) int {
 		return a.fatal(err, 1)
 	}
 	return a.fatal(fmt.Errorf("No help topic for '%s'", rest[0]), 3)
+}
+
+// unwritable is for commands that have a process among the container's, which must not reach this program's file.
+func unwritable(run func(*app, []string) error) func(*app, []string) error {
+	return func(a *app, args []string) error {
+		if err := linux.ExecUnwritable(); err != nil {
+			return err
+		}
+		return run(a, args)
+	}
 }
 
 // cmdUnsupported is what runc has and this runtime doesn't.

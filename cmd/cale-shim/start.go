@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"cale/runtime/linux"
 	"cale/shim"
 	"cale/shim/stdio"
 	"cale/shim/supervisor"
@@ -58,8 +59,14 @@ func start(o options) error {
 	if err != nil {
 		return err
 	}
+	program, err := linux.OpenProgram(self)
+	if err != nil {
+		os.RemoveAll(dir)
+		return err
+	}
+	defer program.Close()
 	argv := []string{"cale-shim", "-namespace", o.namespace, "-id", o.id, "-socket", path, shim.ServeAction}
-	_, err = syscall.ForkExec(self, argv, &syscall.ProcAttr{
+	_, err = syscall.ForkExec(program.Path, argv, &syscall.ProcAttr{
 		Env:   append(os.Environ(), shim.SmallEnv()...),
 		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), uintptr(fd)},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
