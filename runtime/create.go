@@ -55,7 +55,7 @@ func create(ctx context.Context, o Options, wait bool) (_ *Container, err error)
 	}
 	if s.Process == nil {
 		if !wait {
-			return nil, errNoProcess
+			return nil, ErrNoProcess
 		}
 		// Only starting it needs a process.
 		s.Process = &specs.Process{Cwd: "/", Args: []string{""}}
@@ -140,9 +140,6 @@ func newContainer(o Options, s *specs.Spec, raw []byte, bundle string) (*Contain
 	}
 	return c, lock, nil
 }
-
-// errNoProcess is a container without anything to run.
-var errNoProcess = errors.New("the configuration has no process")
 
 // launch makes the container's cgroup and process.
 func (c *Container) launch(ctx context.Context, o Options, wait bool) error {

@@ -27,7 +27,7 @@ func Explain(bundle string, w io.Writer) error {
 		return err
 	}
 	if s.Process == nil {
-		return errNoProcess
+		return ErrNoProcess
 	}
 	ns, err := newNamespaces(s, true)
 	if err != nil {

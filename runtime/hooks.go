@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"cale/runtime/launch"
+	"cale/runtime/linux"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -62,14 +63,27 @@ func (c *Container) startHooks() error {
 
 // poststart runs the poststart hooks. One that fails ends the container (runtime.md, lifecycle, step 9).
 func (c *Container) poststart(s *specs.Spec) error {
-	if s.Hooks == nil {
+	if s.Hooks == nil || len(s.Hooks.Poststart) == 0 {
 		return nil
 	}
+	c.awaitFirstRest()
 	err := c.runHooks("poststart", s.Hooks.Poststart, Running, nil)
 	if err != nil {
 		_ = c.Kill(unix.SIGKILL, true)
 	}
 	return err
+}
+
+// awaitFirstRest waits until the program has nothing to do for the first time, or has ended, or has had 20 ms. It was
+// executed, but who hooks in behind that expects a program that runs, not one that is still being loaded.
+func (c *Container) awaitFirstRest() {
+	for range 20 {
+		st, err := linux.ReadProcessStat(c.rec.Pid)
+		if err != nil || st.Start != c.rec.PidStart || st.State != 'R' {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // poststop runs the poststop hooks; the container is gone whatever they say.

@@ -25,6 +25,8 @@ var (
 	ErrExists = errors.New("container with given ID already exists")
 	// ErrNotRunning: the operation needs a process that is there.
 	ErrNotRunning = errors.New("container not running")
+	// ErrNoProcess: the configuration says nothing of what to run.
+	ErrNoProcess = errors.New("the configuration has no process")
 	// ErrCommandNotFound: the program to run isn't in the container (exit status 127).
 	ErrCommandNotFound = errors.New("executable file not found")
 	// ErrCommandNotExecutable: the program is there and may not or can't be run (exit status 126).

@@ -42,7 +42,11 @@ func (c *Container) start(ctx context.Context) error {
 		return err
 	}
 	if s.Process == nil {
-		return errNoProcess
+		// It has come to its end, as one whose program can't be executed.
+		if err := c.Kill(unix.SIGKILL, true); err != nil {
+			return err
+		}
+		return ErrNoProcess
 	}
 	if err := c.startHooks(); err != nil {
 		_ = c.Kill(unix.SIGKILL, true)

@@ -177,7 +177,20 @@ func cmdStart(a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	return c.Start(context.Background())
+	if s, err := c.Spec(); err == nil && s.Hooks != nil && len(s.Hooks.StartContainer) > 0 {
+		// These run inside.
+		if err := linux.ExecUnwritable(); err != nil {
+			return err
+		}
+	}
+	err = c.Start(context.Background())
+	if errors.Is(err, runtime.ErrNoProcess) {
+		// The specification wants an error, and leaves it to the runtime how it shows: the field's validation suite
+		// takes it from the container, which has stopped, and from the log.
+		a.message("error", err.Error())
+		return nil
+	}
+	return err
 }
 
 // one loads the container that is a command's only argument.
