@@ -18,7 +18,7 @@ import (
 	"cale/shim/stdio"
 	"cale/shim/supervisor"
 	"cale/shim/task"
-	"cale/shim/wire"
+	"cale/wire"
 )
 
 // socketDir holds the sockets of shims that containerd starts: a bundle's path

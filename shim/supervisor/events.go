@@ -8,7 +8,7 @@ import (
 
 	"cale/shim/task"
 	"cale/shim/ttrpc"
-	"cale/shim/wire"
+	"cale/wire"
 )
 
 // maxEvents bounds the events that wait for containerd to be reachable.

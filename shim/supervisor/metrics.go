@@ -3,7 +3,7 @@ package supervisor
 import (
 	"cale/runtime/cgroup"
 	"cale/shim/task"
-	"cale/shim/wire"
+	"cale/wire"
 )
 
 // Type URLs of containerd's metrics.

@@ -3,7 +3,7 @@ package task
 import (
 	"time"
 
-	"cale/shim/wire"
+	"cale/wire"
 )
 
 // PidResponse is CreateTaskResponse and StartResponse.

@@ -7,7 +7,7 @@ package task
 import (
 	"time"
 
-	"cale/shim/wire"
+	"cale/wire"
 )
 
 // The service names of the two versions.

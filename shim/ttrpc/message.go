@@ -4,7 +4,7 @@ import (
 	"errors"
 	"time"
 
-	"cale/shim/wire"
+	"cale/wire"
 )
 
 // request is ttrpc's Request message.

@@ -1,6 +1,7 @@
 // Package wire encodes and decodes protobuf's wire format by hand. It exists
-// because a shim's memory and start time are paid per pod: the full protobuf
-// runtime hashes its own binary at start and keeps tables of every message.
+// because a shim's memory and start time are paid per pod, and a runtime's start
+// time per call: the full protobuf runtime hashes its own binary at start and
+// keeps tables of every message.
 // See https://protobuf.dev/programming-guides/encoding/.
 package wire
 
@@ -31,6 +32,12 @@ func AppendUint(b []byte, field int, v uint64) []byte {
 	if v == 0 {
 		return b
 	}
+	return AppendNum(b, field, v)
+}
+
+// AppendNum appends a numeric field, also when it is zero: in proto2 a field that
+// isn't there has another meaning.
+func AppendNum(b []byte, field int, v uint64) []byte {
 	return AppendVarint(AppendVarint(b, uint64(field)<<3|Varint), v)
 }
 
