@@ -18,6 +18,9 @@ const (
 	statxMode  = int(unsafe.Offsetof(unix.Statx_t{}.Mode))
 	statxMajor = int(unsafe.Offsetof(unix.Statx_t{}.Rdev_major))
 	statxMinor = int(unsafe.Offsetof(unix.Statx_t{}.Rdev_minor))
+
+	statxDevMajor = int(unsafe.Offsetof(unix.Statx_t{}.Dev_major))
+	statxDevMinor = int(unsafe.Offsetof(unix.Statx_t{}.Dev_minor))
 )
 
 // cwd is AT_FDCWD as an argument.
@@ -233,6 +236,7 @@ func (t *Tree) emitMount(p *launch.Program, m *mount) {
 		target = t.ensurePlain(p, m)
 	} else {
 		target = t.ensure(p, m.dest, m.src == nil || m.src.dir)
+		t.guardProc(p, m, target)
 	}
 	p.Step(step)
 	p.Call(unix.SYS_MOVE_MOUNT, m.reg.Arg(), p.Str(""), target.Arg(), p.Str(""), launch.N(moveEmpty))
@@ -240,6 +244,7 @@ func (t *Tree) emitMount(p *launch.Program, m *mount) {
 		p.Set(t.rootReg, m.reg.Arg())
 		return
 	}
+	t.noteProc(p, m)
 	p.Close(m.reg)
 	p.Close(target)
 }

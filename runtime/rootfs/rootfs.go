@@ -61,6 +61,9 @@ type Tree struct {
 	rootReg launch.Reg
 	oldReg  launch.Reg
 	nullReg launch.Reg // /dev/null of the host, checked
+
+	hasProc              bool // the container's /proc is mounted; its device number:
+	procMajor, procMinor launch.Reg
 }
 
 // source is what to bind: a detached tree the parent has opened, or a path the child opens.
@@ -256,13 +259,15 @@ func (t *Tree) prepareMount(m specs.Mount) error {
 		pm.opts.bind = pm.opts.bind || m.Type == "bind" || m.Type == "rbind"
 		pm.opts.rec = pm.opts.rec || m.Type == "rbind"
 	}
+	if !opts.remount {
+		if err := t.checkProc(&pm); err != nil {
+			return err
+		}
+	}
 	mapped := len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0 || opts.idmap
 	switch {
 	case pm.opts.bind && opts.remount:
 	case pm.opts.bind:
-		if err := checkBindTarget(pm.dest); err != nil {
-			return err
-		}
 		var mapping *os.File
 		if mapped {
 			if mapping, err = t.openMapping(m); err != nil {
@@ -316,19 +321,6 @@ func (t *Tree) inRoot(p string) (string, bool) {
 // inChild are the file systems that show the mounter's namespaces, and so have to be made by the child.
 var inChild = map[string]bool{
 	"proc": true, "sysfs": true, "mqueue": true, "devpts": true, "tmpfs": true, "ramfs": true, "binder": true,
-}
-
-// checkBindTarget refuses binds that would replace what the runtime and the kernel's protections rely on.
-func checkBindTarget(dest string) error {
-	if !strings.HasPrefix(dest, "proc/") {
-		return nil
-	}
-	switch strings.TrimPrefix(dest, "proc/") {
-	case "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev",
-		"sys/kernel/ns_last_pid", "sys/crypto/fips_enabled":
-		return nil
-	}
-	return fmt.Errorf("%q cannot be mounted because it is inside /proc", "/"+dest)
 }
 
 // openMapping opens the user namespace whose mappings a mount is to have: its own, else the container's.
