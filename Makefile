@@ -44,6 +44,11 @@ bench-runtime: build ## the low-level runtimes and the kernel's floor side by si
 .PHONY: conformance
 conformance: build ## the field's own suites, from the module proxy (long)
 	test/conformance/runtime-tools/run
+	test/conformance/distribution/run
+
+.PHONY: conformance-registry
+conformance-registry: build ## the distribution specification's own program against cale registry
+	test/conformance/distribution/run
 
 .PHONY: install
 install: build ## the programs into $(PREFIX)/bin and the systemd units
@@ -57,4 +62,4 @@ clean: ## what was built
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
