@@ -34,23 +34,8 @@ func create(ctx context.Context, o Options, wait bool) (_ *Container, err error)
 	if o.Debug == nil {
 		o.Debug = func(string) {}
 	}
-	if err := validID(o.ID); err != nil {
-		return nil, err
-	}
-	bundle, err := filepath.Abs(o.Bundle)
+	s, raw, bundle, err := o.load()
 	if err != nil {
-		return nil, err
-	}
-	s, raw := o.Spec, o.Config
-	if s == nil {
-		s, raw, err = spec.Load(filepath.Join(bundle, spec.File))
-	} else if raw == nil {
-		raw, err = json.Marshal(s)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := spec.Validate(s); err != nil {
 		return nil, err
 	}
 	if s.Process == nil {
@@ -98,6 +83,26 @@ func create(ctx context.Context, o Options, wait bool) (_ *Container, err error)
 		return nil, err
 	}
 	return c, nil
+}
+
+// load gives the configuration, checked, with its text and the bundle's absolute path.
+func (o *Options) load() (s *specs.Spec, raw []byte, bundle string, err error) {
+	if err := validID(o.ID); err != nil {
+		return nil, nil, "", err
+	}
+	if bundle, err = filepath.Abs(o.Bundle); err != nil {
+		return nil, nil, "", err
+	}
+	s, raw = o.Spec, o.Config
+	if s == nil {
+		s, raw, err = spec.Load(filepath.Join(bundle, spec.File))
+	} else if raw == nil {
+		raw, err = json.Marshal(s)
+	}
+	if err != nil {
+		return nil, nil, "", err
+	}
+	return s, raw, bundle, spec.Validate(s)
 }
 
 // newContainer makes the state directory, locked, with all on disk that finds what is made next.
@@ -188,6 +193,9 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 		return err
 	}
 	defer plan.proc.close()
+	if !s.Process.Terminal {
+		c.noteStdio(plan.proc.stdio)
+	}
 	if n := len(plan.proc.filter.Program); n > 0 {
 		o.Debug(fmt.Sprintf("seccomp filter flags: %d, instructions: %d", plan.proc.filter.Flags, n))
 	}

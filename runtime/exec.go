@@ -147,6 +147,10 @@ func (c *Container) join(init *os.File, s *specs.Spec) (*joining, error) {
 		}
 		j.flags |= flag
 	}
+	// CRIU restores into a time namespace, asked for or not.
+	if c.rec.Restored && otherNamespace(c.rec.Pid, "time") {
+		j.flags |= unix.CLONE_NEWTIME
+	}
 	j.user = j.flags&unix.CLONE_NEWUSER != 0
 	if j.flags&unix.CLONE_NEWPID != 0 {
 		if linux.PermittedCapabilities()&(1<<unix.CAP_SYS_ADMIN) != 0 {

@@ -97,6 +97,7 @@ func (i *initPlan) emit(p *launch.Program) error {
 // finish adds the part of the program that comes when the root is entered.
 func (i *initPlan) finish(p *launch.Program) error {
 	pr := i.proc
+	pr.emitOwnNull(p)
 	pr.emitLabels(p)
 	pr.emitChdir(p)
 	if err := pr.emitIdentity(p, i.setgroups); err != nil {

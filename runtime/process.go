@@ -164,6 +164,34 @@ func (pr *process) emitStdio(p *launch.Program) {
 	}
 }
 
+// emitOwnNull puts the container's own null device in the place of the host's as stdin, stdout and stderr: a file from
+// outside is nothing the process should hold, and CRIU can't save it. It is for a process in its root.
+func (pr *process) emitOwnNull(p *launch.Program) {
+	if pr.spec.Terminal {
+		return
+	}
+	null := launch.Reg(-1)
+	done := p.Label()
+	for i, f := range pr.stdio {
+		var st unix.Stat_t
+		if unix.Fstat(int(f.Fd()), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
+			continue
+		}
+		if null < 0 {
+			p.Step("open the container's /dev/null")
+			how := unix.OpenHow{Flags: unix.O_RDWR | unix.O_CLOEXEC | unix.O_NOCTTY, Resolve: unix.RESOLVE_NO_SYMLINKS}
+			null = p.Call(unix.SYS_OPENAT2, atCwd, p.Str("/dev/null"), launch.Copy(p, how), launch.N(unix.SizeofOpenHow)).
+				AcceptAny().Else(done).New()
+			got := p.Mem(int(unsafe.Sizeof(st)))
+			p.Call(unix.SYS_FSTAT, null.Arg(), launch.Ptr(got))
+			rdev := p.Load32(launch.Ptr(got), int(unsafe.Offsetof(st.Rdev)), ^uint32(0))
+			p.Equal(rdev.Arg(), launch.N(st.Rdev), unix.ENODEV).Accept(unix.ENODEV).Else(done)
+		}
+		p.Call(unix.SYS_DUP3, null.Arg(), launch.N(i), launch.N(0))
+	}
+	p.Bind(done)
+}
+
 // emitProcfs makes a proc file system of the child's namespaces that no image can have prepared anything in.
 func (pr *process) emitProcfs(p *launch.Program) launch.Reg {
 	if pr.hasProc {

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"os"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -23,6 +24,20 @@ type record struct {
 	// PidStart is init's start time in clock ticks after boot: a pid alone may have come to mean another process.
 	PidStart uint64 `json:"pidStart,omitempty"`
 	BootID   string `json:"bootID,omitempty"`
+	// Restored says that init came out of a checkpoint.
+	Restored bool `json:"restored,omitempty"`
+	// Stdio is what init got as its descriptors 0 to 2, as /proc names them: what a checkpoint has to be given again.
+	Stdio [3]string `json:"stdio,omitzero"`
+}
+
+// noteStdio keeps the names of a container's streams; the record is still to be saved.
+func (c *Container) noteStdio(files [3]*os.File) {
+	for i, f := range files {
+		c.rec.Stdio[i] = os.DevNull
+		if f != nil {
+			c.rec.Stdio[i] = fdName(os.Getpid(), int(f.Fd()))
+		}
+	}
 }
 
 // encode writes the record as package json would. That one prepares for a type by reflection, which a program that
@@ -47,6 +62,14 @@ func (r *record) encode() []byte {
 	}
 	if r.BootID != "" {
 		b = appendJSON(append(b, `,"bootID":`...), r.BootID)
+	}
+	if r.Restored {
+		b = append(b, `,"restored":true`...)
+	}
+	if r.Stdio[0] != "" {
+		b = appendJSON(append(b, `,"stdio":[`...), r.Stdio[0])
+		b = appendJSON(append(b, ','), r.Stdio[1])
+		b = append(appendJSON(append(b, ','), r.Stdio[2]), ']')
 	}
 	return append(b, '}')
 }

@@ -132,15 +132,19 @@ func cmdRun(a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	failed := func(err error) error { return err }
+	return a.start(&c, o, runtime.Run)
+}
+
+// start makes a container that runs, and unless it is detached stays with it to its end.
+func (a *app) start(c *createFlags, o runtime.Options, run func(context.Context, runtime.Options) (*runtime.Container, error)) error {
 	if c.detach {
-		ct, err := runtime.Run(context.Background(), o)
+		ct, err := run(context.Background(), o)
 		if err != nil {
-			return failed(err)
+			return err
 		}
 		if err := sendPidFD(c.pidFDSocket, ct.PidFD()); err != nil {
 			_ = ct.Delete(true)
-			return failed(err)
+			return err
 		}
 		return nil
 	}
@@ -153,19 +157,18 @@ func cmdRun(a *app, args []string) error {
 	}
 	defer fg.restore()
 	o.ConsoleSocket, o.Console = c.console, fg.console
-	ct, err := runtime.Run(context.Background(), o)
+	ct, err := run(context.Background(), o)
 	if err != nil {
-		return failed(err)
+		return err
 	}
 	if err := sendPidFD(c.pidFDSocket, ct.PidFD()); err != nil {
 		_ = ct.Delete(true)
-		return failed(err)
+		return err
 	}
 	code := fg.wait(ct.InitPid(), ct.PidFD())
 	if !c.keep {
 		if err := ct.Delete(true); err != nil {
-			fg.restore()
-			return failed(err)
+			return err
 		}
 	}
 	fg.restore()

@@ -38,7 +38,7 @@ type command struct {
 }
 
 var commands = []command{
-	{"checkpoint", "", "not supported", cmdUnsupported},
+	{"checkpoint", "[options] <container-id>", "save a running container's processes to files", cmdCheckpoint},
 	{"create", "[options] <container-id>", "create a container that waits to be started", unwritable(cmdCreate)},
 	{"delete", "[--force] <container-id>", "remove what is left of a container", cmdDelete},
 	{"events", "[--stats] [--interval 5s] <container-id>", "show a container's statistics and out-of-memory events", cmdEvents},
@@ -48,7 +48,7 @@ var commands = []command{
 	{"list", "[--quiet] [--format table|json]", "list containers", cmdList},
 	{"pause", "<container-id>", "freeze a container's processes", cmdPause},
 	{"ps", "[--format table|json] <container-id> [ps options]", "show a container's processes", cmdPs},
-	{"restore", "", "not supported", cmdUnsupported},
+	{"restore", "[options] <container-id>", "make a container of what checkpoint has saved", cmdRestore},
 	{"resume", "<container-id>", "thaw a container's processes", cmdResume},
 	{"run", "[options] <container-id>", "create and start a container", unwritable(cmdRun)},
 	{"spec", "[--rootless] [--explain] [--bundle dir]", "write a configuration to start from, or list the system calls of one", cmdSpec},
@@ -141,16 +141,6 @@ func unwritable(run func(*app, []string) error) func(*app, []string) error {
 		}
 		return run(a, args)
 	}
-}
-
-// cmdUnsupported is what runc has and this runtime doesn't.
-func cmdUnsupported(_ *app, args []string) error {
-	for _, arg := range args {
-		if arg == "-h" || arg == "--help" {
-			return errHelp
-		}
-	}
-	return errors.New("checkpoints are not supported")
 }
 
 // commit is the revision the program was built from, if the build knew.

@@ -118,6 +118,10 @@ func (t *Tree) attachRoot(p *launch.Program) {
 func (t *Tree) openAttachPoint(p *launch.Program) launch.Reg {
 	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
 	at, done := p.Reg(), p.Label()
+	if t.o.AttachAt != "" {
+		p.Call(unix.SYS_OPENAT, cwd, p.Str(t.o.AttachAt), launch.N(flags)).To(at)
+		return at
+	}
 	if root := t.o.Spec.Root; root != nil && root.Path != "" && path.Clean(root.Path) != "/" {
 		p.Call(unix.SYS_OPENAT, cwd, p.Str(t.abs(root.Path)), launch.N(flags)).To(at).
 			Accept(unix.EACCES, unix.ENOENT, unix.ENOTDIR).Then(done)

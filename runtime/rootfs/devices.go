@@ -117,6 +117,11 @@ func (t *Tree) canonical(p string) string {
 		unix.Close(fd)
 		return p
 	}
+	return t.withoutLinks(p)
+}
+
+// withoutLinks is canonical also for a path that exists.
+func (t *Tree) withoutLinks(p string) string {
 	rest := strings.Split(p, "/")
 	done := "" // without links
 	for links := 0; len(rest) > 0; {

@@ -39,6 +39,8 @@ type Options struct {
 	HostMounts bool
 	// NoPivot uses a chroot instead of pivot_root.
 	NoPivot bool
+	// AttachAt is a directory of the host to attach the root at, instead of one that Build chooses.
+	AttachAt string
 	// UserNS opens a user namespace with mappings, for mounts with mapped owners.
 	UserNS func(uids, gids []specs.LinuxIDMapping) (*os.File, error)
 	// Warn is told what was left out.

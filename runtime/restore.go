@@ -1,0 +1,283 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"cale/atomicfile"
+	"cale/runtime/criu"
+	"cale/runtime/launch"
+	"cale/runtime/rootfs"
+	"cale/runtime/spec"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// restoreRoot is where, in the state directory, CRIU finds the container's root file system; only its process sees
+// that mounted.
+const restoreRoot = "criu-root"
+
+// Restore makes a container of what Checkpoint has saved. Its configuration says all that the host decides: root,
+// mounts from outside, groups, namespaces to join; what the images name beyond that is not found. It runs when
+// Restore returns, as a child of the caller. If it fails, nothing is left.
+func Restore(ctx context.Context, o Options, co CheckpointOptions) (_ *Container, err error) {
+	co.Warn, co.Debug = o.Warn, o.Debug
+	co.silence()
+	o.Warn = co.Warn
+	s, raw, bundle, err := o.load()
+	if err != nil {
+		return nil, err
+	}
+	if s.Process == nil {
+		return nil, ErrNoProcess
+	}
+	if !spec.HasNamespace(s, specs.MountNamespace) {
+		return nil, errors.New("cannot restore a container without a mount namespace of its own")
+	}
+	term := terminalTarget{o.ConsoleSocket, o.Console}
+	if err := term.check(s.Process); err != nil {
+		return nil, err
+	}
+	c, lock, err := newContainer(o, s, raw, bundle)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	defer func() {
+		if err != nil {
+			c.remove()
+		}
+	}()
+	r := &restoring{c: c, o: o, co: co, term: term}
+	if err := r.run(ctx); err != nil {
+		return nil, err
+	}
+	if c.pidfd, err = c.openInit(); err != nil {
+		return nil, err
+	}
+	if o.PidFile != "" {
+		if err := atomicfile.Write(o.PidFile, fmt.Append(nil, c.rec.Pid), 0o644, false); err != nil {
+			return nil, fmt.Errorf("pid file: %w", err)
+		}
+	}
+	return c, nil
+}
+
+// restoring is one restore under way.
+type restoring struct {
+	c    *Container
+	o    Options
+	co   CheckpointOptions
+	term terminalTarget
+	conn *criu.Conn
+}
+
+func (r *restoring) run(ctx context.Context) error {
+	c, s := r.c, r.c.spec
+	group, err := c.makeCgroup(r.o, true)
+	if err != nil {
+		return err
+	}
+	into, joins, err := openCgroup(group)
+	if err != nil {
+		return err
+	}
+	defer closeAll(append(joins, into))
+	at := filepath.Join(c.dir, restoreRoot)
+	if err := os.Mkdir(at, 0o700); err != nil {
+		return err
+	}
+	defer os.Remove(at)
+	// CRIU compares names of mounts: none may lead over a link.
+	if at, err = filepath.EvalSymlinks(at); err != nil {
+		return err
+	}
+	ro := c.rootOptions(s)
+	ro.Mounts, ro.NoPivot, ro.UserNS, ro.Warn, ro.AttachAt = r.o.Rootfs, r.o.NoPivot, openUserNS, r.o.Warn, at
+	tree, err := rootfs.Prepare(ro)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	opts, err := r.co.options("restore.log", s)
+	if err != nil {
+		return err
+	}
+	opts.Root, opts.RestoreSibling, opts.EvasiveDevices = at, true, true
+	opts.LSMProfile, opts.LSMMountContext = r.co.LSMProfile, r.co.LSMMountContext
+	if opts.ExternalMounts, err = restoredMounts(ro, tree); err != nil {
+		return err
+	}
+	files, err := r.namespaces(opts)
+	defer closeAll(files)
+	if err != nil {
+		return err
+	}
+	if err := r.stdio(opts); err != nil {
+		return err
+	}
+	r.conn, err = criu.Start(ctx, criu.Config{
+		Stdin: r.o.Stdin, Stdout: r.o.Stdout, Stderr: r.o.Stderr, Files: files,
+		ImagesDir: r.co.ImagePath, WorkDir: r.co.WorkPath,
+		Flags: unix.CLONE_NEWNS, Cgroup: into,
+		Prepare: func(p *launch.Program) {
+			emitJoinCgroups(p, joins)
+			// As at a creation, so that all that is mounted on is there, also within what is bound from outside.
+			// CRIU takes just the root of it.
+			tree.Build(p)
+		},
+	})
+	if err != nil {
+		return tree.Explain(err)
+	}
+	// It is in the groups that take the place of the checkpoint's.
+	if opts.CgroupRoots, err = cgroupRoots(r.conn.Pid()); err != nil {
+		r.conn.Close()
+		return err
+	}
+	_, err = r.conn.Do(ctx, criu.Request{Type: criu.Restore, Options: opts}, r.notified)
+	if ended := r.conn.Close(); err == nil {
+		err = ended
+	}
+	if err == nil && c.rec.Pid == 0 {
+		err = errors.New("criu did not say what it has restored")
+	}
+	if err != nil {
+		return r.co.explain(err, "restore.log")
+	}
+	return nil
+}
+
+// notified is told what CRIU is at.
+func (r *restoring) notified(n criu.Response, file *os.File) error {
+	c := r.c
+	r.co.Debug("criu: " + n.Script)
+	switch n.Script {
+	case "setup-namespaces":
+		h := c.spec.Hooks
+		if h == nil {
+			return nil
+		}
+		c.rec.Pid = n.Pid // hooks are told of it; it is written down when it is whole
+		defer func() { c.rec.Pid = 0 }()
+		//lint:ignore SA1019 prestart is deprecated and still in use everywhere
+		if err := c.runHooks("prestart", h.Prestart, Created, nil); err != nil {
+			return err
+		}
+		return c.runHooks("createRuntime", h.CreateRuntime, Creating, nil)
+	case "post-restore":
+		c.rec.Restored = true
+		return c.setInit(&launch.Proc{Pid: n.Pid})
+	case "orphan-pts-master":
+		if r.term.socket == "" && r.term.give == nil {
+			file.Close()
+			return errors.New("the checkpoint has a terminal, and the configuration none")
+		}
+		return r.term.deliver(file)
+	}
+	if file != nil {
+		file.Close()
+	}
+	return nil
+}
+
+// stdio passes the new container's streams as what the old one had. A checkpoint that says of none is one without.
+func (r *restoring) stdio(opts *criu.Options) error {
+	f, err := os.Open(filepath.Join(r.co.ImagePath, descriptorsFile))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var names []string
+	if err := json.NewDecoder(io.LimitReader(f, 1<<16)).Decode(&names); err != nil {
+		return fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	for fd, name := range names {
+		if fd < 3 && strings.HasPrefix(name, "pipe:") {
+			opts.InheritFDs = append(opts.InheritFDs, criu.InheritFD{Key: name, FD: fd})
+		}
+	}
+	if !r.c.spec.Process.Terminal {
+		r.c.noteStdio([3]*os.File{r.o.Stdin, r.o.Stdout, r.o.Stderr})
+	}
+	return nil
+}
+
+// namespaces says which namespaces are to be joined, and opens those that CRIU gets by descriptor.
+func (r *restoring) namespaces(opts *criu.Options) (files []*os.File, err error) {
+	for _, ns := range r.c.spec.Linux.Namespaces {
+		if ns.Path == "" {
+			continue
+		}
+		switch ns.Type {
+		case specs.CgroupNamespace:
+			return files, errors.New("criu cannot restore into a cgroup namespace that is there")
+		case specs.NetworkNamespace, specs.PIDNamespace:
+		default:
+			name := map[specs.LinuxNamespaceType]string{
+				specs.MountNamespace: "mnt", specs.UTSNamespace: "uts", specs.IPCNamespace: "ipc",
+				specs.UserNamespace: "user", specs.TimeNamespace: "time",
+			}[ns.Type]
+			opts.JoinNamespaces = append(opts.JoinNamespaces, criu.Namespace{Type: name, File: ns.Path})
+		}
+	}
+	for _, ns := range outerNamespaces {
+		name := namespacePath(r.c.spec, ns.kind)
+		if name == "" {
+			continue
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return files, fmt.Errorf("namespace %s: %w", ns.kind, err)
+		}
+		opts.InheritFDs = append(opts.InheritFDs, criu.InheritFD{Key: ns.key, FD: criu.Descriptor(len(files))})
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// restoredMounts says what is mounted from outside: by the mount point, which is how it was saved, whether links led
+// there or not.
+func restoredMounts(o rootfs.Options, tree *rootfs.Tree) ([]criu.Pair, error) {
+	bound, err := rootfs.Externals(o)
+	if err != nil {
+		return nil, err
+	}
+	var list []criu.Pair
+	for _, e := range bound {
+		list = append(list, criu.Pair{Key: e.Dest, Value: e.Source})
+		if at := tree.Resolved(e.Dest); at != e.Dest {
+			list = append(list, criu.Pair{Key: at, Value: e.Source})
+		}
+	}
+	if len(o.Spec.Linux.MaskedPaths) > 0 {
+		list = append(list, criu.Pair{Key: os.DevNull, Value: os.DevNull})
+	}
+	return list, nil
+}
+
+// cgroupRoots are a process's groups by controller.
+func cgroupRoots(pid int) ([]criu.Pair, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return nil, fmt.Errorf("groups of criu: %w", err)
+	}
+	var list []criu.Pair
+	for line := range strings.Lines(string(text)) {
+		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(f) != 3 {
+			continue
+		}
+		for controller := range strings.SplitSeq(f[1], ",") {
+			list = append(list, criu.Pair{Key: controller, Value: f[2]})
+		}
+	}
+	return list, nil
+}
