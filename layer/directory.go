@@ -10,15 +10,13 @@ import (
 	"cale/filetree"
 )
 
-// maxPendingAttrs bounds the memory that directories' attributes wait in.
-const maxPendingAttrs = 64 << 20
-
 // dirMeta is what a directory will be given at the end.
 type dirMeta struct {
 	uid, gid int
 	mode     uint32
 	times    [2]unix.Timespec
 	attrs    map[string]string // PAX records of extended attributes, nil without
+	held     int               // bytes that it takes here, about
 }
 
 // later notes a directory's attributes; of several entries the last counts.
@@ -27,18 +25,19 @@ func (x *extractor) later(name string, h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	m := dirMeta{uid: uid, gid: gid, mode: uint32(h.Mode) & 0o7777, times: times(h)}
+	m := dirMeta{uid: uid, gid: gid, mode: uint32(h.Mode) & 0o7777, times: times(h), held: len(name) + heldEach}
 	for k, v := range h.PAXRecords {
 		if !strings.HasPrefix(k, xattrPrefix) {
 			continue
 		}
-		if x.attrs += len(k) + len(v); x.attrs > maxPendingAttrs {
-			return fmt.Errorf("%w: extended attributes of %d bytes", ErrTooLarge, x.attrs)
-		}
+		m.held += len(k) + len(v)
 		if m.attrs == nil {
 			m.attrs = map[string]string{}
 		}
 		m.attrs[k] = v
+	}
+	if err := x.hold(m.held - x.pending[name].held); err != nil {
+		return err
 	}
 	x.pending[name] = m
 	return nil

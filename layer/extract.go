@@ -23,12 +23,14 @@ var ErrTooLarge = errors.New("archive exceeds the limit")
 // Limits bound what an archive may bring. Zero means the default.
 type Limits struct {
 	Bytes   int64 // of all files together, holes counted; default 256 GiB
-	Entries int64 // default 4 million
+	Entries int64 // and directories that they need; default 4 million
+	Memory  int64 // bytes for what is known of directories until the end; default 256 MiB, a million of usual names
 }
 
 const (
 	defaultBytes   = 256 << 30
 	defaultEntries = 4 << 20
+	defaultMemory  = 256 << 20
 )
 
 // ExtractOptions say how an archive becomes files.
@@ -56,8 +58,8 @@ type Owner struct{ UID, GID uint32 }
 // Extracted says what an archive brought.
 type Extracted struct {
 	Bytes   int64 // of regular files
-	Entries int64
-	Opaque  bool // the layer hides all that lies below it
+	Entries int64 // with the directories that it needed and did not hold
+	Opaque  bool  // the layer hides all that lies below it
 	// Implied are the directories of a layer that it needed and did not hold;
 	// parents come before what lies in them.
 	Implied []string
@@ -73,6 +75,9 @@ func Extract(ctx context.Context, root *filetree.Root, r io.Reader, o ExtractOpt
 	}
 	if o.Limits.Entries == 0 {
 		o.Limits.Entries = defaultEntries
+	}
+	if o.Limits.Memory == 0 {
+		o.Limits.Memory = defaultMemory
 	}
 	o.Into = strings.TrimLeft(path.Join("/", o.Into), "/")
 	x := &extractor{
@@ -102,7 +107,7 @@ func Extract(ctx context.Context, root *filetree.Root, r io.Reader, o ExtractOpt
 		return x.sum, err
 	}
 	for name := range x.implied {
-		if _, ok := x.pending[name]; !ok {
+		if _, ok := x.pending[name]; !ok && o.Layer {
 			x.sum.Implied = append(x.sum.Implied, name)
 		}
 	}
@@ -129,15 +134,15 @@ type extractor struct {
 	// making them changes times, and modes and ACLs would act on what is made.
 	pending map[string]dirMeta
 	implied map[string]struct{} // parents made without an entry so far
-	attrs   int                 // bytes of extended attributes in pending
+	held    int64               // bytes that pending and implied take, about
 }
 
 func (x *extractor) entry(ctx context.Context, h *tar.Header) error {
 	if h.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
-	if x.sum.Entries++; x.sum.Entries > x.opts.Limits.Entries {
-		return fmt.Errorf("%w of %d entries", ErrTooLarge, x.opts.Limits.Entries)
+	if err := x.count(); err != nil {
+		return err
 	}
 	name, err := x.name(h.Name)
 	if err != nil {
@@ -223,21 +228,50 @@ func (x *extractor) parent(name string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if x.opts.Layer {
-		x.imply(name)
+	if err := x.imply(name); err != nil {
+		unix.Close(fd)
+		return -1, err
 	}
 	x.dirs.add(name, fd)
 	return fd, nil
 }
 
 // imply notes name and its parents as made without an entry, until one comes.
-func (x *extractor) imply(name string) {
+// They count as entries: one name can imply thousands.
+func (x *extractor) imply(name string) error {
 	for i := len(name); i > 0; i = strings.LastIndexByte(name[:i], '/') {
 		if _, ok := x.implied[name[:i]]; ok {
-			return
+			break
 		}
 		x.implied[name[:i]] = struct{}{}
+		if err := x.count(); err != nil {
+			return err
+		}
+		if err := x.hold(heldEach); err != nil {
+			return err
+		}
 	}
+	return x.hold(len(name))
+}
+
+// count counts one thing that is made.
+func (x *extractor) count() error {
+	if x.sum.Entries++; x.sum.Entries > x.opts.Limits.Entries {
+		return fmt.Errorf("%w of %d entries", ErrTooLarge, x.opts.Limits.Entries)
+	}
+	return nil
+}
+
+// heldEach is about how many bytes a directory takes beside its name and
+// attributes.
+const heldEach = 160
+
+// hold accounts for memory that is taken until the end.
+func (x *extractor) hold(n int) error {
+	if x.held += int64(n); x.held > x.opts.Limits.Memory {
+		return fmt.Errorf("%w: its directories' names and attributes take more than %d bytes", ErrTooLarge, x.opts.Limits.Memory)
+	}
+	return nil
 }
 
 // unhide makes opaque directories of the whiteouts on the way to name: the

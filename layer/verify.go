@@ -117,12 +117,13 @@ func differs(e *filetree.Entry, in *filetree.Root, implied bool) (string, error)
 	dir, base := in.FD(), "."
 	if e.Path != "" {
 		var err error
-		if dir, base, err = in.OpenParent(e.Path); filetree.NotExist(err) {
+		if dir, err = openDir(in, strings.TrimSuffix(e.Path, e.Name)); filetree.NotExist(err) || err == unix.ELOOP {
 			return "missing", nil
 		} else if err != nil {
 			return "", err
 		}
 		defer unix.Close(dir)
+		base = e.Name
 	}
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, base, &st, unix.AT_SYMLINK_NOFOLLOW); err == unix.ENOENT {
@@ -174,6 +175,23 @@ func differs(e *filetree.Entry, in *filetree.Root, implied bool) (string, error)
 		}
 	}
 	return "", nil
+}
+
+// openDir opens a directory that is reached through no links and may be deeper
+// than a path can tell.
+func openDir(in *filetree.Root, name string) (int, error) {
+	fd, err := filetree.Openat2(in.FD(), "", unix.O_PATH|unix.O_DIRECTORY, 0, 0)
+	for name = strings.Trim(name, "/"); name != "" && err == nil; {
+		part := name
+		if len(part) >= unix.PathMax {
+			part = part[:strings.LastIndexByte(part[:unix.PathMax], '/')]
+		}
+		name = strings.TrimPrefix(name[len(part):], "/")
+		up := fd
+		fd, err = filetree.Openat2(up, part, unix.O_PATH|unix.O_DIRECTORY, 0, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+		unix.Close(up)
+	}
+	return fd, err
 }
 
 // opaque tells a directory that hides what is below.
