@@ -40,6 +40,7 @@ type Client struct {
 	opts Options
 	http *http.Client
 	unit time.Duration // of waiting between tries
+	idle time.Duration // for how long a body may be silent
 
 	mu     sync.Mutex
 	routes map[string]*route // by domain
@@ -67,5 +68,5 @@ func New(o Options) *Client {
 	// here; and no cookie of one registry is shown to another.
 	h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	h.Jar = nil
-	return &Client{opts: o, http: &h, unit: 200 * time.Millisecond, routes: map[string]*route{}}
+	return &Client{opts: o, http: &h, unit: 200 * time.Millisecond, idle: idleTimeout, routes: map[string]*route{}}
 }

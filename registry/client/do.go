@@ -130,7 +130,7 @@ func (e *endpoint) hop(ctx context.Context, c call, to *url.URL, authorization s
 		cancel(nil)
 		return nil, unreachable(to.Host, err)
 	}
-	res.Body = watch(ctx, cancel, res.Body, idleTimeout)
+	res.Body = watch(ctx, cancel, res.Body, e.c.idle)
 	return res, nil
 }
 

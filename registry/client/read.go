@@ -19,10 +19,12 @@ var accept = strings.Join([]string{
 	image.MediaTypeDockerIndex, image.MediaTypeDockerManifest,
 }, ", ")
 
-// maxPage bounds a page of tags, and maxPages their number.
+// maxPage bounds a page of tags, in bytes, and maxPages and maxTags their
+// number.
 const (
 	maxPage  = 8 << 20
 	maxPages = 1000
+	maxTags  = 500_000
 )
 
 // Ping checks that a domain's registry is there and takes the credentials.
@@ -303,12 +305,17 @@ func (e *endpoint) allTags(ctx context.Context, ref image.Reference) ([]string, 
 			return nil, err
 		}
 		tags = append(tags, page...)
-		if next == nil {
+		switch {
+		case next == nil:
 			return tags, nil
+		case len(tags) > maxTags:
+			return nil, fmt.Errorf("the registry lists more than %d tags", maxTags)
+		case len(page) == 0 || *next == *at:
+			return nil, errors.New("the registry's pages lead nowhere")
 		}
 		at = next
 	}
-	return nil, fmt.Errorf("more than %d pages", maxPages)
+	return nil, fmt.Errorf("the registry lists more than %d pages", maxPages)
 }
 
 func (e *endpoint) tags(ctx context.Context, ref image.Reference, at *url.URL) (tags []string, next *url.URL, err error) {

@@ -161,6 +161,48 @@ func TestTags(t *testing.T) {
 	}
 }
 
+// Pages that never end, or lead back to themselves.
+func TestTagsLoop(t *testing.T) {
+	for name, page := range map[string]func(n int) (link, body string){
+		"same":  func(int) (string, string) { return "/v2/a/b/tags/list?n=1000", `{"tags":["a"]}` },
+		"empty": func(n int) (string, string) { return fmt.Sprintf("/v2/a/b/tags/list?last=%d", n), `{"tags":[]}` },
+		"many": func(n int) (string, string) {
+			return fmt.Sprintf("/v2/a/b/tags/list?last=%d", n), `{"tags":["a"` + strings.Repeat(`,"a"`, 60_000) + `]}`
+		},
+	} {
+		n := 0
+		c, ref, _ := start(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
+			n++
+			link, body := page(n)
+			w.Header().Set("Link", "<"+link+`>; rel="next"`)
+			io.WriteString(w, body)
+		})
+		if tags, err := c.Tags(testContext(t), ref); err == nil || n > 20 {
+			t.Errorf("%s: %d tags after %d pages", name, len(tags), n)
+		}
+	}
+}
+
+// A body that stays silent ends as a transfer that can be taken up again.
+func TestSilence(t *testing.T) {
+	c, ref, _ := start(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "10")
+		w.Write([]byte("12345"))
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
+	c.idle = 100 * time.Millisecond
+	d := image.Descriptor{Digest: image.FromBytes(nil), Size: 10}
+	body, _, err := c.Blob(testContext(t), ref, d, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	if raw, err := io.ReadAll(body); string(raw) != "12345" || !errors.Is(err, ErrUnavailable) {
+		t.Errorf("%q, %v", raw, err)
+	}
+}
+
 func TestCancel(t *testing.T) {
 	began := make(chan struct{})
 	c, ref, _ := start(t, Options{}, func(w http.ResponseWriter, r *http.Request) {

@@ -54,7 +54,7 @@ func Loopback(host string) bool {
 }
 
 // errIdle is why a silent transfer was ended.
-var errIdle = errors.New("no data for a minute")
+var errIdle = errors.New("no data for too long")
 
 // watched ends a body that stays silent; it owns the request's context.
 type watched struct {
