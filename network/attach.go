@@ -44,6 +44,9 @@ func (s *Store) Attach(ctx context.Context, a Attach) (*Endpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attach %.12s to network %s: %w", a.ID, n.def.Name, err)
 	}
+	if err := s.settleGateway(a.ID, ns); err != nil {
+		return nil, errors.Join(fmt.Errorf("attach %.12s to network %s: %w", a.ID, n.def.Name, err), s.detach(e))
+	}
 	return e.clone(), nil
 }
 
@@ -84,7 +87,8 @@ func (s *Store) lease(n *network, a Attach) (_ *Endpoint, err error) {
 	rand.Read(id)
 	e := &Endpoint{
 		ID: hex.EncodeToString(id), Container: a.ID, Network: n.def.Name, NetworkID: n.def.ID, NetNS: a.NetNS,
-		Hostname: a.Hostname, Name: a.Name, Aliases: a.Aliases, Servers: a.Servers, Interface: a.Interface,
+		Hostname: a.Hostname, Name: a.Name, Aliases: a.Aliases, Links: a.Links, Servers: a.Servers, Interface: a.Interface,
+		Want: a.Ports, Priority: a.Priority,
 	}
 	e.HostLink = linkPrefix + e.ID[:12]
 	if e.Interface == "" {
@@ -124,12 +128,13 @@ func (s *Store) lease(n *network, a Attach) (_ *Endpoint, err error) {
 		if n.v6 != nil {
 			e.Gateway6 = n.def.Gateway6
 		}
-		e.Default = !s.hasDefault(a.ID)
-		ports, err := s.ports.publish(e.ID, a.Ports, n.v6 != nil)
-		if err != nil {
-			return nil, err
+		if e.Default = !s.hasDefault(a.ID); e.Default {
+			ports, err := s.ports.publish(e.ID, a.Ports, n.v6 != nil)
+			if err != nil {
+				return nil, err
+			}
+			e.Ports = ports
 		}
-		e.Ports = ports
 	}
 	if n.def.Name != Bridge && s.dns.serves(n) {
 		e.DNS = resolverAddr
@@ -226,18 +231,6 @@ func (s *Store) address(n *network, e *Endpoint, inside *rtnl.Conn, index int) e
 	return err
 }
 
-// defaultRoutes adds the default routes of an endpoint that is there already.
-func (e *Endpoint) defaultRoutes(inside *rtnl.Conn) error {
-	msgs := []*rtnl.Message{rtnl.NewDefault(e.Gateway)}
-	if e.Gateway6.IsValid() {
-		msgs = append(msgs, rtnl.NewDefault(e.Gateway6))
-	}
-	if err := inside.Do(msgs...); err != nil {
-		return fmt.Errorf("add default route by %s: %w", e.Gateway, err)
-	}
-	return nil
-}
-
 // dropIPv6 takes the IPv6 address and the ports on it off an endpoint.
 func (s *Store) dropIPv6(n *network, e *Endpoint) {
 	if n.v6 != nil {
@@ -290,9 +283,11 @@ func (s *Store) Disconnect(ctx context.Context, id, network string) error {
 	if e == nil {
 		return fmt.Errorf("container %s is not connected to network %s: %w", id, n.def.Name, ErrNotFound)
 	}
+	ports := append([]PortMapping(nil), e.Ports...)
 	if err := s.detach(e); err != nil {
 		return err
 	}
+	e.Ports = ports
 	return s.inherit(e)
 }
 

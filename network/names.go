@@ -142,8 +142,9 @@ func (z zone) Lookup(from netip.Addr, name string) (addrs []netip.Addr, known, c
 		}
 		// A name may be followed by its network's.
 		short, qualified := strings.CutSuffix(name, "."+strings.ToLower(n.def.Name))
+		linked := m.linked(name)
 		for _, e := range n.endpoints {
-			if e.answers(name) || qualified && e.answers(short) {
+			if e.answers(name) || qualified && e.answers(short) || linked != "" && e.answers(linked) {
 				known = true
 				addrs = append(addrs, e.IPv4.Addr())
 				if e.IPv6.IsValid() {
@@ -153,6 +154,16 @@ func (z zone) Lookup(from netip.Addr, name string) (addrs []netip.Addr, known, c
 		}
 	}
 	return addrs, known, len(mine) > 0
+}
+
+// linked is the name that a link of the endpoint's gives an alias to, or "".
+func (e *Endpoint) linked(alias string) string {
+	for _, l := range e.Links {
+		if name, as, ok := strings.Cut(l, ":"); ok && strings.EqualFold(as, alias) {
+			return name
+		}
+	}
+	return ""
 }
 
 func (e *Endpoint) answers(name string) bool {

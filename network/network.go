@@ -217,14 +217,20 @@ func (s *Store) insert(n *network, e *Endpoint) {
 	if n.v6 != nil && e.IPv6.IsValid() {
 		n.v6.used[e.IPv6.Addr()] = true
 	}
-	list := append(s.containers[e.Container], e)
+	s.containers[e.Container] = append(s.containers[e.Container], e)
+	s.order(e.Container)
+}
+
+// order sorts a container's endpoints: first the one with the default route,
+// then by interface.
+func (s *Store) order(id string) {
+	list := s.containers[id]
 	sort.Slice(list, func(i, j int) bool {
 		if list[i].Default != list[j].Default {
 			return list[i].Default
 		}
 		return list[i].Interface < list[j].Interface
 	})
-	s.containers[e.Container] = list
 }
 
 // strike takes it out again.
@@ -310,6 +316,8 @@ func (e *Endpoint) clone() *Endpoint {
 	c := *e
 	c.Ports = append([]PortMapping(nil), e.Ports...)
 	c.Aliases = append([]string(nil), e.Aliases...)
+	c.Links = append([]string(nil), e.Links...)
+	c.Want = append([]PortMapping(nil), e.Want...)
 	c.Servers = append([]netip.Addr(nil), e.Servers...)
 	return &c
 }

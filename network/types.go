@@ -54,12 +54,19 @@ type Attach struct {
 	Hostname string   // answered by the network's DNS besides Name and Aliases
 	Name     string   // the container's name
 	Aliases  []string // further names on this network
+	// Links are names for others that this container alone knows: "name:alias".
+	Links []string
 
 	MAC  string     // "" chooses one
 	IPv4 netip.Addr // zero chooses one
 	IPv6 netip.Addr // zero chooses one
 
+	// Ports are published on the network that leads the container out. They
+	// are said with every network, as that may become another one.
 	Ports []PortMapping
+	// Priority decides which network that is: the one with the highest, and
+	// among equals the first by name.
+	Priority int
 
 	// Interface names the device inside; "" takes the first free ethN.
 	Interface string
@@ -89,6 +96,9 @@ type Endpoint struct {
 	// Ports holds what is really published: one mapping for each port and
 	// each host address, HostPort set, ends zero.
 	Ports []PortMapping `json:"ports,omitempty"`
+	// Want holds what is published when this endpoint leads out.
+	Want     []PortMapping `json:"want,omitempty"`
+	Priority int           `json:"priority,omitempty"`
 
 	// DNS is the nameserver to write into the container's resolv.conf;
 	// invalid means the host's own (see HostDNS).
@@ -97,6 +107,7 @@ type Endpoint struct {
 	Hostname string       `json:"hostname,omitempty"`
 	Name     string       `json:"name,omitempty"`
 	Aliases  []string     `json:"aliases,omitempty"`
+	Links    []string     `json:"links,omitempty"`
 	Servers  []netip.Addr `json:"servers,omitempty"`
 
 	// Default is true on the one endpoint that holds the default route.

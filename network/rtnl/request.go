@@ -171,6 +171,9 @@ func NewDefault(gateway netip.Addr) *Message {
 	return defaultRoute(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, gateway)
 }
 
+// DelDefault removes the default route by a gateway.
+func DelDefault(gateway netip.Addr) *Message { return defaultRoute(unix.RTM_DELROUTE, 0, gateway) }
+
 func defaultRoute(typ, flags uint16, gateway netip.Addr) *Message {
 	h := unix.RtMsg{Family: family(gateway), Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_BOOT, Scope: unix.RT_SCOPE_UNIVERSE, Type: unix.RTN_UNICAST}
 	return New(typ, flags, append([]byte(nil), bytesOf(&h)...)).Attr(unix.RTA_GATEWAY, gateway.AsSlice())
