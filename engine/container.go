@@ -98,8 +98,12 @@ func (e *Engine) newContainer(rec record) *container {
 	return c
 }
 
-// find looks a container up by id, name, or a unique prefix of an id.
+// find looks a container up by id, name, or a unique prefix of an id; name/alias is the one that a link of the named
+// container leads to.
 func (e *Engine) find(ref string) (*container, error) {
+	if name, alias, ok := strings.Cut(strings.TrimPrefix(ref, "/"), "/"); ok {
+		return e.findLinked(ref, name, alias)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if ref == "" {

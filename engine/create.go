@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -23,10 +22,6 @@ var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 // Create makes a container from an image that is there already.
 func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []string, err error) {
 	defer e.begin()()
-	img, ref, err := e.resolveImage(s.Image, s.Platform)
-	if err != nil {
-		return "", nil, err
-	}
 	var group *pod
 	if s.Member != nil {
 		if group, err = e.joinPod(&s); err != nil {
@@ -34,6 +29,10 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 		}
 	}
 	if err := e.checkSpec(&s); err != nil {
+		return "", nil, err
+	}
+	img, ref, err := e.resolveImage(s.Image, s.Platform)
+	if err != nil {
 		return "", nil, err
 	}
 	warnings = append(warningsFor(&s), s.Resources.settle()...)
@@ -133,7 +132,7 @@ func (e *Engine) hostname(s *Spec, id string) (string, error) {
 	case shares:
 		other, err := e.find(ref)
 		if err != nil {
-			return "", err
+			break // it may be there when this one is started
 		}
 		other.mu.Lock()
 		defer other.mu.Unlock()
@@ -175,11 +174,20 @@ func (e *Engine) releaseName(name, id string) {
 func (e *Engine) checkSpec(s *Spec) error {
 	for _, v := range s.Env {
 		if v == "" || strings.HasPrefix(v, "=") || strings.ContainsRune(v, 0) {
-			return invalid("invalid environment variable: %q", v)
+			return invalid("invalid environment variable: %s", v)
 		}
 	}
-	if s.WorkingDir != "" && !filepath.IsAbs(s.WorkingDir) {
-		return invalid("the working directory '%s' is invalid, it needs to be an absolute path", s.WorkingDir)
+	if s.WorkingDir != "" {
+		if !filepath.IsAbs(s.WorkingDir) {
+			return invalid("the working directory '%s' is invalid, it needs to be an absolute path", s.WorkingDir)
+		}
+		s.WorkingDir = filepath.Clean(s.WorkingDir)
+	}
+	if _, empty := s.Annotations[""]; empty {
+		return invalid("invalid Annotations: the empty string is not permitted as an annotation key")
+	}
+	if s.Umask != nil && *s.Umask > 0o777 {
+		return invalid("invalid umask %#o: it must be from 0 to 0777", *s.Umask)
 	}
 	switch {
 	case s.OOMScore < -1000 || s.OOMScore > 1000:
@@ -188,8 +196,6 @@ func (e *Engine) checkSpec(s *Spec) error {
 		return invalid("SHM size can not be less than 0")
 	case s.StopTimeout != nil && *s.StopTimeout < -1:
 		return invalid("invalid stop timeout %d: it must be a number of seconds, or -1 to wait for ever", *s.StopTimeout)
-	case slices.Contains(strings.Split(s.CgroupParent, "/"), ".."):
-		return invalid("invalid cgroup parent %q: it may not contain ..", s.CgroupParent)
 	}
 	if s.Hostname != "" && len(s.Hostname) > 64 {
 		return invalid("invalid hostname %q: longer than 64 bytes", s.Hostname)
@@ -239,6 +245,9 @@ func (e *Engine) checkSpec(s *Spec) error {
 		}
 	}
 	if err := e.checkModes(s); err != nil {
+		return err
+	}
+	if err := e.settleLinks(&s.Network); err != nil {
 		return err
 	}
 	if err := checkNetworks(&s.Network); err != nil {

@@ -56,7 +56,7 @@ func (e *Engine) SubscribePods(ctx context.Context) <-chan Event {
 func (e *Engine) subscribe(ctx context.Context, l *eventLog, since, until time.Time) <-chan Event {
 	ch := make(chan Event, eventHistory+eventBacklog)
 	l.mu.Lock()
-	if !since.IsZero() {
+	if !since.IsZero() || !until.IsZero() {
 		for _, ev := range l.ring {
 			if !ev.Time.Before(since) && (until.IsZero() || !ev.Time.After(until)) {
 				ch <- ev
@@ -102,7 +102,7 @@ func (e *Engine) emit(c *container, action string, extra ...string) {
 	if attrs == nil {
 		attrs = map[string]string{}
 	}
-	attrs["name"], attrs["image"] = c.rec.Name, c.rec.ImageRef
+	attrs["name"], attrs["image"] = c.rec.Name, c.rec.Spec.Image
 	c.mu.Unlock()
 	for i := 0; i+1 < len(extra); i += 2 {
 		attrs[extra[i]] = extra[i+1]

@@ -289,6 +289,7 @@ func (e *Engine) execProcess(c *container, r *run, x *ExecSpec) (*specs.Process,
 		NoNewPrivileges: s.Security.NoNewPrivs,
 		ApparmorProfile: apparmor(s.Security.AppArmor),
 	}
+	p.User.Umask = s.Umask
 	if p.Cwd == "" {
 		p.Cwd = rec.Run.WorkingDir
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/binary"
 	"io"
 	"slices"
 	"strings"
@@ -152,8 +153,8 @@ func (e *Engine) probe(ctx context.Context, c *container, cmd []string, timeout 
 		return res
 	}
 	defer st.Close()
-	out := make(chan string, 1)
-	go func() { out <- readFrames(st, healthOutput) }()
+	out := checkOutput{ended: make(chan struct{})}
+	go out.read(st)
 	t := time.NewTimer(timeout)
 	defer t.Stop()
 	select {
@@ -162,9 +163,10 @@ func (e *Engine) probe(ctx context.Context, c *container, cmd []string, timeout 
 		res.ExitCode = *x.exit
 		x.mu.Unlock()
 		select {
-		case res.Output = <-out:
+		case <-out.ended:
 		case <-t.C:
 		}
+		res.Output = out.text()
 	case <-ctx.Done():
 	case <-t.C:
 		x.mu.Lock()
@@ -172,30 +174,46 @@ func (e *Engine) probe(ctx context.Context, c *container, cmd []string, timeout 
 		x.mu.Unlock()
 		r.shim.Kill(context.WithoutCancel(ctx), c.id, id, 9, false)
 		res.Output = "Health check exceeded timeout (" + timeout.String() + ")"
+		// What it said until then: a child that lives on may hold its output open.
+		if said := out.text(); said != "" {
+			res.Output += ": " + said
+		}
 	}
 	res.End = time.Now()
 	return res
 }
 
-// readFrames reads a stream of Docker's frames to its end and keeps the first max bytes.
-func readFrames(r io.Reader, max int) string {
-	var out []byte
+// checkOutput keeps the first healthOutput bytes of what a check says.
+type checkOutput struct {
+	mu    sync.Mutex
+	out   []byte
+	ended chan struct{}
+}
+
+func (o *checkOutput) text() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return string(o.out)
+}
+
+// Write implements io.Writer.
+func (o *checkOutput) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.out = append(o.out, p[:min(len(p), max(healthOutput-len(o.out), 0))]...)
+	return len(p), nil
+}
+
+// read takes a stream of Docker's frames to its end.
+func (o *checkOutput) read(r io.Reader) {
+	defer close(o.ended)
 	var head [8]byte
 	for {
 		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return string(out)
+			return
 		}
-		n := int64(head[4])<<24 | int64(head[5])<<16 | int64(head[6])<<8 | int64(head[7])
-		if room := max - len(out); room > 0 {
-			part, err := io.ReadAll(io.LimitReader(r, min(n, int64(room))))
-			out = append(out, part...)
-			if err != nil {
-				return string(out)
-			}
-			n -= int64(len(part))
-		}
-		if _, err := io.CopyN(io.Discard, r, n); err != nil {
-			return string(out)
+		if _, err := io.CopyN(o, r, int64(binary.BigEndian.Uint32(head[4:]))); err != nil {
+			return
 		}
 	}
 }

@@ -41,6 +41,10 @@ func (e *Engine) List(ctx context.Context, size bool) []Info {
 		out = append(out, info)
 	}
 	slices.SortFunc(out, func(a, b Info) int { return b.Created.Compare(a.Created) })
+	links := linksTo(out)
+	for i := range out {
+		out[i].LinkedAs = links[out[i].ID]
+	}
 	return out
 }
 
@@ -58,7 +62,7 @@ func (e *Engine) info(c *container) Info {
 		State: rec.State, Restarts: rec.Restarts, Run: rec.Run,
 		HostnamePath: filepath.Join(c.dir, "hostname"), HostsPath: filepath.Join(c.dir, "hosts"), ResolvPath: filepath.Join(c.dir, "resolv.conf"),
 		UpperDir: c.upper(), WorkDir: filepath.Join(c.dir, "work"), MergedDir: filepath.Join(c.pod, "rootfs"),
-		Endpoints: e.endpoints(&rec),
+		Endpoints: e.endpoints(&rec), Links: e.linkNames(&rec.Spec.Network),
 	}
 	if rec.Spec.Log.Driver != "none" {
 		i.LogPath = c.logPath()
@@ -74,9 +78,6 @@ func (e *Engine) info(c *container) Info {
 	for _, m := range rec.Mounts {
 		i.Mounts = append(i.Mounts, e.mountPoint(&m))
 	}
-	for target := range rec.Spec.Tmpfs {
-		i.Mounts = append(i.Mounts, MountPoint{Type: "tmpfs", Destination: target, RW: true})
-	}
 	e.mu.Lock()
 	for id, x := range e.execs {
 		if x.c == c {
@@ -90,9 +91,15 @@ func (e *Engine) info(c *container) Info {
 
 func (e *Engine) mountPoint(m *Mount) MountPoint {
 	p := MountPoint{Type: m.Type, Destination: m.Target, RW: !m.ReadOnly, Propagation: m.Propagation}
+	if parts := strings.Split(m.Short, ":"); len(parts) == 3 {
+		p.Mode = parts[2]
+	}
 	switch m.Type {
 	case "volume":
 		p.Name, p.Source, p.Driver = m.Source, e.volumes.data(m.Source), "local"
+		if p.Mode == "" && !m.FromImage {
+			p.Mode = "z" // Docker's word for a volume that containers share
+		}
 	case "bind":
 		p.Source = m.Source
 		if p.Propagation == "" {

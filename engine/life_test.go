@@ -159,7 +159,7 @@ func TestStdinEnds(t *testing.T) {
 		}
 		st.Write([]byte("hello"))
 		st.CloseWrite()
-		if got := readFrames(st, 100); got != "hello" {
+		if got := readFrames(st); got != "hello" {
 			t.Errorf("echo %q", got)
 		}
 		st.Close()
@@ -176,7 +176,7 @@ func TestStdinEnds(t *testing.T) {
 	}
 	st.Write([]byte("to the container"))
 	st.CloseWrite()
-	if got := readFrames(st, 100); got != "to the container" {
+	if got := readFrames(st); got != "to the container" {
 		t.Errorf("echo %q", got)
 	}
 }

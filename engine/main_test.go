@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -33,6 +34,10 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(dir)
+		if bin := os.Getenv("CALE_BIN"); bin != "" {
+			shimPath = filepath.Join(bin, "cale-shim")
+			return m.Run()
+		}
 		shimPath = filepath.Join(dir, "cale-shim")
 		build := exec.Command("go", "build", "-o", shimPath, "cale/cmd/cale-shim")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -197,8 +202,22 @@ func (b *bench) run(s Spec) (string, int) {
 // drain reads a stream's frames to the end, in the background.
 func drain(r io.Reader) <-chan string {
 	out := make(chan string, 1)
-	go func() { out <- readFrames(r, 10<<20) }()
+	go func() { out <- readFrames(r) }()
 	return out
+}
+
+// readFrames reads a stream of Docker's frames to its end.
+func readFrames(r io.Reader) string {
+	var out strings.Builder
+	var head [8]byte
+	for {
+		if _, err := io.ReadFull(r, head[:]); err != nil {
+			return out.String()
+		}
+		if _, err := io.CopyN(&out, r, int64(binary.BigEndian.Uint32(head[4:]))); err != nil {
+			return out.String()
+		}
+	}
 }
 
 // exec runs a command in a container.

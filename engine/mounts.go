@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -37,6 +38,9 @@ func (e *Engine) resolveMounts(ctx context.Context, c *container, img *store.Ima
 		if err := checkMount(&m); err != nil {
 			return nil, nil, err
 		}
+		if err := e.shieldRoot(&m); err != nil {
+			return nil, nil, err
+		}
 		if taken[m.Target] {
 			return nil, nil, invalid("Duplicate mount point: %s", m.Target)
 		}
@@ -50,8 +54,8 @@ func (e *Engine) resolveMounts(ctx context.Context, c *container, img *store.Ima
 	}
 	for target := range s.Tmpfs {
 		clean := path.Clean(target)
-		if !path.IsAbs(target) || clean == "/" {
-			return nil, nil, invalid("invalid tmpfs mount path %q: it must be absolute, and not /", target)
+		if err := checkTarget("tmpfs", target); err != nil {
+			return nil, nil, err
 		}
 		if taken[clean] {
 			return nil, nil, invalid("Duplicate mount point: %s", clean)
@@ -91,8 +95,12 @@ func (e *Engine) resolveMounts(ctx context.Context, c *container, img *store.Ima
 		if fresh {
 			made = append(made, v.Name)
 		}
-		if !m.NoCopy && len(v.Options) == 0 && m.Subpath == "" {
-			if err := e.fillVolume(ctx, v, c, img, m.Target); err != nil {
+		if !m.NoCopy && len(v.Options) == 0 {
+			fill := e.fillVolume
+			if m.Subpath != "" {
+				fill = e.fillSubpath
+			}
+			if err := fill(ctx, v, img, m); err != nil {
 				return nil, made, fmt.Errorf("volume %s: copy from the image: %w", v.Name, err)
 			}
 		}
@@ -101,12 +109,10 @@ func (e *Engine) resolveMounts(ctx context.Context, c *container, img *store.Ima
 }
 
 func checkMount(m *Mount) error {
-	if !path.IsAbs(m.Target) {
-		return invalid("invalid mount config for type %q: invalid mount path: '%s' mount path must be absolute", m.Type, m.Target)
+	if err := checkTarget(m.Type, m.Target); err != nil {
+		return err
 	}
-	if m.Target = path.Clean(m.Target); m.Target == "/" {
-		return invalid("invalid mount config for type %q: invalid specification: destination can't be '/'", m.Type)
-	}
+	m.Target = path.Clean(m.Target)
 	switch m.Type {
 	case "bind":
 		if !filepath.IsAbs(m.Source) {
@@ -122,15 +128,18 @@ func checkMount(m *Mount) error {
 			return invalid("invalid mount config for type \"bind\": invalid propagation mode: %s", m.Propagation)
 		}
 	case "volume":
-		if m.Subpath != "" && (filepath.IsAbs(m.Subpath) || !filepath.IsLocal(m.Subpath)) {
-			return invalid("subpath %q must be a relative path within the volume", m.Subpath)
-		}
-	case "image":
-		if m.Source == "" || !m.ReadOnly {
-			return invalid("invalid mount config for type \"image\": it needs an image as its source, and to be read-only")
+		if m.Subpath != "" && m.Source == "" {
+			return invalid("invalid mount config for type \"volume\": must not set Subpath when using anonymous volumes")
 		}
 		if m.Subpath != "" && !filepath.IsLocal(m.Subpath) {
-			return invalid("subpath %q must be a relative path within the image", m.Subpath)
+			return invalid("invalid mount config for type \"volume\": subpath must be a relative path within the volume: %q is not", m.Subpath)
+		}
+	case "image":
+		if m.Source == "" {
+			return invalid("invalid mount config for type \"image\": field Source must not be empty")
+		}
+		if m.Subpath != "" && !filepath.IsLocal(m.Subpath) {
+			return invalid("invalid mount config for type \"image\": subpath must be a relative path within the image: %q is not", m.Subpath)
 		}
 	case "tmpfs":
 		if m.Source != "" {
@@ -142,6 +151,38 @@ func checkMount(m *Mount) error {
 		return invalid("mount type unknown: %q", m.Type)
 	}
 	return nil
+}
+
+// checkTarget refuses what nothing can be mounted on.
+func checkTarget(kind, target string) error {
+	if !path.IsAbs(target) {
+		return invalid("invalid mount config for type %q: invalid mount path: '%s' mount path must be absolute", kind, target)
+	}
+	if path.Clean(target) == "/" {
+		return invalid("invalid mount config for type %q: invalid specification: destination can't be '/'", kind)
+	}
+	return nil
+}
+
+// shieldRoot looks after binds that show our own folders: what the engine mounts there would stay mounted for as long
+// as the container has its copy, unless taking it away is passed on.
+func (e *Engine) shieldRoot(m *Mount) error {
+	if m.Type != "bind" || !within(m.Source, e.cfg.Root) && !within(e.cfg.Root, m.Source) {
+		return nil
+	}
+	switch m.Propagation {
+	case "":
+		m.Propagation = "rslave"
+	case "rslave", "rshared":
+	default:
+		return invalid("invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" when mount source is within the daemon root, daemon root: %q, bind mount source: %q, propagation: %q", e.cfg.Root, m.Source, m.Propagation)
+	}
+	return nil
+}
+
+// within says whether a clean path is dir or lies in it.
+func within(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
 // volumesFrom collects the mounts of other containers.
@@ -159,7 +200,7 @@ func (e *Engine) volumesFrom(refs []string) ([]Mount, error) {
 		}
 		other, err := e.find(ref)
 		if err != nil {
-			return nil, err
+			return nil, invalid("%v", err) // of the request, not of what it asks for
 		}
 		other.mu.Lock()
 		for _, m := range other.rec.Mounts {
@@ -176,16 +217,12 @@ func (e *Engine) volumesFrom(refs []string) ([]Mount, error) {
 }
 
 // fillVolume copies what the image has at target into an empty volume, all at once.
-func (e *Engine) fillVolume(ctx context.Context, v Volume, c *container, img *store.Image, target string) error {
+func (e *Engine) fillVolume(ctx context.Context, v Volume, img *store.Image, m *Mount) error {
 	if entries, err := os.ReadDir(v.Mountpoint); err != nil || len(entries) > 0 {
 		return err
 	}
-	dirs, err := e.store.Layers.Lower(img.Config.DiffIDs)
-	if err != nil || len(dirs) == 0 {
-		return err
-	}
-	root, err := openLayers(dirs, e.cfg.Run)
-	if err != nil {
+	root, err := e.imageDir(img, m.Target)
+	if err != nil || root == nil {
 		return err
 	}
 	defer root.Close()
@@ -199,13 +236,7 @@ func (e *Engine) fillVolume(ctx context.Context, v Volume, c *container, img *st
 		return err
 	}
 	defer dst.Close()
-	// The target comes from the image perhaps: it is looked up in the image's tree only (CVE-2022-23648).
-	if st, err := root.Stat(target); filetree.NotExist(err) || err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	if err := filetree.CopyTree(ctx, dst, root, target); err != nil {
+	if err := filetree.CopyTree(ctx, dst, root, m.Target); err != nil {
 		return err
 	}
 	// Renaming a directory over an empty one is atomic, but who has the empty one mounted would be left with a
@@ -224,6 +255,62 @@ func (e *Engine) fillVolume(ctx context.Context, v Volume, c *container, img *st
 	}
 	defer data.Close()
 	return filetree.CopyTree(ctx, data, dst, "")
+}
+
+// imageDir opens an image's tree, nil if it has no directory target. That name comes from the image perhaps: it is
+// looked up in the image's tree only (CVE-2022-23648).
+func (e *Engine) imageDir(img *store.Image, target string) (*filetree.Root, error) {
+	dirs, err := e.store.Layers.Lower(img.Config.DiffIDs)
+	if err != nil || len(dirs) == 0 {
+		return nil, err
+	}
+	root, err := openLayers(dirs, e.cfg.Run)
+	if err != nil {
+		return nil, err
+	}
+	st, err := root.Stat(target)
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		root.Close()
+		if filetree.NotExist(err) {
+			err = nil
+		}
+		return nil, err
+	}
+	return root, nil
+}
+
+// fillSubpath copies what the image has at the target into an empty directory of a volume. One that is not there is
+// told when the container starts.
+func (e *Engine) fillSubpath(ctx context.Context, v Volume, img *store.Image, m *Mount) error {
+	fd, err := openSubpath(v.Mountpoint, m.Subpath)
+	if err != nil {
+		return nil
+	}
+	dst := filetree.FromFD(fd, m.Subpath)
+	defer dst.Close()
+	if st, err := dst.Stat(""); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return err
+	}
+	root, err := e.imageDir(img, m.Target)
+	if err != nil || root == nil {
+		return err
+	}
+	defer root.Close()
+	e.volumes.filling.Lock()
+	defer e.volumes.filling.Unlock()
+	err = dst.Walk("", func(en *filetree.Entry) error {
+		if en.Path != "" {
+			return fs.SkipAll
+		}
+		return nil
+	})
+	if err == fs.SkipAll {
+		return nil // what is there stays
+	}
+	if err != nil {
+		return err
+	}
+	return filetree.CopyTree(ctx, dst, root, m.Target)
 }
 
 // replace puts a directory in the place of a volume's empty one, if but one container names the volume.

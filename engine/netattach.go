@@ -108,40 +108,42 @@ func (c *container) networkMode() string {
 // attachNetworks connects the container and writes the files that tell it who it is.
 func (e *Engine) attachNetworks(ctx context.Context, c *container, rec *record, netns string) error {
 	n := &rec.Spec.Network
-	var endpoints []*network.Endpoint
 	first := networkName(n.Mode)
 	if !slices.Contains(rec.Left, first) {
-		a := e.attachment(rec, netns)
-		a.Network, a.MAC, a.IPv4, a.IPv6 = first, n.MAC, n.IPv4, n.IPv6
-		a.Aliases = append(a.Aliases, n.Aliases...)
-		a.Ports = e.publish(rec)
-		ep, err := e.nets.Attach(ctx, a)
-		if err != nil {
-			return networkError(err)
+		if _, err := e.attachOther(ctx, rec, netns, n.first()); err != nil {
+			return err
 		}
-		endpoints = append(endpoints, ep)
 	}
 	for _, o := range slices.Concat(n.Others, rec.Others) {
 		if o.Network == first || slices.Contains(rec.Left, o.Network) {
 			continue
 		}
-		ep, err := e.attachOther(ctx, rec, netns, o)
-		if err != nil {
+		if _, err := e.attachOther(ctx, rec, netns, o); err != nil {
 			return err
 		}
-		endpoints = append(endpoints, ep)
 	}
-	return e.writeEtc(c, rec, endpoints)
+	return e.writeEtc(c, rec, e.nets.Endpoints(c.id))
+}
+
+// first is the place on the network that the mode names.
+func (n *Network) first() NetworkEndpoint {
+	return NetworkEndpoint{Network: networkName(n.Mode), Aliases: n.Aliases, Links: n.Links, IPv4: n.IPv4, IPv6: n.IPv6, MAC: n.MAC,
+		GwPriority: n.GwPriority, Interface: n.Interface}
 }
 
 func (e *Engine) attachOther(ctx context.Context, rec *record, netns string, o NetworkEndpoint) (*network.Endpoint, error) {
 	a := e.attachment(rec, netns)
-	a.Network, a.IPv4, a.IPv6 = o.Network, o.IPv4, o.IPv6
+	a.Network, a.MAC, a.IPv4, a.IPv6 = o.Network, o.MAC, o.IPv4, o.IPv6
+	a.Priority, a.Interface, a.Ports = o.GwPriority, o.Interface, e.publish(rec)
 	a.Aliases = append(a.Aliases, o.Aliases...)
+	if userDefined(o.Network) {
+		a.Links = o.Links
+	}
 	ep, err := e.nets.Attach(ctx, a)
 	if err != nil {
 		return nil, networkError(err)
 	}
+	e.emitNetwork("connect", ep.NetworkID, ep.Network, "bridge", rec.ID)
 	return ep, nil
 }
 
@@ -204,9 +206,18 @@ func networkError(err error) error {
 
 // dropNetwork disconnects a container; its namespace stays until the pod's directory goes.
 func (e *Engine) dropNetwork(ctx context.Context, c *container) {
+	eps := e.nets.Endpoints(c.id)
 	if err := e.nets.Detach(ctx, c.id); err != nil {
 		e.cfg.Log("container %s: disconnect: %v", c.id, err)
 	}
+	for _, ep := range eps {
+		e.emitNetwork("disconnect", ep.NetworkID, ep.Network, "bridge", c.id)
+	}
+}
+
+// emitNetwork tells that a container came to a network, or left it.
+func (e *Engine) emitNetwork(action, id, name, driver, container string) {
+	e.emitOther("network", action, id, "container", container, "name", name, "type", driver)
 }
 
 // prepareEtc makes the files that are bound into the container, so that they are there to be bound.
@@ -277,6 +288,11 @@ func (e *Engine) hostsFile(rec *record, endpoints []*network.Endpoint) ([]byte, 
 		}
 		entries = append(entries, network.HostEntry{Addr: addr, Names: []string{name}})
 	}
+	linked, err := e.linkedHosts(rec)
+	if err != nil {
+		return nil, err
+	}
+	entries = append(entries, linked...)
 	names := []string{rec.Run.Hostname}
 	if d := rec.Spec.Domain; d != "" {
 		names = []string{rec.Run.Hostname + "." + d, rec.Run.Hostname}

@@ -12,7 +12,7 @@ import (
 
 func endpointOf(ep *network.Endpoint) Endpoint {
 	out := Endpoint{Network: ep.Network, NetworkID: ep.NetworkID, EndpointID: ep.ID, MAC: ep.MAC, IPv4: ep.IPv4, IPv6: ep.IPv6,
-		Gateway: ep.Gateway, Gateway6: ep.Gateway6, Aliases: ep.Aliases}
+		Gateway: ep.Gateway, Gateway6: ep.Gateway6, Aliases: ep.Aliases, Links: ep.Links, GwPriority: ep.Priority}
 	for _, p := range ep.Ports {
 		out.Published = append(out.Published, Publish{Port: Port{Number: p.ContainerPort, Protocol: p.Protocol}, HostIP: p.HostIP, HostPort: p.HostPort})
 	}
@@ -38,14 +38,14 @@ func (e *Engine) endpoints(rec *record) map[string]Endpoint {
 	for _, ep := range e.nets.Endpoints(rec.ID) {
 		out[ep.Network] = endpointOf(ep)
 	}
-	first := NetworkEndpoint{Network: networkName(n.Mode), Aliases: n.Aliases}
+	first := n.first()
 	for _, o := range slices.Concat([]NetworkEndpoint{first}, n.Others, rec.Others) {
 		info, err := e.nets.Inspect(o.Network)
 		if err != nil || slices.Contains(rec.Left, o.Network) {
 			continue
 		}
 		if _, there := out[info.Name]; !there {
-			out[info.Name] = Endpoint{Network: info.Name, NetworkID: info.ID, Aliases: o.Aliases}
+			out[info.Name] = Endpoint{Network: info.Name, NetworkID: info.ID, Aliases: o.Aliases, Links: o.Links, GwPriority: o.GwPriority, MAC: o.MAC}
 		}
 	}
 	return out
@@ -198,7 +198,9 @@ func (e *Engine) NetworkConnect(ctx context.Context, ref, containerRef string, e
 	}
 	err = c.save(c.keep())
 	c.mu.Unlock()
-	e.emitOther("network", "connect", i.ID, "container", c.id, "name", i.Name, "type", i.Driver)
+	if r == nil {
+		e.emitNetwork("connect", i.ID, i.Name, i.Driver, c.id)
+	}
 	return err
 }
 
@@ -228,7 +230,7 @@ func (e *Engine) NetworkDisconnect(ctx context.Context, ref, containerRef string
 	rec, r := c.rec, c.run
 	c.mu.Unlock()
 	if _, there := e.endpoints(&rec)[i.Name]; !there {
-		return conflict("container %s is not connected to network %s", c.id, i.Name)
+		return fail(ErrForbidden, "container %s is not connected to network %s", c.id, i.Name)
 	}
 	if r != nil {
 		if err := e.nets.Disconnect(ctx, c.id, i.ID); err != nil {
@@ -243,7 +245,7 @@ func (e *Engine) NetworkDisconnect(ctx context.Context, ref, containerRef string
 	c.rec.Left = append(slices.Clone(c.rec.Left), i.Name)
 	err = c.save(c.keep())
 	c.mu.Unlock()
-	e.emitOther("network", "disconnect", i.ID, "container", c.id, "name", i.Name, "type", i.Driver)
+	e.emitNetwork("disconnect", i.ID, i.Name, i.Driver, c.id)
 	return err
 }
 

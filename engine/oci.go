@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"maps"
+	"os"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -30,10 +33,12 @@ func (e *Engine) ociSpec(c *container, rec *record, netns string) (*specs.Spec, 
 		Root:    &specs.Root{Path: "rootfs", Readonly: s.Security.ReadOnly},
 		Linux: &specs.Linux{
 			CgroupsPath: path.Join(e.cgroupParent(s), rec.ID),
-			Sysctl:      s.Sysctls,
-			Resources:   linuxResources(&s.Resources),
+			Sysctl:      sysctls(s),
 		},
 		Annotations: s.Annotations,
+	}
+	if spec.Linux.Resources, err = limits(&s.Resources); err != nil {
+		return nil, err
 	}
 	if spec.Process, err = e.ociProcess(c, rec, caps); err != nil {
 		return nil, err
@@ -62,6 +67,35 @@ func (e *Engine) ociSpec(c *container, rec *record, netns string) (*specs.Spec, 
 	return spec, nil
 }
 
+// sysctls are those the client asked for; in a network namespace of its own a container may also use every port and
+// send pings, whoever its user is: there is nobody to protect them from.
+func sysctls(s *Spec) map[string]string {
+	if s.Network.Mode == "host" || strings.HasPrefix(s.Network.Mode, "container:") || s.Member != nil {
+		return s.Sysctls
+	}
+	out := maps.Clone(s.Sysctls)
+	for key, value := range openNetwork() {
+		if _, set := s.Sysctls[key]; !set {
+			if out == nil {
+				out = map[string]string{}
+			}
+			out[key] = value
+		}
+	}
+	return out
+}
+
+// openNetwork has those of the settings that this kernel knows.
+var openNetwork = sync.OnceValue(func() map[string]string {
+	out := map[string]string{}
+	for key, value := range map[string]string{"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"} {
+		if _, err := os.Stat("/proc/sys/" + strings.ReplaceAll(key, ".", "/")); err == nil {
+			out[key] = value
+		}
+	}
+	return out
+})
+
 func (e *Engine) cgroupParent(s *Spec) string {
 	if s.CgroupParent != "" {
 		return path.Join("/", s.CgroupParent)
@@ -87,6 +121,7 @@ func (e *Engine) ociProcess(c *container, rec *record, caps []string) (*specs.Pr
 		NoNewPrivileges: s.Security.NoNewPrivs,
 		ApparmorProfile: apparmor(s.Security.AppArmor),
 	}
+	p.User.Umask = s.Umask
 	if p.Cwd == "" {
 		p.Cwd = "/"
 	}
@@ -162,12 +197,12 @@ func (e *Engine) checkModes(s *Spec) error {
 			return invalid("invalid %s mode: %s", m.name, m.mode)
 		}
 		if _, err := e.find(other); err != nil {
-			return err
+			return invalid("%v", err) // of the request, not of what it asks for
 		}
 	}
 	if other, ok := strings.CutPrefix(s.Network.Mode, "container:"); ok {
-		if _, err := e.find(other); err != nil {
-			return err
+		if _, err := e.find(other); err != nil && other == s.Name {
+			return invalid("cannot join own network namespace")
 		}
 		switch {
 		case s.Hostname != "":
@@ -176,6 +211,12 @@ func (e *Engine) checkModes(s *Spec) error {
 			return invalid("conflicting options: port publishing and the container type network mode")
 		case len(s.Network.DNS) > 0:
 			return invalid("conflicting options: dns and the network mode")
+		case len(s.Network.ExtraHosts) > 0:
+			return invalid("conflicting options: custom host-to-IP mapping and the network mode")
+		case s.Network.MAC != "":
+			return invalid("conflicting options: mac-address and the network mode")
+		case len(s.Exposed) > 0:
+			return invalid("conflicting options: port exposing and the container type network mode")
 		}
 	}
 	if s.UTSMode == "host" && s.Hostname != "" {

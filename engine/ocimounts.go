@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -47,7 +49,7 @@ func (e *Engine) ociMounts(c *container, rec *record) ([]specs.Mount, error) {
 		}
 		bindShm(path)
 	}
-	if s.CgroupnsMode == "host" && s.Security.Privileged {
+	if s.CgroupnsMode == "host" && s.Security.Privileged || s.Security.WritableCgroups {
 		for i := range mounts {
 			if mounts[i].Type == "cgroup" {
 				mounts[i].Options = []string{"rw", "nosuid", "noexec", "nodev"}
@@ -120,6 +122,7 @@ func (e *Engine) ociMount(m *Mount) (specs.Mount, error) {
 		if m.TmpfsMode != 0 {
 			out.Options = append(out.Options, fmt.Sprintf("mode=%o", m.TmpfsMode))
 		}
+		out.Options = append(out.Options, m.TmpfsOptions...)
 	case "volume":
 		v, err := e.volumes.get(m.Source)
 		if err != nil {
@@ -160,7 +163,7 @@ func (e *Engine) ociMount(m *Mount) (specs.Mount, error) {
 		out.Options = []string{kind, propagation}
 	}
 	switch {
-	case m.RecursiveReadOnly:
+	case m.RecursiveReadOnly && (m.ForceRecursive || recursiveAttributes()):
 		out.Options = append(out.Options, "rro")
 	case m.ReadOnly:
 		out.Options = append(out.Options, "ro")
@@ -175,12 +178,20 @@ func openSubpath(volume, sub string) (int, error) {
 		return -1, err
 	}
 	defer root.Close()
-	fd, err := root.OpenFD(sub, unix.O_PATH, 0)
-	if err != nil {
-		return -1, fmt.Errorf("volume subpath: %w", err)
+	fd, err := filetree.Openat2(root.FD(), sub, unix.O_PATH, 0, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_MAGICLINKS)
+	switch {
+	case errors.Is(err, unix.EXDEV):
+		return -1, invalid("volume subpath %s: path concatenation escapes the base directory", sub)
+	case err != nil:
+		return -1, invalid("cannot access path %s of the volume: %v", sub, err)
 	}
 	return fd, nil
 }
+
+// recursiveAttributes says whether the kernel can make a whole tree of mounts read-only: mount_setattr(2), Linux 5.12.
+var recursiveAttributes = sync.OnceValue(func() bool {
+	return unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{}) != unix.ENOSYS
+})
 
 // pinSubpath mounts a part of a volume below the pod and gives the mount's path. Its own path won't do: whoever has
 // the volume too could put a link to the host's files there before the runtime looks it up again.

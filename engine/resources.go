@@ -69,7 +69,7 @@ func checkResources(r *Resources) error {
 			return invalid("%v", err)
 		}
 	}
-	return nil
+	return checkBlockIO(r)
 }
 
 // checkSet refuses a list of processors or memory nodes of which the machine lacks some. The file has those that are
@@ -127,6 +127,7 @@ func numberSet(list string) (map[int]bool, error) {
 
 // settle gives limits that follow from others their value, so that inspect shows it, and says what is lost.
 func (r *Resources) settle() (warnings []string) {
+	r.Pids = settledPids(r.Pids)
 	if r.Memory <= 0 {
 		return nil
 	}
@@ -230,9 +231,6 @@ func linuxResources(r *Resources) *specs.LinuxResources {
 	}
 	if r.Pids != nil && *r.Pids > 0 {
 		out.Pids = &specs.LinuxPids{Limit: r.Pids}
-	}
-	if r.BlkioWeight > 0 {
-		out.BlockIO = &specs.LinuxBlockIO{Weight: &r.BlkioWeight}
 	}
 	return out
 }

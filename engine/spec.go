@@ -49,6 +49,7 @@ type Spec struct {
 	Sysctls     map[string]string
 	OOMScore    int
 	Annotations map[string]string
+	Umask       *uint32 `json:",omitempty"` // nil is the runtime's
 
 	PidMode, IpcMode, UTSMode, CgroupnsMode, UsernsMode string
 	VolumesFrom                                         []string
@@ -79,6 +80,11 @@ type Network struct {
 	MAC        string
 	IPv4, IPv6 netip.Addr
 	Aliases    []string
+	GwPriority int `json:",omitempty"`
+	// Links are names for other containers, "container:alias": on the default network in the hosts file, on others in
+	// what the network answers this container.
+	Links      []string `json:",omitempty"`
+	Interface  string   `json:",omitempty"` // "" is the first free ethN
 	DNS        []string
 	DNSSearch  []string
 	DNSOptions []string
@@ -90,7 +96,12 @@ type Network struct {
 type NetworkEndpoint struct {
 	Network    string
 	Aliases    []string
+	Links      []string `json:",omitempty"` // as Network.Links
 	IPv4, IPv6 netip.Addr
+	MAC        string `json:",omitempty"`
+	// GwPriority decides which network leads out: the highest, and among equals the first by name.
+	GwPriority int    `json:",omitempty"`
+	Interface  string `json:",omitempty"`
 }
 
 // Mount is a volume, a bind mount, a tmpfs, or an image's content.
@@ -101,8 +112,12 @@ type Mount struct {
 	ReadOnly     bool
 	Propagation  string
 	NonRecursive bool
-	// RecursiveReadOnly makes what is mounted below a read-only bind read-only too.
+	// Short is a mount in Docker's short form as the client wrote it, "" where it was asked for in the long one.
+	Short string `json:",omitempty"`
+	// RecursiveReadOnly makes what is mounted below a read-only bind read-only too, where the kernel can
+	// (ForceRecursive: or the container is refused).
 	RecursiveReadOnly bool
+	ForceRecursive    bool `json:",omitempty"`
 	CreateSource      bool // a bind's missing source is made as a directory (docker run -v)
 	NoCopy            bool // a new volume is not filled from the image
 	Subpath           string
@@ -111,6 +126,7 @@ type Mount struct {
 	Labels            map[string]string
 	TmpfsSize         int64
 	TmpfsMode         uint32
+	TmpfsOptions      []string `json:",omitempty"` // exec or noexec
 	// FromImage marks a VOLUME of the image: the engine sets it, no client can.
 	FromImage bool `json:"fromImage,omitempty"`
 	Anonymous bool `json:"anonymous,omitempty"`
@@ -128,10 +144,19 @@ type Resources struct {
 	CpusetCPUs, CpusetMems                string
 	Pids                                  *int64 // nil or 0 or -1: unlimited
 	BlkioWeight                           uint16
+	BlkioWeightDevice                     []DeviceRate `json:",omitempty"`
+	BlkioReadBps, BlkioWriteBps           []DeviceRate `json:",omitempty"`
+	BlkioReadIOps, BlkioWriteIOps         []DeviceRate `json:",omitempty"`
 	OOMKillDisable                        *bool
 	Ulimits                               []Ulimit
 	Devices                               []Device
 	DeviceCgroupRules                     []string
+}
+
+// DeviceRate is a weight, bytes or operations a second of the device that a path of the host's names.
+type DeviceRate struct {
+	Path string
+	Rate uint64
 }
 
 // Ulimit is one resource limit, by its name without RLIMIT_ (nofile, nproc …).
@@ -147,18 +172,20 @@ type Device struct {
 
 // Security narrows or widens what a container may do.
 type Security struct {
-	Privileged    bool
-	ReadOnly      bool
-	CapAdd        []string
-	CapDrop       []string
-	NoNewPrivs    bool
-	Seccomp       string // "" is the default profile, "unconfined", or a profile's JSON
-	AppArmor      string
-	Labels        []string // SELinux label options
-	SystemPaths   string   // "unconfined" lifts masked and read-only paths
-	GroupAdd      []string
-	MaskedPaths   []string // nil: the default set
-	ReadonlyPaths []string
+	Privileged  bool
+	ReadOnly    bool
+	CapAdd      []string
+	CapDrop     []string
+	NoNewPrivs  bool
+	Seccomp     string // "" is the default profile, "unconfined", or a profile's JSON
+	AppArmor    string
+	Labels      []string // SELinux label options
+	SystemPaths string   // "unconfined" lifts masked and read-only paths
+	// WritableCgroups lets the container change its own control groups.
+	WritableCgroups bool `json:",omitempty"`
+	GroupAdd        []string
+	MaskedPaths     []string // nil: the default set
+	ReadonlyPaths   []string
 }
 
 // Log chooses where output goes: json-file (""), local, none.
@@ -218,6 +245,8 @@ type Info struct {
 	MergedDir                                    string
 	SizeRw, SizeRootFs                           *int64 // only when asked for
 	Execs                                        []string
+	Links                                        []string // "name of the other:alias", of the default network
+	LinkedAs                                     []string // "name of the other/alias" for each link to this one; List tells
 }
 
 // Effective is the merged configuration: the image's under the client's.
@@ -271,7 +300,8 @@ type Endpoint struct {
 	MAC                            string
 	IPv4, IPv6                     netip.Prefix
 	Gateway, Gateway6              netip.Addr
-	Aliases                        []string
+	Aliases, Links                 []string
+	GwPriority                     int
 	Published                      []Publish
 }
 

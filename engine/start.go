@@ -87,6 +87,7 @@ func (e *Engine) start(ctx context.Context, c *container, again bool) error {
 	}
 	c.mu.Unlock()
 	e.emit(c, "start")
+	e.tellLinked(c)
 	e.follow(c, r)
 	return nil
 }

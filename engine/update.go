@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Rename gives a container another name.
@@ -69,6 +71,7 @@ func (e *Engine) Update(ctx context.Context, ref string, r Resources, p *Restart
 		return nil, conflict("Cannot update container %s: Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time", c.id)
 	}
 	overlay(&spec.Resources, &r)
+	tell := replaceRates(&spec.Resources, &r)
 	if p != nil && p.Name != "" {
 		spec.Restart = *p
 	}
@@ -77,7 +80,16 @@ func (e *Engine) Update(ctx context.Context, ref string, r Resources, p *Restart
 	}
 	warnings := spec.Resources.settle()
 	if run != nil {
-		raw, err := json.Marshal(linuxResources(&spec.Resources))
+		tell.MemorySwap = spec.Resources.MemorySwap
+		res, err := limits(&tell)
+		if err != nil {
+			return nil, err
+		}
+		if tell.Pids != nil && *tell.Pids == 0 {
+			unlimited := int64(-1)
+			res.Pids = &specs.LinuxPids{Limit: &unlimited}
+		}
+		raw, err := json.Marshal(res)
 		if err != nil {
 			return nil, err
 		}
@@ -98,7 +110,7 @@ func (e *Engine) Update(ctx context.Context, ref string, r Resources, p *Restart
 
 func (e *Engine) checkUpdate(s *Spec) error {
 	if s.AutoRemove && s.Restart.Name != "" && s.Restart.Name != "no" {
-		return invalid("Restart policy cannot be updated because AutoRemove is enabled for the container")
+		return conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
 	}
 	switch s.Restart.Name {
 	case "", "no", "always", "unless-stopped", "on-failure":
@@ -106,6 +118,14 @@ func (e *Engine) checkUpdate(s *Spec) error {
 		return invalid("invalid restart policy: unknown policy '%s'", s.Restart.Name)
 	}
 	return checkResources(&s.Resources)
+}
+
+// settledPids makes every way to say "unlimited" 0.
+func settledPids(n *int64) *int64 {
+	if n == nil || *n > 0 {
+		return n
+	}
+	return new(int64)
 }
 
 // overlay puts the values that are set in b over a.
@@ -136,7 +156,7 @@ func overlay(a, b *Resources) {
 		a.CpusetMems = b.CpusetMems
 	}
 	if b.Pids != nil {
-		a.Pids = b.Pids
+		a.Pids = settledPids(b.Pids)
 	}
 	if b.BlkioWeight != 0 {
 		a.BlkioWeight = b.BlkioWeight

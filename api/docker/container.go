@@ -1,6 +1,8 @@
 package docker
 
 import (
+	"errors"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -16,9 +18,21 @@ func (s *Server) containerCreate(w http.ResponseWriter, r *request) error {
 	if err := r.decode(&in); err != nil {
 		return err
 	}
+	if r.ContentLength == 0 {
+		return invalid("invalid JSON: EOF")
+	}
+	if in.NetworkingConfig != nil && len(in.NetworkingConfig.EndpointsConfig) > 1 && r.before("1.44") {
+		return invalid("Container cannot be created with multiple network endpoints: it needs API version 1.44")
+	}
+	if in.HostConfig != nil && in.HostConfig.IpcMode == "" && r.before("1.40") {
+		in.HostConfig.IpcMode = "shareable" // what the default was
+	}
 	spec, err := toSpec(r.text("name"), r.text("platform"), &in)
 	if err != nil {
 		return err
+	}
+	if r.before("1.44") {
+		forget44(spec.Mounts)
 	}
 	id, warnings, err := s.engine.Create(r.Context(), spec)
 	s.audit(r.Context(), "create", spec.Image, powers(&spec), err)
@@ -90,7 +104,7 @@ func (s *Server) containerRename(w http.ResponseWriter, r *request) error {
 
 func (s *Server) containerRemove(w http.ResponseWriter, r *request) error {
 	if r.flag("link") {
-		return notBuilt{"--link"}
+		return noContent(w, s.engine.Unlink(r.name()))
 	}
 	return noContent(w, s.engine.Remove(r.detached(), r.name(), engine.RemoveOptions{Force: r.flag("force"), Volumes: r.flag("v")}))
 }
@@ -102,6 +116,9 @@ func (s *Server) containerUpdate(w http.ResponseWriter, r *request) error {
 	}
 	if err := r.decode(&in); err != nil {
 		return err
+	}
+	if r.before("1.40") {
+		in.PidsLimit = nil
 	}
 	res, err := toResources(&in.Resources)
 	if err != nil {
@@ -158,13 +175,27 @@ func (s *Server) containerWait(w http.ResponseWriter, r *request) error {
 	}
 }
 
+// size reads a terminal's size.
 func size(r *request) (h, w uint, err error) {
-	height, err1 := strconv.ParseUint(r.text("h"), 10, 16)
-	width, err2 := strconv.ParseUint(r.text("w"), 10, 16)
-	if err1 != nil || err2 != nil {
-		return 0, 0, invalid("invalid terminal size: h and w must be numbers below 65536")
+	if h, err = dimension(r.text("h"), "height"); err != nil {
+		return 0, 0, err
 	}
-	return uint(height), uint(width), nil
+	w, err = dimension(r.text("w"), "width")
+	return h, w, err
+}
+
+// dimension reads one side of a terminal: the kernel keeps 16 bits of it.
+func dimension(text, what string) (uint, error) {
+	n, err := strconv.ParseInt(text, 10, 32)
+	if err != nil {
+		err = errors.Unwrap(err)
+	} else if n < 0 || n > math.MaxUint16 {
+		err = strconv.ErrRange
+	}
+	if err != nil {
+		return 0, invalid("invalid resize %s %q: %v", what, text, err)
+	}
+	return uint(n), nil
 }
 
 func (s *Server) containerResize(w http.ResponseWriter, r *request) error {

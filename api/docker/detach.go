@@ -22,7 +22,7 @@ func detachKeys(s string) ([]byte, error) {
 		}
 		c, ok := strings.CutPrefix(strings.ToLower(k), "ctrl-")
 		if !ok || len(c) != 1 {
-			return nil, invalid("invalid detach keys (%s) provided", s)
+			return nil, invalid("Invalid detach keys (%s) provided", s)
 		}
 		switch b := c[0]; {
 		case b >= 'a' && b <= 'z':
@@ -32,7 +32,7 @@ func detachKeys(s string) ([]byte, error) {
 		case b >= '[' && b <= '_':
 			keys = append(keys, b-'['+27)
 		default:
-			return nil, invalid("invalid detach keys (%s) provided", s)
+			return nil, invalid("Invalid detach keys (%s) provided", s)
 		}
 	}
 	return keys, nil

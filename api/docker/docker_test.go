@@ -89,7 +89,7 @@ func TestRoundTrip(t *testing.T) {
 // TestRefused: what can't be done is said, never dropped.
 func TestRefused(t *testing.T) {
 	for body, want := range map[string]string{
-		`{"Image":"a","HostConfig":{"Links":["a:b"]}}`:                              "--link is not built yet",
+		`{"Image":"a","HostConfig":{"Links":["a:b c"]}}`:                            "bad format for links",
 		`{"Image":"a","HostConfig":{"DeviceRequests":[{"Driver":"nvidia"}]}}`:       "not built yet",
 		`{"Image":"a","HostConfig":{"Binds":["a:b:c:d"]}}`:                          "invalid volume specification",
 		`{"Image":"a","HostConfig":{"Binds":["/a:/b:bogus"]}}`:                      "invalid mode",
@@ -97,8 +97,7 @@ func TestRefused(t *testing.T) {
 		`{"Image":"a","HostConfig":{"SecurityOpt":["seccomp=/a/path"]}}`:            "not valid JSON",
 		`{"Image":"a","HostConfig":{"Mounts":[{"Type":"bind","Target":"rel"}]}}`:    "must be absolute",
 		`{"Image":"a","HostConfig":{"Mounts":[{"Type":"npipe","Target":"/a"}]}}`:    "mount type unknown",
-		`{"Image":"a","HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":"x"}]}}}`: "invalid host port",
-		`{"Image":"a","HostConfig":{"Memory":-5}}`:                                  "negative",
+		`{"Image":"a","HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":"x"}]}}}`: "invalid port specification",
 		`{}`: "config cannot be empty",
 	} {
 		var in createRequest

@@ -68,17 +68,18 @@ func (f filters) flag(name string) (value, set bool, err error) {
 
 // labels says whether all label filters hold for m, and none of label!.
 func (f filters) labels(m map[string]string) bool {
-	has := func(want string) bool {
-		k, v, valued := strings.Cut(want, "=")
-		got, ok := m[k]
-		return ok && (!valued || got == v)
-	}
-	for _, want := range f["label"] {
-		if !has(want) {
-			return false
-		}
-	}
-	return !slices.ContainsFunc(f["label!"], has)
+	return f.pairs("label", m) && !slices.ContainsFunc(f["label!"], func(want string) bool { return hasPair(m, want) })
+}
+
+// pairs says whether m has all that a filter names: a key, or a key and its value.
+func (f filters) pairs(name string, m map[string]string) bool {
+	return !slices.ContainsFunc(f[name], func(want string) bool { return !hasPair(m, want) })
+}
+
+func hasPair(m map[string]string, want string) bool {
+	k, v, valued := strings.Cut(want, "=")
+	got, ok := m[k]
+	return ok && (!valued || got == v)
 }
 
 func (f filters) until(now time.Time) (time.Time, error) {

@@ -4,13 +4,14 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
-	"strings"
 
+	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
 
 	"cale/engine"
+	"cale/engine/ocispec"
 )
 
 // toHostConfig is the reverse of toSpec, for inspect.
@@ -46,6 +47,7 @@ func toHostConfig(s *engine.Spec) *container.HostConfig {
 		Runtime:         s.Runtime,
 		MaskedPaths:     s.Security.MaskedPaths,
 		ReadonlyPaths:   s.Security.ReadonlyPaths,
+		Umask:           s.Umask,
 	}
 	if h.LogConfig.Type == "" {
 		h.LogConfig.Type = "json-file"
@@ -67,6 +69,14 @@ func toHostConfig(s *engine.Spec) *container.HostConfig {
 	}
 	if h.ShmSize == 0 {
 		h.ShmSize = 64 << 20
+	}
+	if !h.Privileged && s.Security.SystemPaths != "unconfined" {
+		if h.MaskedPaths == nil {
+			h.MaskedPaths = ocispec.MaskedPaths()
+		}
+		if h.ReadonlyPaths == nil {
+			h.ReadonlyPaths = ocispec.ReadonlyPaths()
+		}
 	}
 	if initProcess {
 		h.Init = &initProcess
@@ -91,6 +101,9 @@ func toHostConfig(s *engine.Spec) *container.HostConfig {
 	for _, m := range s.Mounts {
 		fromMount(h, m)
 	}
+	if s.Security.WritableCgroups {
+		h.SecurityOpt = append(h.SecurityOpt, "writable-cgroups")
+	}
 	if s.Security.NoNewPrivs {
 		h.SecurityOpt = append(h.SecurityOpt, "no-new-privileges")
 	}
@@ -111,6 +124,20 @@ func toHostConfig(s *engine.Spec) *container.HostConfig {
 		CpusetCpus: r.CpusetCPUs, CpusetMems: r.CpusetMems, PidsLimit: r.Pids, BlkioWeight: r.BlkioWeight,
 		OomKillDisable: r.OOMKillDisable, DeviceCgroupRules: r.DeviceCgroupRules, CgroupParent: s.CgroupParent,
 	}
+	for _, d := range r.BlkioWeightDevice {
+		h.BlkioWeightDevice = append(h.BlkioWeightDevice, &blkiodev.WeightDevice{Path: d.Path, Weight: uint16(d.Rate)})
+	}
+	for _, l := range []struct {
+		from []engine.DeviceRate
+		to   *[]*blkiodev.ThrottleDevice
+	}{
+		{r.BlkioReadBps, &h.BlkioDeviceReadBps}, {r.BlkioWriteBps, &h.BlkioDeviceWriteBps},
+		{r.BlkioReadIOps, &h.BlkioDeviceReadIOps}, {r.BlkioWriteIOps, &h.BlkioDeviceWriteIOps},
+	} {
+		for _, d := range l.from {
+			*l.to = append(*l.to, &blkiodev.ThrottleDevice{Path: d.Path, Rate: d.Rate})
+		}
+	}
 	for _, u := range r.Ulimits {
 		h.Ulimits = append(h.Ulimits, &container.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
 	}
@@ -120,44 +147,39 @@ func toHostConfig(s *engine.Spec) *container.HostConfig {
 	return h
 }
 
-// fromMount says a mount as it was asked for: in the short form where that can say it, else in the long one.
+// fromMount says a mount as it was asked for, in the short form or the long one.
 func fromMount(h *container.HostConfig, m engine.Mount) {
-	if m.FromImage || m.Anonymous && m.Source == "" {
-		return
-	}
-	short := m.Type == "bind" && m.CreateSource && !m.NonRecursive ||
-		m.Type == "volume" && m.Source != "" && m.Subpath == "" && len(m.DriverOpts) == 0 && len(m.Labels) == 0
-	if short {
-		var opts []string
-		if m.ReadOnly {
-			opts = append(opts, "ro")
-		}
-		if m.NoCopy {
-			opts = append(opts, "nocopy")
-		}
-		if m.Propagation != "" {
-			opts = append(opts, m.Propagation)
-		}
-		b := m.Source + ":" + m.Target
-		if len(opts) > 0 {
-			b += ":" + strings.Join(opts, ",")
-		}
-		h.Binds = append(h.Binds, b)
+	if m.Short != "" {
+		h.Binds = append(h.Binds, m.Short)
 		return
 	}
 	d := mount.Mount{Type: mount.Type(m.Type), Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly}
 	switch m.Type {
 	case "bind":
-		if m.Propagation != "" || m.NonRecursive || m.CreateSource {
-			d.BindOptions = &mount.BindOptions{Propagation: mount.Propagation(m.Propagation), NonRecursive: m.NonRecursive, CreateMountpoint: m.CreateSource}
+		o := mount.BindOptions{Propagation: mount.Propagation(m.Propagation), NonRecursive: m.NonRecursive, CreateMountpoint: m.CreateSource,
+			ReadOnlyForceRecursive: m.ForceRecursive, ReadOnlyNonRecursive: m.ReadOnly && !m.RecursiveReadOnly}
+		if o != (mount.BindOptions{}) {
+			d.BindOptions = &o
 		}
 	case "volume":
-		d.VolumeOptions = &mount.VolumeOptions{NoCopy: m.NoCopy, Labels: m.Labels, Subpath: m.Subpath}
+		o := mount.VolumeOptions{NoCopy: m.NoCopy, Labels: m.Labels, Subpath: m.Subpath}
 		if m.Driver != "" || len(m.DriverOpts) > 0 {
-			d.VolumeOptions.DriverConfig = &mount.Driver{Name: m.Driver, Options: m.DriverOpts}
+			o.DriverConfig = &mount.Driver{Name: m.Driver, Options: m.DriverOpts}
+		}
+		if o.NoCopy || o.Subpath != "" || len(o.Labels) > 0 || o.DriverConfig != nil {
+			d.VolumeOptions = &o
+		}
+	case "image":
+		if m.Subpath != "" {
+			d.ImageOptions = &mount.ImageOptions{Subpath: m.Subpath}
 		}
 	case "tmpfs":
-		d.TmpfsOptions = &mount.TmpfsOptions{SizeBytes: m.TmpfsSize, Mode: os.FileMode(m.TmpfsMode)}
+		if m.TmpfsSize != 0 || m.TmpfsMode != 0 || len(m.TmpfsOptions) > 0 {
+			d.TmpfsOptions = &mount.TmpfsOptions{SizeBytes: m.TmpfsSize, Mode: os.FileMode(m.TmpfsMode)}
+			for _, opt := range m.TmpfsOptions {
+				d.TmpfsOptions.Options = append(d.TmpfsOptions.Options, []string{opt})
+			}
+		}
 	}
 	h.Mounts = append(h.Mounts, d)
 }

@@ -40,6 +40,10 @@ func inspectResponse(i *engine.Info) *container.InspectResponse {
 		Config: dockerConfig(i), Mounts: []container.MountPoint{},
 		NetworkSettings: &container.NetworkSettings{Ports: portMap(i), Networks: endpoints(i)},
 	}
+	for _, l := range i.Links {
+		name, alias, _ := strings.Cut(l, ":")
+		out.HostConfig.Links = append(out.HostConfig.Links, "/"+name+":/"+i.Name+"/"+alias)
+	}
 	if out.Args == nil {
 		out.Args = []string{}
 	}
@@ -160,7 +164,7 @@ func endpoints(i *engine.Info) map[string]*network.EndpointSettings {
 	out := map[string]*network.EndpointSettings{}
 	for name, e := range i.Endpoints {
 		es := &network.EndpointSettings{
-			NetworkID: e.NetworkID, EndpointID: e.EndpointID, Aliases: e.Aliases,
+			NetworkID: e.NetworkID, EndpointID: e.EndpointID, Aliases: e.Aliases, Links: e.Links, GwPriority: e.GwPriority,
 			Gateway: e.Gateway, IPv6Gateway: e.Gateway6,
 		}
 		es.IPAddress, es.IPPrefixLen = prefix(e.IPv4)
@@ -222,7 +226,7 @@ func legacyNetwork(i *engine.Info) legacyNetworkSettings {
 	return out
 }
 
-var containerFilters = []string{"id", "name", "label", "status", "exited", "ancestor", "before", "since", "volume", "network", "publish", "expose", "health", "is-task", "isolation"}
+var containerFilters = []string{"id", "name", "label", "status", "exited", "ancestor", "before", "since", "volume", "network", "publish", "expose", "health", "annotation", "is-task", "isolation"}
 
 func (s *Server) containerList(w http.ResponseWriter, r *request) error {
 	f, err := parseFilters(r, containerFilters...)
@@ -265,6 +269,10 @@ func summary(c *engine.Info) any {
 		NetworkSettings: &container.NetworkSettingsSummary{Networks: endpoints(c)}, Mounts: []container.MountPoint{}, Ports: []container.PortSummary{},
 	}
 	out.HostConfig.NetworkMode = string(toHostConfig(&c.Spec).NetworkMode)
+	out.HostConfig.Annotations = c.Spec.Annotations
+	for _, as := range c.LinkedAs {
+		out.Names = append(out.Names, "/"+as)
+	}
 	if c.SizeRw != nil {
 		out.SizeRw = *c.SizeRw
 	}
@@ -333,7 +341,7 @@ func (s *Server) containerFilter(r *request, f filters, infos []engine.Info) (fu
 	}
 	for _, st := range f["status"] {
 		if err := container.ValidateContainerState(container.ContainerState(st)); err != nil {
-			return nil, invalid("%v", err)
+			return nil, invalid("invalid filter 'status=%s': %v", st, err)
 		}
 	}
 	ancestors := map[string]bool{}
@@ -359,7 +367,7 @@ func (s *Server) containerFilter(r *request, f filters, infos []engine.Info) (fu
 		if c.State.Health != nil {
 			health = c.State.Health.Status
 		}
-		return f.labels(c.Run.Labels) &&
+		return f.labels(c.Run.Labels) && f.pairs("annotation", c.Spec.Annotations) &&
 			f.match("id", func(v string) bool { return strings.HasPrefix(c.ID, v) }) &&
 			f.match("name", func(v string) bool { return nameMatches(v, c.Name) }) &&
 			f.match("status", func(v string) bool { return v == string(c.State.Status) }) &&
@@ -372,7 +380,7 @@ func (s *Server) containerFilter(r *request, f filters, infos []engine.Info) (fu
 			}) &&
 			f.match("network", func(v string) bool {
 				for name, e := range c.Endpoints {
-					if name == v || e.NetworkID == v {
+					if name == v || v != "" && strings.HasPrefix(e.NetworkID, v) {
 						return true
 					}
 				}

@@ -128,12 +128,9 @@ func (s *Server) networkConnect(w http.ResponseWriter, r *request) error {
 	if err := r.decode(&in); err != nil {
 		return err
 	}
-	ep := engine.NetworkEndpoint{Network: r.name()}
-	if c := in.EndpointConfig; c != nil {
-		ep.Aliases = c.Aliases
-		if c.IPAMConfig != nil {
-			ep.IPv4, ep.IPv6 = c.IPAMConfig.IPv4Address, c.IPAMConfig.IPv6Address
-		}
+	ep, err := toEndpoint(r.name(), in.EndpointConfig)
+	if err != nil {
+		return err
 	}
 	if err := s.engine.NetworkConnect(r.detached(), r.name(), in.Container, ep); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -123,12 +124,15 @@ func (r *request) flag(key string) bool {
 
 func (r *request) text(key string) string { return r.URL.Query().Get(key) }
 
-// decode reads the body's JSON into v. An empty body leaves v as it is.
+// decode reads the body's JSON into v. Without a body v stays as it is.
 func (r *request) decode(v any) error {
+	if err := r.checkJSON(); err != nil || r.ContentLength == 0 {
+		return err
+	}
 	d := json.NewDecoder(io.LimitReader(r.Body, maxBody+1))
 	if err := d.Decode(v); err != nil {
 		if errors.Is(err, io.EOF) {
-			return nil
+			return invalid("invalid JSON: got EOF while reading request body")
 		}
 		if d.InputOffset() >= maxBody {
 			return invalid("the request's body is larger than %d bytes", maxBody)
@@ -137,6 +141,22 @@ func (r *request) decode(v any) error {
 	}
 	if d.More() {
 		return invalid("invalid JSON: unexpected content after JSON")
+	}
+	return nil
+}
+
+// checkJSON refuses a body that is said to be anything but JSON: a form that a browser was tricked into sending, say.
+func (r *request) checkJSON() error {
+	sent := r.Header.Get("Content-Type")
+	if sent == "" && r.ContentLength == 0 {
+		return nil
+	}
+	kind, _, err := mime.ParseMediaType(sent)
+	if err != nil {
+		return invalid("malformed Content-Type header (%s): %v", sent, err)
+	}
+	if kind != "application/json" {
+		return invalid("unsupported Content-Type header (%s): must be 'application/json'", sent)
 	}
 	return nil
 }

@@ -3,13 +3,13 @@ package docker
 import (
 	"bytes"
 	"encoding/json"
-	"net/netip"
+	"path"
 	"sort"
 	"strconv"
 	"strings"
 
+	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
 
 	"cale/engine"
@@ -72,7 +72,7 @@ func toSpec(name, platform string, in *createRequest) (engine.Spec, error) {
 		AttachStdin: c.AttachStdin, AttachStdout: c.AttachStdout, AttachStderr: c.AttachStderr,
 		Tmpfs: h.Tmpfs, AutoRemove: h.AutoRemove, PublishAll: h.PublishAllPorts,
 		Init: h.Init != nil && *h.Init, Runtime: h.Runtime, ShmSize: h.ShmSize, Sysctls: h.Sysctls,
-		OOMScore: h.OomScoreAdj, Annotations: h.Annotations,
+		OOMScore: h.OomScoreAdj, Annotations: h.Annotations, Umask: h.Umask,
 		PidMode: string(h.PidMode), IpcMode: string(h.IpcMode), UTSMode: string(h.UTSMode),
 		CgroupnsMode: string(h.CgroupnsMode), UsernsMode: string(h.UsernsMode),
 		VolumesFrom: h.VolumesFrom, CgroupParent: h.CgroupParent,
@@ -125,6 +125,10 @@ func toSpec(name, platform string, in *createRequest) (engine.Spec, error) {
 
 func toNetwork(in *createRequest, h *container.HostConfig) (engine.Network, error) {
 	n := engine.Network{Mode: string(h.NetworkMode), MAC: in.MacAddress, DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions, ExtraHosts: h.ExtraHosts}
+	var err error
+	if n.Links, err = toLinks(h.Links); err != nil {
+		return n, err
+	}
 	for _, a := range h.DNS {
 		n.DNS = append(n.DNS, a.String())
 	}
@@ -141,7 +145,6 @@ func toNetwork(in *createRequest, h *container.HostConfig) (engine.Network, erro
 		for _, b := range bindings {
 			pub := engine.Publish{Port: enginePort(p), HostIP: b.HostIP}
 			lo, hi, isRange := strings.Cut(b.HostPort, "-")
-			var err error
 			if lo != "" {
 				if pub.HostPort, err = parsePort(lo); err != nil {
 					return n, err
@@ -174,113 +177,84 @@ func toNetwork(in *createRequest, h *container.HostConfig) (engine.Network, erro
 		if ep == nil {
 			ep = &network.EndpointSettings{}
 		}
-		v4, v6 := netip.Addr{}, netip.Addr{}
-		if ep.IPAMConfig != nil {
-			v4, v6 = ep.IPAMConfig.IPv4Address, ep.IPAMConfig.IPv6Address
+		e, err := toEndpoint(name, ep)
+		if err != nil {
+			return n, err
 		}
 		if name == n.Mode || name == "bridge" && (n.Mode == "default" || n.Mode == "") {
-			n.Aliases, n.IPv4, n.IPv6 = ep.Aliases, v4, v6
-			if len(ep.MacAddress) > 0 {
-				n.MAC = ep.MacAddress.String()
+			n.Aliases, n.IPv4, n.IPv6, n.GwPriority, n.Interface = e.Aliases, e.IPv4, e.IPv6, e.GwPriority, e.Interface
+			if e.MAC != "" {
+				n.MAC = e.MAC
+			}
+			if len(e.Links) > 0 {
+				n.Links = e.Links
 			}
 			continue
 		}
-		n.Others = append(n.Others, engine.NetworkEndpoint{Network: name, Aliases: ep.Aliases, IPv4: v4, IPv6: v6})
+		n.Others = append(n.Others, e)
 	}
 	return n, nil
+}
+
+// toEndpoint reads what a client wants of a place on a network.
+func toEndpoint(name string, ep *network.EndpointSettings) (engine.NetworkEndpoint, error) {
+	e := engine.NetworkEndpoint{Network: name}
+	if ep == nil {
+		return e, nil
+	}
+	e.Aliases, e.GwPriority = ep.Aliases, ep.GwPriority
+	if c := ep.IPAMConfig; c != nil {
+		e.IPv4, e.IPv6 = c.IPv4Address, c.IPv6Address
+		if len(c.LinkLocalIPs) > 0 {
+			return e, notBuilt{"--link-local-ip"}
+		}
+	}
+	if len(ep.MacAddress) > 0 {
+		e.MAC = ep.MacAddress.String()
+	}
+	var err error
+	if e.Links, err = toLinks(ep.Links); err != nil {
+		return e, err
+	}
+	for key, value := range ep.DriverOpts {
+		switch key {
+		case "com.docker.network.endpoint.ifname":
+			e.Interface = value
+		default:
+			return e, notBuilt{"the network option " + key}
+		}
+	}
+	return e, nil
+}
+
+// toLinks reads links as clients write them: container, container:alias, or as an old inspect showed them,
+// /container:/self/alias.
+func toLinks(links []string) ([]string, error) {
+	var out []string
+	for _, l := range links {
+		name, alias, ok := strings.Cut(l, ":")
+		if !ok {
+			alias = name
+		}
+		name, alias = strings.TrimPrefix(name, "/"), path.Base(alias)
+		if name == "" || alias == "" || strings.ContainsAny(alias, ": \n\t") {
+			return nil, invalid("bad format for links: %s", l)
+		}
+		out = append(out, name+":"+alias)
+	}
+	return out, nil
 }
 
 func parsePort(s string) (uint16, error) {
 	p, err := strconv.ParseUint(s, 10, 16)
 	if err != nil {
-		return 0, invalid("invalid host port %q: it must be a number from 0 to 65535", s)
+		return 0, invalid("invalid port specification: %q", s)
 	}
 	return uint16(p), nil
 }
 
 func enginePort(p network.Port) engine.Port {
 	return engine.Port{Number: p.Num(), Protocol: string(p.Proto())}
-}
-
-// parseBind reads Docker's short form of a mount, SOURCE:TARGET[:OPTIONS] or, of an anonymous volume, TARGET.
-func parseBind(b string) (engine.Mount, error) {
-	bad := func() (engine.Mount, error) { return engine.Mount{}, invalid("invalid volume specification: '%s'", b) }
-	parts := strings.Split(b, ":")
-	m := engine.Mount{Type: "bind", CreateSource: true}
-	switch len(parts) {
-	case 1:
-		m.Target = parts[0]
-	case 2:
-		m.Source, m.Target = parts[0], parts[1]
-	case 3:
-		m.Source, m.Target = parts[0], parts[1]
-		for _, o := range strings.Split(parts[2], ",") {
-			switch o {
-			case "ro":
-				m.ReadOnly = true
-			case "rw", "", "z", "Z", "consistent", "cached", "delegated":
-			case "nocopy":
-				m.NoCopy = true
-			case "private", "rprivate", "slave", "rslave", "shared", "rshared":
-				m.Propagation = o
-			default:
-				return engine.Mount{}, invalid("invalid mode: %s", parts[2])
-			}
-		}
-	default:
-		return bad()
-	}
-	if m.Target == "" || len(parts) > 1 && m.Source == "" {
-		return bad()
-	}
-	if !strings.HasPrefix(m.Source, "/") {
-		m.Type, m.CreateSource = "volume", false
-	}
-	if !strings.HasPrefix(m.Target, "/") {
-		return engine.Mount{}, invalid("invalid volume specification: '%s': invalid mount config for type %q: invalid mount path: '%s' mount path must be absolute", b, m.Type, m.Target)
-	}
-	return m, nil
-}
-
-func toMount(m mount.Mount) (engine.Mount, error) {
-	e := engine.Mount{Type: string(m.Type), Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly}
-	if !strings.HasPrefix(m.Target, "/") {
-		return e, invalid("invalid mount config for type %q: invalid mount path: '%s' mount path must be absolute", m.Type, m.Target)
-	}
-	switch m.Type {
-	case mount.TypeBind:
-		if !strings.HasPrefix(m.Source, "/") {
-			return e, invalid("invalid mount config for type \"bind\": invalid mount path: '%s' mount path must be absolute", m.Source)
-		}
-		if o := m.BindOptions; o != nil {
-			e.Propagation, e.NonRecursive, e.CreateSource = string(o.Propagation), o.NonRecursive, o.CreateMountpoint
-			if o.ReadOnlyForceRecursive || o.ReadOnlyNonRecursive {
-				return e, notBuilt{"the choice of recursion for a read-only bind mount"}
-			}
-		}
-	case mount.TypeVolume:
-		if o := m.VolumeOptions; o != nil {
-			e.NoCopy, e.Labels, e.Subpath = o.NoCopy, o.Labels, o.Subpath
-			if o.DriverConfig != nil {
-				e.Driver, e.DriverOpts = o.DriverConfig.Name, o.DriverConfig.Options
-			}
-		}
-	case mount.TypeTmpfs:
-		if m.Source != "" {
-			return e, invalid("invalid mount config for type \"tmpfs\": field Source must not be specified")
-		}
-		if o := m.TmpfsOptions; o != nil {
-			if len(o.Options) > 0 {
-				return e, notBuilt{"further options of a tmpfs mount"}
-			}
-			e.TmpfsSize, e.TmpfsMode = o.SizeBytes, uint32(o.Mode)
-		}
-	case mount.TypeImage:
-		return e, notBuilt{"a mount of type image"}
-	default:
-		return e, invalid("invalid mount config: mount type unknown: %q", m.Type)
-	}
-	return e, nil
 }
 
 func toResources(r *container.Resources) (engine.Resources, error) {
@@ -296,13 +270,31 @@ func toResources(r *container.Resources) (engine.Resources, error) {
 			e.Ulimits = append(e.Ulimits, engine.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
 		}
 	}
+	for _, w := range r.BlkioWeightDevice {
+		if w != nil {
+			e.BlkioWeightDevice = append(e.BlkioWeightDevice, engine.DeviceRate{Path: w.Path, Rate: uint64(w.Weight)})
+		}
+	}
+	e.BlkioReadBps, e.BlkioWriteBps = deviceRates(r.BlkioDeviceReadBps), deviceRates(r.BlkioDeviceWriteBps)
+	e.BlkioReadIOps, e.BlkioWriteIOps = deviceRates(r.BlkioDeviceReadIOps), deviceRates(r.BlkioDeviceWriteIOps)
 	for _, d := range r.Devices {
 		e.Devices = append(e.Devices, engine.Device{Host: d.PathOnHost, Container: d.PathInContainer, Permissions: d.CgroupPermissions})
 	}
-	if e.Memory < 0 || e.NanoCPUs < 0 || e.CPUShares < 0 {
-		return e, invalid("limits can't be negative")
-	}
 	return e, nil
+}
+
+// deviceRates keeps nil apart from empty: an update leaves the one as it is, and clears by the other.
+func deviceRates(list []*blkiodev.ThrottleDevice) []engine.DeviceRate {
+	if list == nil {
+		return nil
+	}
+	out := []engine.DeviceRate{}
+	for _, d := range list {
+		if d != nil {
+			out = append(out, engine.DeviceRate{Path: d.Path, Rate: d.Rate})
+		}
+	}
+	return out
 }
 
 func toSecurity(h *container.HostConfig) (engine.Security, error) {
@@ -317,15 +309,22 @@ func toSecurity(h *container.HostConfig) (engine.Security, error) {
 				key = o
 			}
 		}
+		if !ok && key != "no-new-privileges" && key != "writable-cgroups" && key != "disable" {
+			return s, invalid("invalid --security-opt 1: %q", o)
+		}
 		switch key {
 		case "no-new-privileges":
-			switch value {
-			case "", "true":
-				s.NoNewPrivs = true
-			case "false":
-			default:
-				return s, invalid("invalid --security-opt: %q", o)
+			on, err := securityFlag(value)
+			if err != nil {
+				return s, invalid("invalid --security-opt 2: %q", o)
 			}
+			s.NoNewPrivs = on
+		case "writable-cgroups":
+			on, err := securityFlag(value)
+			if err != nil {
+				return s, invalid("invalid --security-opt 2: %q", o)
+			}
+			s.WritableCgroups = on
 		case "seccomp":
 			if value != "unconfined" && value != "builtin" && !json.Valid([]byte(value)) {
 				return s, invalid("seccomp profile is not valid JSON: the client sends the profile's text")
@@ -339,14 +338,25 @@ func toSecurity(h *container.HostConfig) (engine.Security, error) {
 			s.Labels = append(s.Labels, value)
 		case "systempaths":
 			if value != "unconfined" {
-				return s, invalid("invalid --security-opt: %q", o)
+				return s, invalid("invalid --security-opt 2: %q", o)
 			}
 			s.SystemPaths = value
 		default:
-			return s, invalid("invalid --security-opt: %q", o)
+			return s, invalid("invalid --security-opt 2: %q", o)
 		}
 	}
 	return s, nil
+}
+
+// securityFlag reads the value of an option that is on or off; named alone it is on.
+func securityFlag(value string) (bool, error) {
+	switch value {
+	case "", "true":
+		return true, nil
+	case "false":
+		return false, nil
+	}
+	return false, strconv.ErrSyntax
 }
 
 // refuse answers for options that clients may send and the engine can't honour.
@@ -356,16 +366,9 @@ func refuse(c *container.Config, h *container.HostConfig) error {
 		asked bool
 		what  string
 	}{
-		{len(h.Links) > 0, "--link"},
 		{len(h.StorageOpt) > 0, "--storage-opt"},
 		{h.Isolation != "" && h.Isolation != "default", "--isolation"},
-		{h.Umask != nil, "the container's umask"},
 		{h.Cgroup != "", "the pod's cgroup of another container"},
-		{len(r.BlkioWeightDevice) > 0, "--blkio-weight-device"},
-		{len(r.BlkioDeviceReadBps) > 0, "--device-read-bps"},
-		{len(r.BlkioDeviceWriteBps) > 0, "--device-write-bps"},
-		{len(r.BlkioDeviceReadIOps) > 0, "--device-read-iops"},
-		{len(r.BlkioDeviceWriteIOps) > 0, "--device-write-iops"},
 		{len(r.DeviceRequests) > 0, "--gpus and CDI devices"},
 		{h.UsernsMode != "" && h.UsernsMode != "host", "--userns " + string(h.UsernsMode)},
 	} {

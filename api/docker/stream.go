@@ -88,8 +88,9 @@ func hijack(w http.ResponseWriter, r *request, tty bool) (net.Conn, *bufio.Reade
 	return conn, buf.Reader, nil
 }
 
-// pump joins a hijacked connection and a process until the process's output has ended or the client has left.
-func pump(conn net.Conn, in *bufio.Reader, s *engine.Stream, stdin bool) {
+// pump joins a hijacked connection and a process until the process's output has ended or the client has left. bare
+// output has no frames.
+func pump(conn net.Conn, in *bufio.Reader, s *engine.Stream, stdin, bare bool) {
 	defer conn.Close()
 	defer s.Close()
 	go func() {
@@ -104,7 +105,7 @@ func pump(conn net.Conn, in *bufio.Reader, s *engine.Stream, stdin bool) {
 		// Not merely silent: nothing is left to write to.
 		s.Close()
 	}()
-	if s.TTY {
+	if bare {
 		copyPlain(conn, s)
 		return
 	}
@@ -169,6 +170,10 @@ func copyPlain(w io.Writer, r io.Reader) {
 
 func (s *Server) containerAttach(w http.ResponseWriter, r *request) error {
 	o := engine.AttachOptions{Stdin: r.flag("stdin"), Stdout: r.flag("stdout"), Stderr: r.flag("stderr"), Logs: r.flag("logs"), Stream: r.flag("stream")}
+	keys, err := detachKeys(r.text("detachKeys"))
+	if err != nil {
+		return err
+	}
 	st, err := s.engine.Attach(r.Context(), r.name(), o)
 	if err != nil {
 		return err
@@ -179,10 +184,10 @@ func (s *Server) containerAttach(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	if !o.Stdin {
-		pump(conn, in, st, false)
+		pump(conn, in, st, false, st.TTY)
 		return nil
 	}
-	pump(conn, detachable(in, r.text("detachKeys"), st, conn), st, true)
+	pump(conn, detachable(in, keys, st, conn), st, true, st.TTY)
 	return nil
 }
 
@@ -200,6 +205,9 @@ func (s *Server) execCreate(w http.ResponseWriter, r *request) error {
 	}
 	if in.ConsoleSize != nil {
 		spec.ConsoleSize = *in.ConsoleSize
+	}
+	if _, err := detachKeys(in.DetachKeys); err != nil {
+		return err
 	}
 	id, err := s.engine.ExecCreate(r.Context(), r.name(), spec)
 	if spec.Privileged {
@@ -237,23 +245,27 @@ func (s *Server) execStart(w http.ResponseWriter, r *request) error {
 	}
 	// A command that can't be started is the session's outcome, not the request's: clients read the reason from the
 	// stream and the exit code, 126 or 127, from the session.
-	conn, in2, err := hijack(w, r, info.Spec.TTY)
+	keys, err := detachKeys(info.Spec.DetachKeys)
+	if err != nil {
+		return err
+	}
+	// Whether frames are sent is this request's to say, not the session's.
+	conn, in2, err := hijack(w, r, in.Tty)
 	if err != nil {
 		return err
 	}
 	st, err := s.engine.ExecStart(r.detached(), r.name(), o)
 	if err != nil {
-		_ = writeFrame(conn, 2, info.Spec.TTY, []byte(err.Error()+"\r\n"))
+		_ = writeFrame(conn, 2, in.Tty, []byte(err.Error()+"\r\n"))
 		return conn.Close()
 	}
-	pump(conn, detachable(in2, info.Spec.DetachKeys, st, conn), st, info.Spec.Stdin)
+	pump(conn, detachable(in2, keys, st, conn), st, info.Spec.Stdin, in.Tty)
 	return nil
 }
 
 // detachable is a client's input from which the detach keys lead out; only a terminal's client types keys.
-func detachable(in io.Reader, sequence string, st *engine.Stream, conn net.Conn) *bufio.Reader {
-	keys, err := detachKeys(sequence)
-	if err != nil || !st.TTY {
+func detachable(in io.Reader, keys []byte, st *engine.Stream, conn net.Conn) *bufio.Reader {
+	if !st.TTY {
 		keys = nil
 	}
 	return bufio.NewReader(&detacher{r: in, keys: keys, leave: func() { st.Close(); conn.Close() }})
