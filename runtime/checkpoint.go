@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -56,6 +57,9 @@ const runcConfig = "/etc/criu/runc.conf"
 // container is for Delete.
 func (c *Container) Checkpoint(ctx context.Context, o CheckpointOptions) error {
 	o.silence()
+	if err := criu.Installed(); err != nil {
+		return err
+	}
 	lock, err := c.lock()
 	if err != nil {
 		return err
@@ -196,7 +200,7 @@ func (o *CheckpointOptions) checkFeatures(ctx context.Context) error {
 	return nil
 }
 
-// explain adds where CRIU's log is to an error of its.
+// explain adds to an error of CRIU's what its log tells, and where that is.
 func (o *CheckpointOptions) explain(err error, log string) error {
 	dir := o.WorkPath
 	if dir == "" {
@@ -209,9 +213,15 @@ func (o *CheckpointOptions) explain(err error, log string) error {
 			o.Warn(l)
 		}
 		o.Warn("---")
+		if e, ok := errors.AsType[*criu.Error](err); ok {
+			_, e.Message, _ = strings.Cut(lines[0], ") ")
+		}
 	}
 	return fmt.Errorf("%w (see %s)", err, file)
 }
+
+// harmless are errors that CRIU logs, and goes on, on machines that lack something it isn't asked for.
+var harmless = []string{"tun: Unable to create tun", "rlimit: Can't setup RLIMIT_NOFILE"}
 
 // logErrors finds the first lines of a log of CRIU's that tell of errors.
 func logErrors(file string) (lines []string) {
@@ -222,8 +232,9 @@ func logErrors(file string) (lines []string) {
 	defer f.Close()
 	in := bufio.NewScanner(f)
 	for n := 1; in.Scan() && len(lines) < 10; n++ {
-		if strings.Contains(in.Text(), "Error") {
-			lines = append(lines, fmt.Sprintf("%d:%s", n, in.Text()))
+		text := in.Text()
+		if strings.Contains(text, "Error") && !slices.ContainsFunc(harmless, func(s string) bool { return strings.Contains(text, s) }) {
+			lines = append(lines, fmt.Sprintf("%d:%s", n, text))
 		}
 	}
 	return lines

@@ -31,6 +31,9 @@ func Restore(ctx context.Context, o Options, co CheckpointOptions) (_ *Container
 	co.Warn, co.Debug = o.Warn, o.Debug
 	co.silence()
 	o.Warn = co.Warn
+	if err := criu.Installed(); err != nil {
+		return nil, err
+	}
 	s, raw, bundle, err := o.load()
 	if err != nil {
 		return nil, err

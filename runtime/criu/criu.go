@@ -30,6 +30,20 @@ const (
 	firstFile = 6
 )
 
+// Installed says whether there is a CRIU: nil or ErrNotInstalled.
+func Installed() error {
+	_, err := find()
+	return err
+}
+
+func find() (string, error) {
+	program, err := exec.LookPath("criu")
+	if err != nil {
+		return "", ErrNotInstalled
+	}
+	return program, nil
+}
+
 // Config says how to start CRIU.
 type Config struct {
 	// Stdin, Stdout and Stderr become descriptors 0 to 2; nil is /dev/null.
@@ -60,9 +74,9 @@ const syncSocket = 1
 
 // Start runs CRIU. The caller must Close it, and is its parent.
 func Start(ctx context.Context, c Config) (*Conn, error) {
-	program, err := exec.LookPath("criu")
+	program, err := find()
 	if err != nil {
-		return nil, ErrNotInstalled
+		return nil, err
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -181,11 +195,22 @@ func (r *Response) check(asked Type) error {
 	if r.Success {
 		return fmt.Errorf("criu answered a request of type %s with %s", asked, r.Type)
 	}
-	text := fmt.Sprintf("criu failed: type %s errno %d", r.Type, r.Errno)
-	if m := strings.TrimSpace(r.Message); m != "" {
-		text += ": " + m
+	return &Error{Type: r.Type, Errno: r.Errno, Message: strings.TrimSpace(r.Message)}
+}
+
+// Error is CRIU's answer that it failed.
+type Error struct {
+	Type    Type
+	Errno   int
+	Message string // the first error it met, which need not be the one it failed for, or ""
+}
+
+func (e *Error) Error() string {
+	text := fmt.Sprintf("criu failed: type %s errno %d", e.Type, e.Errno)
+	if e.Message != "" {
+		text += ": " + e.Message
 	}
-	return errors.New(text)
+	return text
 }
 
 func (c *Conn) send(b []byte) error {
