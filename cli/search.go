@@ -69,10 +69,3 @@ func (a *App) addUnbuilt(root *cobra.Command) {
 		}})
 	}
 }
-
-// buildCommand says what is missing, rather than that the verb is unknown.
-func (a *App) buildCommand() *cobra.Command {
-	return &cobra.Command{Use: "build [OPTIONS] PATH | URL | -", FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true}, RunE: func(*cobra.Command, []string) error {
-		return errors.New("build is not built yet in Cale: build with another tool and push to the address that 'cale registry --listen 127.0.0.1:0' prints, or 'cale load' the image")
-	}}
-}

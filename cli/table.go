@@ -6,6 +6,7 @@ func commands() []entry {
 		{name: "run", short: "Create and run a new container from an image", build: (*App).runCommand, group: common},
 		{name: "exec", short: "Execute a command in a running container", build: (*App).execCommand, group: common},
 		{name: "ps", short: "List containers", build: (*App).psCommand, group: common},
+		{name: "build", short: "Build an image from a Dockerfile", build: (*App).buildCommand, group: common},
 		{name: "pull", short: "Download an image from a registry", build: (*App).pullCommand, group: common},
 		{name: "push", short: "Upload an image to a registry", build: (*App).pushCommand, group: common},
 		{name: "images", short: "List images", build: (*App).imagesCommand, group: common},
@@ -24,7 +25,6 @@ func commands() []entry {
 		{name: "volume", short: "Manage volumes", build: group(volumeCommands), group: management},
 
 		{name: "attach", short: "Attach local standard input, output, and error streams to a running container", build: (*App).attachCommand, group: other},
-		{name: "build", short: "Build an image (not built yet)", build: (*App).buildCommand, group: other},
 		{name: "commit", short: "Create a new image from a container's changes", build: (*App).commitCommand, group: other},
 		{name: "cp", short: "Copy files/folders between a container and the local filesystem", build: (*App).cpCommand, group: other},
 		{name: "create", short: "Create a new container", build: (*App).createCommand, group: other},

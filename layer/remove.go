@@ -71,7 +71,7 @@ func (l *Store) Sweep(ctx context.Context) error {
 func (l *Store) discard(path string) error {
 	l.sweep.Lock()
 	defer l.sweep.Unlock()
-	root, err := filetree.Open(l.dir)
+	root, err := filetree.Open(filepath.Dir(path))
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"cale/filetree"
 	"cale/image"
 )
@@ -35,14 +37,17 @@ var ErrDigest = errors.New("layer does not match its digest")
 // tree, "size" the bytes of its files, "opaque" exists if the layer hides
 // everything below it, and "implied" lists the directories that it needed and
 // did not hold. A directory appears by rename when it is complete.
-// Power cuts: see Unsynced. One process may have a Store open at a time.
+// Power cuts: see Unsynced. One process may have a Store open at a time; others
+// have OpenShared.
 type Store struct {
 	// Limits bound what one layer may unpack to; change it before first use.
 	Limits Limits
 
-	dir string
-	tag string // of this process's temporary directories
-	seq atomic.Uint64
+	dir    string
+	temp   string // where temporary directories are made, on the same filesystem
+	tag    string // of this process's temporary directories
+	seq    atomic.Uint64
+	shared bool // another process removes layers: nothing about them is remembered
 
 	sweep sync.Mutex // one removal of trees at a time
 
@@ -71,7 +76,7 @@ func Open(dir string) (*Store, error) {
 	var b [6]byte
 	rand.Read(b[:])
 	return &Store{
-		dir: dir, tag: tempPrefix + hex.EncodeToString(b[:]) + "-",
+		dir: dir, temp: dir, tag: tempPrefix + hex.EncodeToString(b[:]) + "-",
 		known: map[image.Digest]info{}, running: map[image.Digest]chan struct{}{},
 		fitted: map[image.Digest]string{},
 	}, nil
@@ -79,7 +84,26 @@ func Open(dir string) (*Store, error) {
 
 const tempPrefix = "tmp-"
 
+func (l *Store) tempPath() string {
+	return filepath.Join(l.temp, l.tag+strconv.FormatUint(l.seq.Add(1), 10))
+}
+
+// place gives a complete directory its layer's name.
+func (l *Store) place(temp string, d image.Digest) error {
+	err := os.Rename(temp, l.path(d))
+	if errors.Is(err, unix.ENOTDIR) { // what an Exchange left that was cut short
+		if err = os.Remove(l.path(d)); err == nil {
+			err = os.Rename(temp, l.path(d))
+		}
+	}
+	return err
+}
+
 func dirName(d image.Digest) string { return d.Algorithm() + "-" + d.Encoded() }
+
+func parseDir(name string) (image.Digest, error) {
+	return image.ParseDigest(strings.Replace(name, "-", ":", 1))
+}
 
 func (l *Store) path(d image.Digest) string { return filepath.Join(l.dir, dirName(d)) }
 
@@ -102,7 +126,7 @@ func (l *Store) info(d image.Digest) (info, error) {
 		return i, nil
 	}
 	i, err := l.note(d)
-	if err == nil {
+	if err == nil && !l.shared {
 		l.known[d] = i
 	}
 	return i, err
@@ -114,7 +138,7 @@ func (l *Store) note(d image.Digest) (info, error) {
 		return info{}, fmt.Errorf("%w: empty digest", ErrNotFound)
 	}
 	b, err := os.ReadFile(filepath.Join(l.path(d), "size"))
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ELOOP) { // ELOOP: see Exchange
 		return info{}, fmt.Errorf("%w: %s", ErrNotFound, d)
 	}
 	if err != nil {
@@ -196,7 +220,9 @@ func (l *Store) Unpack(ctx context.Context, r io.Reader, mediaType string, diffI
 		return 0, fmt.Errorf("unpack layer %s: %w", diffID, err)
 	}
 	l.mu.Lock()
-	l.known[diffID] = i
+	if !l.shared {
+		l.known[diffID] = i
+	}
 	l.fresh = append(l.fresh, diffID)
 	l.mu.Unlock()
 	return i.size, nil
@@ -204,7 +230,7 @@ func (l *Store) Unpack(ctx context.Context, r io.Reader, mediaType string, diffI
 
 // unpack fills a temporary directory and renames it.
 func (l *Store) unpack(ctx context.Context, r io.Reader, diffID image.Digest) (i info, err error) {
-	temp := filepath.Join(l.dir, l.tag+strconv.FormatUint(l.seq.Add(1), 10))
+	temp := l.tempPath()
 	if err := os.Mkdir(temp, 0o700); err != nil {
 		return info{}, err
 	}
@@ -260,7 +286,7 @@ func (l *Store) unpack(ctx context.Context, r io.Reader, diffID image.Digest) (i
 	if err := os.WriteFile(filepath.Join(temp, "size"), strconv.AppendInt(nil, got.Bytes, 10), 0o600); err != nil {
 		return info{}, err
 	}
-	if err := os.Rename(temp, l.path(diffID)); err != nil {
+	if err := l.place(temp, diffID); err != nil {
 		return info{}, err
 	}
 	return info{got.Bytes, got.Opaque, len(got.Implied) > 0}, nil
@@ -299,7 +325,7 @@ func (l *Store) Adopt(path string, diffID image.Digest, size int64) error {
 	if l.Has(diffID) {
 		return nil
 	}
-	temp := filepath.Join(l.dir, l.tag+strconv.FormatUint(l.seq.Add(1), 10))
+	temp := l.tempPath()
 	if err := os.Mkdir(temp, 0o700); err != nil {
 		return fmt.Errorf("adopt layer %s: %w", diffID, err)
 	}
@@ -308,7 +334,7 @@ func (l *Store) Adopt(path string, diffID image.Digest, size int64) error {
 		err = os.Rename(path, filepath.Join(temp, "fs"))
 	}
 	if err == nil {
-		err = os.Rename(temp, l.path(diffID))
+		err = l.place(temp, diffID)
 	}
 	if err != nil {
 		l.discard(temp)
@@ -328,7 +354,7 @@ func (l *Store) List() ([]image.Digest, error) {
 	}
 	var out []image.Digest
 	for _, n := range names {
-		if d, err := image.ParseDigest(strings.Replace(n, "-", ":", 1)); err == nil {
+		if d, err := parseDir(n); err == nil {
 			out = append(out, d)
 		}
 	}

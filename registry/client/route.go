@@ -92,7 +92,7 @@ func (c *Client) build(domain string, conf *hosts.Config) ([]*endpoint, error) {
 			e.ns = domain
 		}
 		if h.TLS() || h.DialTimeout > 0 || h.Proxy != nil {
-			t, err := tailored(h)
+			t, err := Transport(h)
 			if err != nil {
 				return nil, fmt.Errorf("registry %s: %w", domain, err)
 			}
@@ -118,8 +118,8 @@ func (c *Client) own(domain string, tls bool) url.URL {
 	return u
 }
 
-// tailored is a transport for a host with connections of its own kind.
-func tailored(h hosts.Host) (*http.Transport, error) {
+// Transport is a transport for a host with connections of its own kind.
+func Transport(h hosts.Host) (*http.Transport, error) {
 	t := transport().(*http.Transport).Clone()
 	if h.TLS() {
 		pool, err := x509.SystemCertPool()

@@ -1,0 +1,73 @@
+package docker
+
+import (
+	"net/http"
+
+	"cale/engine"
+	"cale/image"
+)
+
+// What the builder, a process beside this one, asks of the engine that it shares the image store with.
+
+func (s *Server) buildHeld(w http.ResponseWriter, r *request) error {
+	return writeJSON(w, http.StatusOK, s.engine.BuildHeld())
+}
+
+func (s *Server) buildHold(w http.ResponseWriter, r *request) error {
+	return s.buildContent(w, r, s.engine.BuildHold)
+}
+
+func (s *Server) buildRelease(w http.ResponseWriter, r *request) error {
+	return s.buildContent(w, r, s.engine.BuildRelease)
+}
+
+func (s *Server) buildAdded(w http.ResponseWriter, r *request) error {
+	return s.buildContent(w, r, func(c engine.BuildContent) error { return s.engine.BuildAdded(c, r.flag("sync")) })
+}
+
+func (s *Server) buildContent(w http.ResponseWriter, r *request, do func(engine.BuildContent) error) error {
+	var in engine.BuildContent
+	if err := r.decode(&in); err != nil {
+		return err
+	}
+	if err := do(in); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// buildName makes an image that was built visible.
+func (s *Server) buildName(w http.ResponseWriter, r *request) error {
+	var in struct {
+		Name   string
+		Target image.Descriptor
+	}
+	if err := r.decode(&in); err != nil {
+		return err
+	}
+	if err := s.engine.BuildName(in.Name, in.Target); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) buildNames(w http.ResponseWriter, r *request) error {
+	names, err := s.engine.BuildNames()
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, names)
+}
+
+// buildAttach lasts as long as the builder: an engine with a request does not end for want of work, and the builder
+// learns at once when the engine is gone.
+func (s *Server) buildAttach(w http.ResponseWriter, r *request) error {
+	w.WriteHeader(http.StatusOK)
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		return err
+	}
+	<-r.Context().Done()
+	return nil
+}

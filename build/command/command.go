@@ -1,0 +1,241 @@
+package command
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/docker/cli/cli/config"
+	"github.com/moby/buildkit/client"
+	buildctl "github.com/moby/buildkit/cmd/buildctl/build"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/frontend/subrequests/lint"
+	"github.com/moby/buildkit/frontend/subrequests/outline"
+	"github.com/moby/buildkit/frontend/subrequests/targets"
+	"github.com/moby/buildkit/session/auth/authprovider"
+	"github.com/moby/buildkit/session/sshforward/sshprovider"
+	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/util/progress/progressui"
+	"golang.org/x/sync/errgroup"
+
+	"cale/atomicfile"
+)
+
+// Streams are the command's.
+type Streams struct {
+	In       io.Reader
+	Out, Err *os.File
+}
+
+// Builder gives a connection to the builder; alone asks for one in this
+// process. closer ends it.
+type Builder func(ctx context.Context, root, run string, alone bool) (dial func(context.Context) (net.Conn, error), closer func() error, err error)
+
+// Run is cale build.
+func Run(ctx context.Context, args []string, s Streams, open Builder) error {
+	f, where, err := parse(args, s.Out)
+	if err != nil {
+		return err
+	}
+	attrs, err := f.attrs()
+	if err != nil {
+		return err
+	}
+	in, err := f.read(where, s.In, attrs)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	opt, err := f.solveOpt(attrs)
+	if err != nil {
+		return err
+	}
+	in.solve(opt)
+	dial, closer, err := open(ctx, f.root, f.run, f.daemonless)
+	if err != nil {
+		return err
+	}
+	err = f.build(ctx, s, dial, opt)
+	return errors.Join(err, closer())
+}
+
+func (f *flags) build(ctx context.Context, s Streams, dial func(context.Context) (net.Conn, error), opt *client.SolveOpt) error {
+	c, err := client.New(ctx, "unix:///builder", client.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	display, err := f.display(s)
+	if err != nil {
+		return err
+	}
+	status := make(chan *client.SolveStatus)
+	var answer map[string][]byte
+	var done *client.SolveResponse
+	var group errgroup.Group
+	group.Go(func() error {
+		// What is shown outlives the request's end: how it failed is to be seen.
+		_, err := display.UpdateFrom(context.WithoutCancel(ctx), status)
+		return err
+	})
+	group.Go(func() (err error) {
+		done, err = c.Build(ctx, *opt, "cale", func(ctx context.Context, g gateway.Client) (*gateway.Result, error) {
+			r, err := g.Solve(ctx, request(opt))
+			if err == nil && f.call != "build" {
+				answer = r.Metadata
+			}
+			return r, err
+		}, status)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		for _, src := range errdefs.Sources(err) {
+			_ = src.Print(s.Err)
+		}
+		return fmt.Errorf("failed to solve: %w", err)
+	}
+	if f.call != "build" {
+		return f.answered(s, answer)
+	}
+	return f.finish(s, done.ExporterResponse)
+}
+
+// request is the front end's part of what is asked.
+func request(opt *client.SolveOpt) gateway.SolveRequest {
+	r := gateway.SolveRequest{Frontend: opt.Frontend, FrontendOpt: opt.FrontendAttrs}
+	for _, c := range opt.CacheImports {
+		r.CacheImports = append(r.CacheImports, gateway.CacheOptionsEntry{Type: c.Type, Attrs: c.Attrs})
+	}
+	return r
+}
+
+func (f *flags) display(s Streams) (progressui.Display, error) {
+	mode := f.progress
+	if f.quiet || f.call != "build" && mode == "auto" {
+		mode = "quiet"
+	}
+	return progressui.NewDisplay(s.Err, progressui.DisplayMode(mode))
+}
+
+// solveOpt is the request but for its inputs.
+func (f *flags) solveOpt(attrs map[string]string) (*client.SolveOpt, error) {
+	o := &client.SolveOpt{Frontend: "dockerfile.v0", FrontendAttrs: attrs, AllowedEntitlements: f.allow}
+	if f.network == "host" {
+		o.AllowedEntitlements = append(o.AllowedEntitlements, "network.host")
+	}
+	// The file may name helpers that are asked for credentials.
+	o.Session = append(o.Session, authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
+		AuthConfigProvider: authprovider.LoadAuthConfig(config.LoadDefaultConfigFile(io.Discard)),
+	}))
+	if len(f.secrets) > 0 {
+		p, err := buildctl.ParseSecret(f.secrets)
+		if err != nil {
+			return nil, err
+		}
+		o.Session = append(o.Session, p)
+	}
+	if len(f.ssh) > 0 {
+		agents, err := buildctl.ParseSSH(f.ssh)
+		if err != nil {
+			return nil, err
+		}
+		p, err := sshprovider.NewSSHAgentProvider(agents)
+		if err != nil {
+			return nil, err
+		}
+		o.Session = append(o.Session, p)
+	}
+	var err error
+	if o.CacheImports, err = buildctl.ParseImportCache(references(f.cacheFrom)); err != nil {
+		return nil, err
+	}
+	if o.CacheExports, err = buildctl.ParseExportCache(references(f.cacheTo)); err != nil {
+		return nil, err
+	}
+	if f.call != "build" {
+		kind, ok := map[string]string{"check": lint.RequestLint, "outline": outline.SubrequestsOutlineDefinition.Name, "targets": targets.SubrequestsTargetsDefinition.Name}[f.call]
+		if !ok {
+			return nil, fmt.Errorf("invalid --call %q: build, check, outline or targets", f.call)
+		}
+		attrs["requestid"], attrs["frontend.caps"] = kind, "moby.buildkit.frontend.subrequests"
+		return o, nil
+	}
+	o.Exports, err = f.exports()
+	return o, err
+}
+
+// references writes a bare reference as the cache in a registry that it means.
+func references(list []string) []string {
+	out := make([]string, 0, len(list))
+	for _, v := range list {
+		if !strings.Contains(v, "=") {
+			v = "type=registry,ref=" + v
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+// answered shows what the front end said about the Dockerfile.
+func (f *flags) answered(s Streams, answer map[string][]byte) error {
+	if text := answer["result.txt"]; len(text) > 0 {
+		fmt.Fprint(s.Out, string(text))
+	} else if f.call == "check" {
+		fmt.Fprintln(s.Out, "Check complete, no warnings found.")
+	}
+	if code := strings.TrimSpace(string(answer["result.statuscode"])); code != "" && code != "0" {
+		return ErrFindings
+	}
+	return nil
+}
+
+// ErrFindings says that a check found something, which has been shown.
+var ErrFindings = errors.New("the check found problems")
+
+// finish writes the files that were asked for.
+func (f *flags) finish(s Streams, response map[string]string) error {
+	id := response[exptypes.ExporterImageConfigDigestKey]
+	if id == "" {
+		id = response[exptypes.ExporterImageDigestKey]
+	}
+	if f.iidfile != "" && id != "" {
+		if err := atomicfile.Write(f.iidfile, []byte(id), 0o644, false); err != nil {
+			return err
+		}
+	}
+	if f.metadataFile != "" {
+		if err := writeMetadata(f.metadataFile, response); err != nil {
+			return err
+		}
+	}
+	if f.quiet && id != "" {
+		fmt.Fprintln(s.Out, id)
+	}
+	return nil
+}
+
+// writeMetadata writes the result's facts as buildx does: values that are JSON
+// in base64 are shown as JSON.
+func writeMetadata(path string, response map[string]string) error {
+	out := map[string]any{}
+	for k, v := range response {
+		out[k] = v
+		raw, err := base64.StdEncoding.DecodeString(v)
+		var object map[string]any
+		if err == nil && json.Unmarshal(raw, &object) == nil && len(object) > 0 {
+			out[k] = json.RawMessage(raw)
+		}
+	}
+	b, err := json.MarshalIndent(out, "", "  ")
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(path, b, 0o644, false)
+}

@@ -1,0 +1,187 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/moby/buildkit/cache/remotecache"
+	inlinecache "github.com/moby/buildkit/cache/remotecache/inline"
+	localcache "github.com/moby/buildkit/cache/remotecache/local"
+	registrycache "github.com/moby/buildkit/cache/remotecache/registry"
+	"github.com/moby/buildkit/control"
+	"github.com/moby/buildkit/frontend"
+	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
+	"github.com/moby/buildkit/frontend/gateway"
+	"github.com/moby/buildkit/frontend/gateway/forwarder"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/solver/bboltcachestorage"
+	"github.com/moby/buildkit/util/db/boltutil"
+	"github.com/moby/buildkit/util/grpcerrors"
+	"github.com/moby/buildkit/worker"
+	bolt "go.etcd.io/bbolt"
+	"go.opentelemetry.io/otel/metric/noop"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	"cale/build/step"
+	"cale/network"
+)
+
+// maxMessage bounds a message on the API in bytes, as BuildKit's clients do.
+const maxMessage = 16 << 20
+
+// Builder is a builder that is open. One process at a time has one on a Root.
+type Builder struct {
+	opts       Options
+	books      *books
+	nets       *network.Store
+	worker     *worker.Controller
+	controller *control.Controller
+	steps      *step.Runner
+	bridge     func() error
+	server     *grpc.Server
+	stop       chan struct{}
+}
+
+// Open opens the builder. ctx bounds the opening alone.
+func Open(ctx context.Context, o Options) (*Builder, error) {
+	b, err := open(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("open the builder: %w", err)
+	}
+	return b, nil
+}
+
+func open(ctx context.Context, o Options) (_ *Builder, err error) {
+	if o.Log == nil {
+		o.Log = func(string, ...any) {}
+	}
+	b := &Builder{opts: o, stop: make(chan struct{})}
+	run := filepath.Join(o.Run, "build")
+	b.nets, err = network.Open(network.Config{
+		StateDir: filepath.Join(run, "networks"), RunDir: filepath.Join(run, "network"), Name: network.InstanceName(run),
+		Warn: func(text string) { o.Log("network: %s", text) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	if b.books, err = openBooks(ctx, o); err != nil {
+		return nil, err
+	}
+	w, steps, err := newWorker(ctx, o, b.books, b.nets)
+	if err != nil {
+		return nil, err
+	}
+	b.steps = steps
+	b.worker = &worker.Controller{}
+	if err := b.worker.Add(w); err != nil {
+		return nil, err
+	}
+	sessions, err := session.NewManager()
+	if err != nil {
+		return nil, err
+	}
+	cache, err := bboltcachestorage.NewStore(filepath.Join(b.books.dir, "cache.db"))
+	if err != nil {
+		return nil, err
+	}
+	history, err := boltutil.SafeOpen(filepath.Join(b.books.dir, "history.db"), 0o600, &bolt.Options{
+		FreelistType: bolt.FreelistMapType, NoFreelistSync: true, NoSync: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	frontends, err := b.frontends()
+	if err != nil {
+		return nil, err
+	}
+	entitlements := o.Config.Entitlements
+	if o.Config.CDI.Disabled == nil || !*o.Config.CDI.Disabled {
+		entitlements = append(entitlements, "device")
+	}
+	hosts := w.RegistryHosts
+	b.controller, err = control.NewController(control.Opt{
+		SessionManager:   sessions,
+		WorkerController: b.worker,
+		Frontends:        frontends,
+		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{
+			"registry": registrycache.ResolveCacheExporterFunc(sessions, hosts),
+			"local":    localcache.ResolveCacheExporterFunc(sessions),
+			"inline":   inlinecache.ResolveCacheExporterFunc(),
+		},
+		ResolveCacheImporterFuncs: map[string]remotecache.ResolveCacheImporterFunc{
+			"registry": registrycache.ResolveCacheImporterFunc(sessions, w.ContentStore(), hosts),
+			"local":    localcache.ResolveCacheImporterFunc(sessions),
+		},
+		CacheManager:   solver.NewCacheManager(ctx, "local", cache, worker.NewCacheResultStorage(b.worker)),
+		Entitlements:   entitlements,
+		MeterProvider:  noop.NewMeterProvider(),
+		HistoryDB:      history,
+		CacheStore:     cache,
+		LeaseManager:   w.LeaseManager(),
+		ContentStore:   w.ContentStore(),
+		HistoryConfig:  o.Config.History,
+		GarbageCollect: w.GarbageCollect,
+		GracefulStop:   b.stop,
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.server = grpc.NewServer(
+		grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+	)
+	healthv1.RegisterHealthServer(b.server, health.NewServer())
+	b.controller.Register(b.server)
+	return b, nil
+}
+
+// frontends read what is to be built: Dockerfiles by this program's own code,
+// anything by an image that knows how.
+func (b *Builder) frontends() (map[string]frontend.Frontend, error) {
+	c := b.opts.Config.Frontends
+	out := map[string]frontend.Frontend{}
+	if c.Dockerfile.Enabled == nil || *c.Dockerfile.Enabled {
+		out["dockerfile.v0"] = forwarder.NewGatewayForwarder(b.worker.Infos(), dockerfile.Build)
+	}
+	if c.Gateway.Enabled == nil || *c.Gateway.Enabled {
+		g, err := gateway.NewGatewayFrontend(b.worker.Infos(), c.Gateway.AllowedRepositories)
+		if err != nil {
+			return nil, err
+		}
+		out["gateway.v0"] = g
+	}
+	if b.opts.PreferLocal {
+		for name, f := range out {
+			out[name] = preferLocal{f}
+		}
+	}
+	return out, nil
+}
+
+// Server is the API.
+func (b *Builder) Server() *grpc.Server { return b.server }
+
+// Close ends what runs and closes the cache.
+func (b *Builder) Close() error {
+	close(b.stop)
+	stopped := make(chan struct{})
+	go func() {
+		b.server.GracefulStop()
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+	case <-time.After(2 * time.Second):
+		b.server.Stop()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	// The controller closes the worker, and that the networks' providers.
+	return errors.Join(b.controller.Close(), b.steps.Close(), b.nets.Close(), b.books.close(ctx, b.opts.Keeper))
+}

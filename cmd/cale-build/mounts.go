@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"cale/ondemand"
+)
+
+// ownMounts gives this process a mount namespace of its own, if whoever started
+// it has not: what it mounts ends with it, however it ends. Mounts of the host
+// still come in. The engine, if one is needed, is started before. One thread
+// cannot leave the others behind, so this program is executed again.
+func ownMounts(ctx context.Context, s settings) error {
+	if os.Getenv(ondemand.OwnMounts) != "" {
+		return os.Unsetenv(ondemand.OwnMounts)
+	}
+	if !s.alone {
+		c, err := ondemand.Engine(s.root, s.run).Dial(ctx)
+		if err != nil {
+			return err
+		}
+		c.Close()
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("a mount namespace for the builder: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("a mount namespace for the builder: %w", err)
+	}
+	return unix.Exec(self, os.Args, append(os.Environ(), ondemand.OwnMounts+"=1"))
+}

@@ -1,0 +1,281 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/moby/buildkit/cmd/buildkitd/config"
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"cale/build"
+	"cale/build/keep"
+	"cale/image/store"
+	"cale/ondemand"
+	"cale/registry/hosts"
+)
+
+type settings struct {
+	root, run, config string
+	buildkit          string // BuildKit's configuration file
+	addr, group       string
+	idle              time.Duration
+	onDemand, alone   bool
+	labels            map[string]string
+	entitlements      []string
+	debug             bool
+}
+
+func parse(args []string) (s settings, err error) {
+	f := pflag.NewFlagSet("cale-build serve", pflag.ContinueOnError)
+	f.StringVar(&s.root, "root", env("CALE_ROOT", "/var/lib/cale"), "where images and the build cache are ($CALE_ROOT)")
+	f.StringVar(&s.run, "run", env("CALE_RUN", "/run/cale"), "sockets and running state ($CALE_RUN)")
+	f.StringVar(&s.config, "config-dir", env("CALE_CONFIG", "/etc/cale"), "what an administrator sets: certs.d, buildkitd.toml ($CALE_CONFIG)")
+	f.StringVar(&s.buildkit, "config", "", "BuildKit's configuration file (default CONFIG-DIR/buildkitd.toml, if it is there)")
+	f.StringVar(&s.addr, "addr", "", "socket to serve on (unix://PATH; default RUN/build.sock)")
+	f.StringVar(&s.group, "group", "cale", "the group that may use the socket, if it exists")
+	f.DurationVar(&s.idle, "idle", 0, "end after this long with nothing to do (0: never)")
+	f.BoolVar(&s.onDemand, "on-demand", false, "end without a word if another builder serves already")
+	f.BoolVar(&s.alone, "alone", false, "open the image store without an engine, which must not run")
+	f.StringToStringVar(&s.labels, "label", nil, "labels of the worker")
+	f.StringSliceVar(&s.entitlements, "allow-insecure-entitlement", nil, "what builds may be granted: network.host, security.insecure, device")
+	f.BoolVar(&s.debug, "debug", false, "log more")
+	if err := f.Parse(args); err != nil {
+		return s, err
+	}
+	if f.NArg() > 0 {
+		return s, fmt.Errorf("unexpected argument %q: serve takes flags only", f.Arg(0))
+	}
+	for _, p := range []*string{&s.root, &s.run, &s.config} {
+		if *p, err = filepath.Abs(*p); err != nil {
+			return s, err
+		}
+	}
+	if s.addr == "" {
+		s.addr = "unix://" + filepath.Join(s.run, "build.sock")
+	}
+	return s, nil
+}
+
+// errOther is that another builder has the instance.
+var errOther = errors.New("another builder serves this instance")
+
+func serve(ctx context.Context, args []string) error {
+	s, err := parse(args)
+	if err != nil {
+		return err
+	}
+	unix.Umask(0o022)
+	if err := ownMounts(ctx, s); err != nil {
+		return err
+	}
+	logrus.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, DisableColors: true})
+	logrus.SetLevel(logrus.WarnLevel)
+	if s.debug {
+		logrus.SetLevel(logrus.DebugLevel)
+	}
+	if err := os.MkdirAll(filepath.Join(s.run, "build"), 0o700); err != nil {
+		return err
+	}
+	lock, err := lockFile(filepath.Join(s.run, "build", "lock"))
+	if s.onDemand && errors.Is(err, errOther) {
+		return nil // whoever started this one finds the other's socket
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+
+	k, closeKeeper, gone, err := keeper(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer closeKeeper()
+	b, err := open(ctx, s, k)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := b.Close(); err != nil {
+			log.Printf("end: %v", err)
+		}
+	}()
+	l, err := listen(s)
+	if err != nil {
+		return err
+	}
+	counted := &counting{Listener: l}
+	failed := make(chan error, 1)
+	go func() { failed <- b.Server().Serve(counted) }()
+	log.Printf("cale-build %s listens on %s", version, s.addr)
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	case err = <-gone:
+	case <-counted.idle(ctx, s.idle):
+	}
+	// The path goes first: a client that comes now starts the next builder.
+	_ = os.Remove(strings.TrimPrefix(s.addr, "unix://"))
+	return err
+}
+
+func open(ctx context.Context, s settings, k keep.Keeper) (*build.Builder, error) {
+	o := build.Options{
+		Root: s.root, Run: s.run, Keeper: k, Labels: s.labels, Log: log.Printf, PreferLocal: !s.alone,
+		HostDirs: append(hosts.Dirs{filepath.Join(s.config, "certs.d")}, hosts.System...),
+	}
+	file := s.buildkit
+	if file == "" {
+		file = filepath.Join(s.config, "buildkitd.toml")
+		if _, err := os.Stat(file); err != nil {
+			file = ""
+		}
+	}
+	if file != "" {
+		c, err := config.LoadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("configuration %s: %w", file, err)
+		}
+		o.Config = c
+	}
+	if len(s.entitlements) > 0 {
+		o.Config.Entitlements = s.entitlements
+	}
+	return build.Open(ctx, o)
+}
+
+// keeper is the image store's owner: the engine, which is started if need be,
+// or this process itself.
+func keeper(ctx context.Context, s settings) (k keep.Keeper, closer func(), gone <-chan error, err error) {
+	if s.alone {
+		st, err := store.Open(s.root)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		return keep.Direct{Store: st}, func() { st.Close() }, nil, nil
+	}
+	// It is not started from here: it would share this process's mounts.
+	e := keep.NewEngine(ondemand.Engine(s.root, s.run).Connect)
+	attached, cancel := context.WithCancel(context.Background())
+	lost, err := e.Attach(attached)
+	if err != nil {
+		cancel()
+		return nil, nil, nil, err
+	}
+	fail := make(chan error, 1)
+	go func() {
+		<-lost
+		if attached.Err() == nil {
+			fail <- errors.New("the engine is gone")
+		}
+	}()
+	return e, cancel, fail, nil
+}
+
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if err == unix.EWOULDBLOCK {
+			return nil, errOther
+		}
+		return nil, err
+	}
+	return f, nil
+}
+
+func listen(s settings) (net.Listener, error) {
+	path, ok := strings.CutPrefix(s.addr, "unix://")
+	if !ok {
+		return nil, fmt.Errorf("address %s: only unix://PATH can be served", s.addr)
+	}
+	if len(path) > 107 {
+		return nil, fmt.Errorf("socket %s: the path is longer than the 107 bytes the kernel takes", path)
+	}
+	// This process holds the instance's lock: whoever left this file is dead.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	old := unix.Umask(0o177)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	unix.Umask(old)
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	if g, err := user.LookupGroup(s.group); err == nil {
+		if gid, err := strconv.Atoi(g.Gid); err == nil && os.Chown(path, 0, gid) == nil {
+			_ = os.Chmod(path, 0o660)
+		}
+	}
+	return l, nil
+}
+
+// counting counts a listener's connections.
+type counting struct {
+	net.Listener
+	open atomic.Int64
+	last atomic.Int64 // when the last one ended, in nanoseconds since 1970
+}
+
+// Accept implements net.Listener.
+func (c *counting) Accept() (net.Conn, error) {
+	conn, err := c.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c.open.Add(1)
+	return &countedConn{Conn: conn, c: c}, nil
+}
+
+type countedConn struct {
+	net.Conn
+	c      *counting
+	closed atomic.Bool
+}
+
+// Close implements net.Conn.
+func (c *countedConn) Close() error {
+	if c.closed.CompareAndSwap(false, true) {
+		c.c.last.Store(time.Now().UnixNano())
+		c.c.open.Add(-1)
+	}
+	return c.Conn.Close()
+}
+
+// idle is closed when there has been no connection for d; with d 0, never.
+func (c *counting) idle(ctx context.Context, d time.Duration) <-chan struct{} {
+	if d <= 0 {
+		return nil
+	}
+	out := make(chan struct{})
+	c.last.Store(time.Now().UnixNano())
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(max(d/10, 100*time.Millisecond)):
+			}
+			if c.open.Load() == 0 && time.Since(time.Unix(0, c.last.Load())) >= d {
+				close(out)
+				return
+			}
+		}
+	}()
+	return out
+}

@@ -1,0 +1,96 @@
+package engine
+
+import (
+	"strings"
+
+	"cale/image"
+	"cale/image/store"
+)
+
+// A builder is a process beside this one that works on the files of the image store (store.OpenShared). What it keeps
+// is held here by leases of one digest each, so that no collection takes it away; what it made becomes an image here.
+
+// BuildContent is blobs, and unpacked layers by their diffIDs, that a builder holds.
+type BuildContent struct {
+	Blobs, Layers []image.Digest `json:",omitempty"`
+}
+
+const (
+	leaseBuildBlob  = "build/blob/"
+	leaseBuildLayer = "build/layer/"
+)
+
+// BuildHeld lists what the builder holds.
+func (e *Engine) BuildHeld() BuildContent {
+	var c BuildContent
+	for id := range e.store.Leases() {
+		if d, err := image.ParseDigest(strings.TrimPrefix(id, leaseBuildBlob)); err == nil {
+			c.Blobs = append(c.Blobs, d)
+		} else if d, err := image.ParseDigest(strings.TrimPrefix(id, leaseBuildLayer)); err == nil {
+			c.Layers = append(c.Layers, d)
+		}
+	}
+	return c
+}
+
+// BuildHold keeps content from being collected, whether it is there yet or not, until BuildRelease.
+func (e *Engine) BuildHold(c BuildContent) error {
+	for _, d := range c.Blobs {
+		if err := e.store.AddLease(leaseBuildBlob+d.String(), d); err != nil {
+			return err
+		}
+	}
+	for _, d := range c.Layers {
+		if err := e.store.AddLease(leaseBuildLayer+d.String(), d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// BuildRelease ends what BuildHold began. What nothing else needs goes with the next collection.
+func (e *Engine) BuildRelease(c BuildContent) error {
+	for _, d := range c.Blobs {
+		if err := e.store.RemoveLease(leaseBuildBlob + d.String()); err != nil {
+			return err
+		}
+	}
+	for _, d := range c.Layers {
+		if err := e.store.RemoveLease(leaseBuildLayer + d.String()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// BuildAdded tells of content that the builder added to the store's files. It survives a power cut after the next
+// sync, at once with now.
+func (e *Engine) BuildAdded(c BuildContent, now bool) error {
+	e.store.Refresh(c.Blobs, c.Layers)
+	if now {
+		return e.store.Sync()
+	}
+	return nil
+}
+
+// BuildName makes an image that a builder made visible under a name; one with a digest and no tag, or none, leaves it
+// untagged.
+func (e *Engine) BuildName(text string, target image.Descriptor) error {
+	defer e.begin()()
+	name, err := image.Reference{}, error(nil)
+	if text != "" {
+		if name, err = e.parseName(text); err != nil {
+			return err
+		}
+		if !name.Digest.IsZero() {
+			name = image.Reference{}
+		}
+	}
+	pin := e.store.Pin()
+	defer pin.Release()
+	pin.Add(target.Digest)
+	return e.nameImage(name, target)
+}
+
+// BuildNames lists the names of images and what they point at.
+func (e *Engine) BuildNames() ([]store.Name, error) { return e.store.Names() }
