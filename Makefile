@@ -50,6 +50,11 @@ conformance: build ## the field's own suites, from the module proxy (long)
 conformance-registry: build ## the distribution specification's own program against cale registry
 	test/conformance/distribution/run
 
+.PHONY: interop
+interop: build ## images to and from skopeo, umoci, buildah, podman, docker and containerd, compared to the last attribute
+	test/setup busybox-static skopeo umoci buildah podman docker.io containerd docker-registry
+	CALE_BIN=$(CURDIR)/bin CALE_INTEROP=1 go test -count=1 ./test/interop
+
 .PHONY: install
 install: build ## the programs into $(PREFIX)/bin and the systemd units
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(addprefix bin/,$(PROGRAMS) cale-cri)

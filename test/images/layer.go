@@ -14,8 +14,9 @@ import (
 var created = time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC)
 
 // File is one entry of a layer. A name that ends in "/" is a directory; Link
-// makes a hard link, Symlink a symbolic one. A zero Mode is 0755 for
-// directories and 0644 for files.
+// makes a hard link, Symlink a symbolic one; Type is a tar type such as
+// tar.TypeChar, 0 for what the other fields say. A zero Mode is 0755 for
+// directories and 0644 for files; a zero time is one that all images share.
 type File struct {
 	Name    string
 	Mode    int64
@@ -25,6 +26,10 @@ type File struct {
 	Link    string
 	Symlink string
 	Xattrs  map[string]string
+	Type    byte
+	Major   int64
+	Minor   int64
+	Time    time.Time
 }
 
 // Tar packs files in the order given.
@@ -42,6 +47,11 @@ func Tar(files []File) ([]byte, error) {
 			h.Typeflag, h.Linkname = tar.TypeSymlink, f.Symlink
 		case f.Name[len(f.Name)-1] == '/':
 			h.Typeflag = tar.TypeDir
+		case f.Type != 0:
+			h.Typeflag, h.Devmajor, h.Devminor = f.Type, f.Major, f.Minor
+		}
+		if !f.Time.IsZero() {
+			h.ModTime, h.Format = f.Time, tar.FormatPAX
 		}
 		if h.Mode == 0 {
 			h.Mode = 0o644
