@@ -63,6 +63,14 @@ func (e *Engine) pinImage(c *container, i int, m *Mount) (string, error) {
 		if err := os.MkdirAll(whole, 0o700); err != nil {
 			return "", err
 		}
+		if c.idMap() != nil {
+			names, done, err := mappedDirs(dirs, c.group.ns("user"))
+			if err != nil {
+				return "", fmt.Errorf("mount image %s: %w", m.Source, err)
+			}
+			defer done()
+			dirs = names
+		}
 		root, err := openLayers(dirs, e.cfg.Run)
 		if err != nil {
 			return "", err

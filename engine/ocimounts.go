@@ -67,6 +67,9 @@ func (e *Engine) ociMounts(c *container, rec *record) ([]specs.Mount, error) {
 		if err != nil {
 			return nil, err
 		}
+		if c.idMap() != nil && om.Type == "bind" && (m.MapOwners || m.Type == "volume" || m.Type == "image" && len(m.Layers) == 1) {
+			om.Options = append(om.Options, "idmap")
+		}
 		own = append(own, om)
 	}
 	for target, options := range s.Tmpfs {
@@ -85,9 +88,13 @@ func (e *Engine) ociMounts(c *container, rec *record) ([]specs.Mount, error) {
 	if s.Security.ReadOnly {
 		writable = "ro"
 	}
+	etc := []string{"rbind", "rprivate", writable}
+	if c.idMap() != nil {
+		etc = append(etc, "idmap")
+	}
 	for _, f := range []struct{ name, target string }{{"resolv.conf", "/etc/resolv.conf"}, {"hostname", "/etc/hostname"}, {"hosts", "/etc/hosts"}} {
 		if !taken[f.target] {
-			own = append(own, specs.Mount{Destination: f.target, Type: "bind", Source: filepath.Join(e.etcDir(c, s), f.name), Options: []string{"rbind", "rprivate", writable}})
+			own = append(own, specs.Mount{Destination: f.target, Type: "bind", Source: filepath.Join(e.etcDir(c, s), f.name), Options: etc})
 		}
 	}
 	slices.SortStableFunc(own, func(a, b specs.Mount) int {

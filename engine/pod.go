@@ -133,8 +133,17 @@ func (e *Engine) checkPod(s *PodSpec) error {
 			return invalid("invalid IP address for DNS server: %q", d)
 		}
 	}
-	_, err := e.runtimeFor(s.Runtime)
-	return err
+	t, err := e.runtimeFor(s.Runtime)
+	if err != nil || s.User == nil {
+		return err
+	}
+	switch {
+	case t.oci != "":
+		return fail(ErrUnsupported, "runtime %s: pods with user namespaces run with Cale's own runtime only", s.Runtime)
+	case s.HostPID || s.HostIPC:
+		return invalid("a pod with a user namespace can't have the host's processes or IPC")
+	}
+	return s.User.check()
 }
 
 func modeOf(s *PodSpec) string {

@@ -94,6 +94,14 @@ func (e *Engine) ociMember(spec *specs.Spec, p *pod, rec *record) {
 	if s.PidMode == "pod" {
 		paths[specs.PIDNamespace] = p.ns("pid")
 	}
+	if ps.User != nil {
+		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+		paths[specs.UserNamespace] = p.ns("user")
+		spec.Linux.UIDMappings, spec.Linux.GIDMappings = ociIDs(ps.User.UIDs), ociIDs(ps.User.GIDs)
+		if ps.HostNetwork {
+			bindSys(spec)
+		}
+	}
 	kept := spec.Linux.Namespaces[:0]
 	for _, n := range spec.Linux.Namespaces {
 		if at, ok := paths[n.Type]; ok {
@@ -114,6 +122,15 @@ func (e *Engine) ociMember(spec *specs.Spec, p *pod, rec *record) {
 	}
 	if v := spec.Process.OOMScoreAdj; v != nil {
 		spec.Process.OOMScoreAdj = attainable(*v)
+	}
+}
+
+// bindSys shows the host's sysfs: only who owns the network namespace may mount one.
+func bindSys(spec *specs.Spec) {
+	for i, m := range spec.Mounts {
+		if m.Type == "sysfs" {
+			spec.Mounts[i] = specs.Mount{Destination: m.Destination, Type: "bind", Source: "/sys", Options: []string{"rbind", "rslave", "nosuid", "noexec", "nodev", "rro"}}
+		}
 	}
 }
 
@@ -236,7 +253,7 @@ func (e *Engine) reconcilePods(ctx context.Context) {
 // podAlive says whether a pod's namespaces are still pinned.
 func (e *Engine) podAlive(p *pod) bool {
 	s := p.spec()
-	for name, want := range map[string]bool{"net": !s.HostNetwork, "ipc": !s.HostIPC, "shm": !s.HostIPC, "pid": s.SharePID && !s.HostPID} {
+	for name, want := range map[string]bool{"net": !s.HostNetwork, "ipc": !s.HostIPC, "shm": !s.HostIPC, "pid": s.SharePID && !s.HostPID, "user": s.User != nil} {
 		if want && !isMount(p.ns(name)) {
 			return false
 		}

@@ -21,7 +21,12 @@ import (
 // makeNamespaces pins a pod's namespaces as files in its run directory.
 func (e *Engine) makeNamespaces(p *pod) error {
 	s := p.spec()
-	if !s.HostNetwork {
+	switch {
+	case s.User != nil:
+		if err := e.pinUserNamespaces(p); err != nil {
+			return err
+		}
+	case !s.HostNetwork:
 		if err := network.NewNamespace(p.ns("net")); err != nil {
 			return err
 		}
@@ -35,11 +40,11 @@ func (e *Engine) makeNamespaces(p *pod) error {
 		return err
 	}
 	if !s.HostIPC {
-		if err := mountShm(p.ns("shm"), s.ShmSize); err != nil {
+		if err := mountShm(p.ns("shm"), s.ShmSize, s.User); err != nil {
 			return err
 		}
 	}
-	if s.SharePID && !s.HostPID {
+	if s.SharePID && !s.HostPID && s.User == nil {
 		return e.holdPIDs(p)
 	}
 	return nil
@@ -49,39 +54,39 @@ func (e *Engine) makeNamespaces(p *pod) error {
 // theirs.
 func pinNamespaces(p *pod, s *PodSpec) error {
 	if !s.HostNetwork {
-		fd, err := unix.Open(p.ns("net"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
+		if err := enter(p.ns("net"), unix.CLONE_NEWNET); err != nil {
 			return err
 		}
-		err = unix.Setns(fd, unix.CLONE_NEWNET)
-		unix.Close(fd)
-		if err != nil {
-			return fmt.Errorf("enter the network namespace: %w", err)
+		if s.User != nil {
+			if err := network.LoopbackUp(); err != nil {
+				return err
+			}
 		}
 	}
-	flags := 0
-	if !s.HostIPC {
-		flags |= unix.CLONE_NEWIPC
-	}
-	if !s.HostNetwork { // Kubernetes: the host's network brings the host's name
-		flags |= unix.CLONE_NEWUTS
-	}
-	if flags != 0 {
-		if err := unix.Unshare(flags); err != nil {
-			return fmt.Errorf("make namespaces: %w", err)
+	for _, ns := range []struct {
+		kind  string
+		flag  int
+		hosts bool
+	}{{"ipc", unix.CLONE_NEWIPC, s.HostIPC}, {"uts", unix.CLONE_NEWUTS, s.HostNetwork}} { // Kubernetes: the host's network brings the host's name
+		switch {
+		case ns.hosts:
+			continue
+		case s.User != nil: // it is there already
+			if err := enter(p.ns(ns.kind), ns.flag); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := unix.Unshare(ns.flag); err != nil {
+			return fmt.Errorf("make the %s namespace: %w", ns.kind, err)
+		}
+		if err := pin("/proc/thread-self/ns/"+ns.kind, p.ns(ns.kind)); err != nil {
+			return err
 		}
 	}
 	if !s.HostNetwork {
 		if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
 			return fmt.Errorf("set hostname: %w", err)
-		}
-		if err := pin("uts", p.ns("uts")); err != nil {
-			return err
-		}
-	}
-	if !s.HostIPC {
-		if err := pin("ipc", p.ns("ipc")); err != nil {
-			return err
 		}
 	}
 	for k, v := range s.Sysctls {
@@ -96,14 +101,28 @@ func pinNamespaces(p *pod, s *PodSpec) error {
 	return nil
 }
 
-func pin(kind, at string) error {
+// enter moves the calling thread into a pinned namespace.
+func enter(at string, kind int) error {
+	fd, err := unix.Open(at, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open namespace", Path: at, Err: err}
+	}
+	defer unix.Close(fd)
+	if err := unix.Setns(fd, kind); err != nil {
+		return fmt.Errorf("enter the namespace %s: %w", at, err)
+	}
+	return nil
+}
+
+// pin keeps a namespace of a process as a file.
+func pin(ns, at string) error {
 	f, err := os.OpenFile(at, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	f.Close()
-	if err := unix.Mount("/proc/thread-self/ns/"+kind, at, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("pin %s namespace: %w", kind, err)
+	if err := unix.Mount(ns, at, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("pin namespace %s: %w", ns, err)
 	}
 	return nil
 }
@@ -124,14 +143,9 @@ func (e *Engine) holdPIDs(p *pod) error {
 		return fmt.Errorf("hold the pid namespace: %w", err)
 	}
 	go cmd.Wait() // its end is asked for by dropNamespaces
-	f, err := os.OpenFile(p.ns("pid"), os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o600)
-	if err == nil {
-		f.Close()
-		err = unix.Mount("/proc/"+strconv.Itoa(cmd.Process.Pid)+"/ns/pid", p.ns("pid"), "", unix.MS_BIND, "")
-	}
-	if err != nil {
+	if err := pin("/proc/"+strconv.Itoa(cmd.Process.Pid)+"/ns/pid", p.ns("pid")); err != nil {
 		cmd.Process.Kill()
-		return fmt.Errorf("pin pid namespace: %w", err)
+		return err
 	}
 	p.rec.Holder = cmd.Process.Pid
 	return nil
@@ -151,7 +165,7 @@ func (e *Engine) dropNamespaces(p *pod) {
 }
 
 // pinned are the mounts in a pod's run directory.
-var pinned = []string{"net", "uts", "ipc", "pid", "shm"}
+var pinned = []string{"net", "uts", "ipc", "pid", "user", "shm"}
 
 func unmountPin(at string) error {
 	if _, err := os.Lstat(at); errors.Is(err, os.ErrNotExist) {

@@ -12,6 +12,8 @@ type PodSpec struct {
 
 	HostNetwork, HostIPC, HostPID bool
 	SharePID                      bool // the pod has one pid namespace for all
+	// User is the mapping of a user namespace of the pod's own; nil is the host's.
+	User *IDMap
 
 	Publish    []Publish
 	DNS        []string

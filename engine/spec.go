@@ -118,15 +118,17 @@ type Mount struct {
 	// (ForceRecursive: or the container is refused).
 	RecursiveReadOnly bool
 	ForceRecursive    bool `json:",omitempty"`
-	CreateSource      bool // a bind's missing source is made as a directory (docker run -v)
-	NoCopy            bool // a new volume is not filled from the image
-	Subpath           string
-	Driver            string
-	DriverOpts        map[string]string
-	Labels            map[string]string
-	TmpfsSize         int64
-	TmpfsMode         uint32
-	TmpfsOptions      []string `json:",omitempty"` // exec or noexec
+	// MapOwners shows a bind's files in a user namespace with the owners that they have on the host, by number.
+	MapOwners    bool `json:",omitempty"`
+	CreateSource bool // a bind's missing source is made as a directory (docker run -v)
+	NoCopy       bool // a new volume is not filled from the image
+	Subpath      string
+	Driver       string
+	DriverOpts   map[string]string
+	Labels       map[string]string
+	TmpfsSize    int64
+	TmpfsMode    uint32
+	TmpfsOptions []string `json:",omitempty"` // exec or noexec
 	// FromImage marks a VOLUME of the image: the engine sets it, no client can.
 	FromImage bool `json:"fromImage,omitempty"`
 	Anonymous bool `json:"anonymous,omitempty"`

@@ -175,7 +175,7 @@ func (e *Engine) launch(ctx context.Context, c *container, rec *record, r *run) 
 // writeBundle writes config.json and what it refers to below the bundle.
 func (e *Engine) writeBundle(c *container, rec *record, netns string) error {
 	if rec.Spec.IpcMode == "shareable" {
-		if err := mountShm(filepath.Join(c.pod, "shm"), rec.Spec.ShmSize); err != nil {
+		if err := mountShm(filepath.Join(c.pod, "shm"), rec.Spec.ShmSize, c.idMap()); err != nil {
 			return err
 		}
 	}
@@ -196,7 +196,8 @@ func (e *Engine) rootfs(c *container, rec *record) ([]shim.Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []shim.Mount{{Type: "overlay", Source: "overlay", Options: overlayOptions(dirs, c.upper(), filepath.Join(c.dir, "work"))}}, nil
+	options := append(overlayOptions(dirs, c.upper(), filepath.Join(c.dir, "work")), c.idMap().rootOptions()...)
+	return []shim.Mount{{Type: "overlay", Source: "overlay", Options: options}}, nil
 }
 
 // overlayOptions writes the options as mount(8) takes them; colons and backslashes in names are escaped.
@@ -235,14 +236,20 @@ func (e *Engine) stdioOf(c *container, rec *record, r *shim.CreateRequest) error
 	return nil
 }
 
-func mountShm(path string, size int64) error {
+// mountShm makes the shared memory of containers, size bytes large. Its owner is root, of the mapping if there is one.
+func mountShm(path string, size int64, ids *IDMap) error {
 	if size == 0 {
 		size = defaultShm
 	}
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	if err := unix.Mount("shm", path, "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("mode=1777,size=%d", size)); err != nil {
+	options := fmt.Sprintf("mode=1777,size=%d", size)
+	if ids != nil {
+		uid, gid := ids.root()
+		options += fmt.Sprintf(",uid=%d,gid=%d", uid, gid)
+	}
+	if err := unix.Mount("shm", path, "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
 		return fmt.Errorf("mount %s: %w", path, err)
 	}
 	return nil
@@ -343,7 +350,7 @@ func (e *Engine) clearPod(ctx context.Context, c *container, r *run) {
 			e.cfg.Log("unmount %s of container %s: %v", name, c.id, err)
 		}
 	}
-	for _, name := range []string{"uts", "ipc", "pid"} { // of a pod whose record is gone
+	for _, name := range []string{"uts", "ipc", "pid", "user"} { // of a pod whose record is gone
 		if err := unmountPin(filepath.Join(c.pod, name)); err != nil {
 			e.cfg.Log("container %s: %v", c.id, err)
 		}

@@ -52,6 +52,11 @@ func pinCurrent(path string) error {
 	if err := unix.Mount(threadNS, path, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("pin network namespace at %s: %w", path, err)
 	}
+	return LoopbackUp()
+}
+
+// LoopbackUp brings up the loopback of the calling thread's network namespace.
+func LoopbackUp() error {
 	c, err := rtnl.Open()
 	if err != nil {
 		return err

@@ -187,7 +187,7 @@ func (s *Server) containerStatus(i *engine.Info) *runtimeapi.ContainerStatus {
 		st.StartedAt = i.State.StartedAt.UnixNano()
 	}
 	if i.State.Pid != 0 {
-		st.User = userOf(i.State.Pid)
+		st.User = userOf(i.State.Pid, s.idMapOf(i))
 	}
 	if st.State != runtimeapi.ContainerState_CONTAINER_EXITED {
 		return st

@@ -22,6 +22,7 @@ func TestNode(t *testing.T) {
 		"ready": testReady, "images": testImages, "pod of two": testPodOfTwo, "shared pids": testSharedPIDs, "logs": testLogs,
 		"again": testAgain, "exec": testExec, "exec too long": testExecTimeout, "streams": testStreams, "hostile log path": testHostileLog,
 		"kill -9": testCrash, "statistics": testStats, "events": testEvents, "unsupported": testUnsupported, "image volume": testImageVolume,
+		"user namespace": testUserNamespace, "user namespace on the host's network": testUserNamespaceHostNetwork, "no such user namespace": testUserNamespaceRefused,
 	} {
 		t.Run(name, func(t *testing.T) {
 			was := n.t
@@ -299,7 +300,10 @@ func testCrash(t *testing.T, n *node) {
 	if err != nil || after.Status.State != runtimeapi.PodSandboxState_SANDBOX_READY || after.Status.Network.Ip != st.Status.Network.Ip {
 		t.Fatalf("%v, %v", after, err)
 	}
-	n.sh(dies, "touch /go")
+	// What tells it to end may end with it.
+	if _, err := n.ExecSync(n.ctx(), &runtimeapi.ExecSyncRequest{ContainerId: dies, Cmd: []string{"touch", "/go"}, Timeout: 30}); err != nil {
+		t.Fatal(err)
+	}
 	if s := n.exited(dies); s.ExitCode != 7 {
 		t.Errorf("%v", s)
 	}
@@ -393,11 +397,6 @@ func testImageVolume(t *testing.T, n *node) {
 }
 
 func testUnsupported(t *testing.T, n *node) {
-	p := n.podConfig("userns")
-	p.Linux.SecurityContext.NamespaceOptions.UsernsOptions = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD}
-	if _, err := n.RunPodSandbox(n.ctx(), &runtimeapi.RunPodSandboxRequest{Config: p}); status.Code(err) != codes.Unimplemented {
-		t.Errorf("%v", err)
-	}
 	if _, err := n.CheckpointContainer(n.ctx(), &runtimeapi.CheckpointContainerRequest{}); status.Code(err) != codes.Unimplemented {
 		t.Errorf("%v", err)
 	}

@@ -56,9 +56,6 @@ func podSpec(r *runtimeapi.RunPodSandboxRequest) (spec engine.PodSpec, err error
 	c := r.Config
 	sec := c.GetLinux().GetSecurityContext()
 	ns := sec.GetNamespaceOptions()
-	if u := ns.GetUsernsOptions(); u != nil && u.Mode != runtimeapi.NamespaceMode_NODE {
-		return spec, unsupported("pods with user namespaces are not built yet")
-	}
 	spec = engine.PodSpec{
 		Hostname: c.Hostname, HostNetwork: ns.GetNetwork() == runtimeapi.NamespaceMode_NODE,
 		HostIPC: ns.GetIpc() == runtimeapi.NamespaceMode_NODE, HostPID: ns.GetPid() == runtimeapi.NamespaceMode_NODE,
@@ -68,6 +65,9 @@ func podSpec(r *runtimeapi.RunPodSandboxRequest) (spec engine.PodSpec, err error
 	}
 	if spec.HostNetwork {
 		spec.Hostname = ""
+	}
+	if spec.User, err = idMap(ns.GetUsernsOptions()); err != nil {
+		return spec, err
 	}
 	for _, p := range c.PortMappings {
 		if p.HostPort <= 0 {

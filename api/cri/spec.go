@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -89,10 +90,17 @@ func (s *Server) containerSpec(ctx context.Context, pod *engine.PodInfo, r *runt
 		}
 		spec.PidMode = "container:" + target.ID
 	}
+	own, err := idMap(sec.GetNamespaceOptions().GetUsernsOptions())
+	if err != nil {
+		return spec, err
+	}
+	if own != nil && !reflect.DeepEqual(own, pod.Spec.User) {
+		return spec, invalid("the container's user namespace is not its pod's")
+	}
 	for _, d := range c.Devices {
 		spec.Resources.Devices = append(spec.Resources.Devices, engine.Device{Host: d.HostPath, Container: d.ContainerPath, Permissions: d.Permissions})
 	}
-	if err := s.setMounts(ctx, &spec, c.Mounts); err != nil {
+	if err := s.setMounts(ctx, &spec, pod, c.Mounts); err != nil {
 		return spec, err
 	}
 	if res := c.GetLinux().GetResources(); res != nil {
@@ -179,7 +187,7 @@ func userSpec(sec *runtimeapi.LinuxContainerSecurityContext) (string, error) {
 	return user, nil
 }
 
-func (s *Server) setMounts(ctx context.Context, spec *engine.Spec, mounts []*runtimeapi.Mount) error {
+func (s *Server) setMounts(ctx context.Context, spec *engine.Spec, pod *engine.PodInfo, mounts []*runtimeapi.Mount) error {
 	for _, m := range mounts {
 		if m.GetImage().GetImage() != "" {
 			i, err := s.engine.Image(ctx, m.Image.Image)
@@ -192,13 +200,16 @@ func (s *Server) setMounts(ctx context.Context, spec *engine.Spec, mounts []*run
 			spec.Mounts = append(spec.Mounts, engine.Mount{Type: "image", Source: i.ID, Target: m.ContainerPath, ReadOnly: true, Subpath: m.ImageSubPath})
 			continue
 		}
-		if len(m.UidMappings)+len(m.GidMappings) > 0 {
-			return unsupported("mounts with mapped owners are not built yet")
-		}
 		if len(m.MountOptions) > 0 {
 			return unsupported("mount options are not built yet")
 		}
 		out := engine.Mount{Type: "bind", Source: m.HostPath, Target: m.ContainerPath, ReadOnly: m.Readonly, CreateSource: true}
+		if len(m.UidMappings)+len(m.GidMappings) > 0 {
+			if !reflect.DeepEqual(&engine.IDMap{UIDs: idRanges(m.UidMappings), GIDs: idRanges(m.GidMappings)}, pod.Spec.User) {
+				return invalid("mount %s: its owners are mapped otherwise than by the pod's user namespace", m.ContainerPath)
+			}
+			out.MapOwners = true
+		}
 		if !path.IsAbs(out.Target) {
 			out.Target = "/" + out.Target
 		}

@@ -48,8 +48,8 @@ func fsOptionsOf(fstype, src string, opts options, mode string) []fsOption {
 	return list
 }
 
-// makeFS makes a file system in the parent, detached.
-func (t *Tree) makeFS(fstype, src string, opts options) (*os.File, error) {
+// makeFS makes a file system in the parent, detached; an overlay with the owners of a mapping, if there is one.
+func (t *Tree) makeFS(fstype, src string, opts options, mapping *rootMapping) (*os.File, error) {
 	fd, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		if err == unix.ENODEV {
@@ -60,6 +60,11 @@ func (t *Tree) makeFS(fstype, src string, opts options) (*os.File, error) {
 	fs := os.NewFile(uintptr(fd), fstype)
 	defer fs.Close()
 	list := fsOptionsOf(fstype, src, opts, "")
+	if mapping != nil {
+		if list, err = t.mapOverlay(list, mapping); err != nil {
+			return nil, err
+		}
+	}
 	if fstype == "overlay" {
 		if list, err = t.overlayOptions(list, fd); err != nil {
 			return nil, err
@@ -75,7 +80,7 @@ func (t *Tree) makeFS(fstype, src string, opts options) (*os.File, error) {
 			return nil, fmt.Errorf("option %s: %w%s", o.key, err, fsMessage(fd))
 		}
 	}
-	if err := unix.FsconfigCreate(fd); err != nil {
+	if err := createAs(fd, mapping); err != nil {
 		return nil, fmt.Errorf("%w%s", err, fsMessage(fd))
 	}
 	mfd, err := unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, int(opts.set))
@@ -210,7 +215,7 @@ func (t *Tree) prepareTmpfs(m *mount) error {
 	}
 	ro := opts.set & unix.MOUNT_ATTR_RDONLY
 	opts.set &^= unix.MOUNT_ATTR_RDONLY
-	fd, err := t.makeFS("tmpfs", "tmpfs", opts)
+	fd, err := t.makeFS("tmpfs", "tmpfs", opts, nil)
 	if err != nil {
 		return err
 	}

@@ -156,12 +156,22 @@ func (t *Tree) openRoot() error {
 		if err != nil {
 			return fmt.Errorf("root file system: %w", err)
 		}
+		mapping, err := t.takeMapping(&opts)
+		if err != nil {
+			return fmt.Errorf("root file system: %w", err)
+		}
 		var s source
-		if opts.bind || m.Type == "bind" {
+		switch {
+		case opts.bind || m.Type == "bind":
 			s, err = t.openSource(t.abs(m.Source), opts.rec, false, true)
-		} else {
+			if err == nil && mapping != nil {
+				err = t.mapOwners(s.fd, mapping.ns, opts)
+			}
+		case mapping != nil && m.Type != "overlay":
+			err = errors.New("mapped owners are supported for bind and overlay mounts only")
+		default:
 			s.dir = true
-			s.fd, err = t.makeFS(m.Type, m.Source, opts)
+			s.fd, err = t.makeFS(m.Type, m.Source, opts, mapping)
 		}
 		if err != nil {
 			return fmt.Errorf("root file system %s: %w", m.Type, err)
@@ -302,7 +312,7 @@ func (t *Tree) prepareMount(m specs.Mount) error {
 	case m.Type == "":
 		return errors.New("no type")
 	case !inChild[m.Type] && !t.o.Unprivileged:
-		if pm.fd, err = t.makeFS(m.Type, m.Source, opts); err != nil {
+		if pm.fd, err = t.makeFS(m.Type, m.Source, opts, nil); err != nil {
 			return err
 		}
 	}

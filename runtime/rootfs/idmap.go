@@ -1,0 +1,174 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// rootMapping maps the owners of a container's root. The mount says so with containerd's options,
+// uidmap=CONTAINER:HOST:SIZE and gidmap likewise, several ranges parted by commas.
+type rootMapping struct {
+	uids, gids []specs.LinuxIDMapping
+	ns         *os.File
+}
+
+// takeMapping takes the mapping out of a root mount's options; nil is none.
+func (t *Tree) takeMapping(o *options) (*rootMapping, error) {
+	var m rootMapping
+	var err error
+	o.data = slices.DeleteFunc(o.data, func(d string) bool {
+		for key, to := range map[string]*[]specs.LinuxIDMapping{"uidmap=": &m.uids, "gidmap=": &m.gids} {
+			if v, ok := strings.CutPrefix(d, key); ok {
+				list, e := parseIDs(v)
+				if *to = append(*to, list...); e != nil {
+					err = e
+				}
+				return true
+			}
+		}
+		return false
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(m.uids) == 0 && len(m.gids) == 0:
+		return nil, nil
+	case len(m.uids) == 0 || len(m.gids) == 0:
+		return nil, errors.New("mapped owners need both uidmap and gidmap")
+	case t.o.Unprivileged || t.o.UserNS == nil:
+		return nil, errors.New("mapped owners need a privileged caller")
+	}
+	if m.ns, err = t.o.UserNS(m.uids, m.gids); err != nil {
+		return nil, fmt.Errorf("user namespace of the mapping: %w", err)
+	}
+	t.fds = append(t.fds, m.ns)
+	return &m, nil
+}
+
+func parseIDs(text string) (list []specs.LinuxIDMapping, err error) {
+	for r := range strings.SplitSeq(text, ",") {
+		var n [3]uint64
+		f := strings.Split(r, ":")
+		for i := 0; i < len(f) && i < 3 && err == nil; i++ {
+			n[i], err = strconv.ParseUint(f[i], 10, 32)
+		}
+		if len(f) != 3 || err != nil || n[2] == 0 {
+			return nil, fmt.Errorf("id mapping %q: it has to be CONTAINER:HOST:SIZE", r)
+		}
+		list = append(list, specs.LinuxIDMapping{ContainerID: uint32(n[0]), HostID: uint32(n[1]), Size: uint32(n[2])})
+	}
+	return list, nil
+}
+
+// mapped is a directory with mapped owners, as a detached mount, under a name for it.
+func (t *Tree) mapped(dir string, m *rootMapping) (string, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return "", &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	f := t.own(fd, dir)
+	if err := t.mapOwners(f, m.ns, options{}); err != nil {
+		return "", fmt.Errorf("%s: %w", dir, err)
+	}
+	return fmt.Sprintf("/proc/self/fd/%d", fd), nil
+}
+
+// mapOverlay replaces an overlay's directories by ones with mapped owners, so that what the container writes is kept
+// with the owners that the container knows. An upper directory that belongs to the mapping's root already was made
+// for shifted owners, as containerd does it: it stays as it is.
+func (t *Tree) mapOverlay(list []fsOption, m *rootMapping) ([]fsOption, error) {
+	var lowers []string
+	var upper, work string
+	out := slices.DeleteFunc(slices.Clone(list), func(o fsOption) bool {
+		switch {
+		case o.value == nil:
+			return false
+		case o.key == "lowerdir":
+			lowers = append(lowers, *o.value)
+		case o.key == "upperdir":
+			upper = t.abs(*o.value)
+		case o.key == "workdir":
+			work = t.abs(*o.value)
+		default:
+			return false
+		}
+		return true
+	})
+	add := func(key, value string) { out = append(out, fsOption{key, &value}) }
+	for _, joined := range lowers {
+		dirs, err := splitLowers(joined)
+		if err != nil {
+			return nil, err
+		}
+		for i, d := range dirs {
+			if dirs[i], err = t.mapped(t.abs(d), m); err != nil {
+				return nil, err
+			}
+		}
+		add("lowerdir", strings.Join(dirs, ":"))
+	}
+	if upper == "" {
+		return out, nil
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(upper, &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: upper, Err: err}
+	}
+	if st.Uid != m.uids[0].HostID || st.Uid == 0 {
+		// The two have to be on one mount.
+		if path.Dir(upper) != path.Dir(work) {
+			return nil, fmt.Errorf("overlay with mapped owners: %s and %s have to be in one directory", upper, work)
+		}
+		parent, err := t.mapped(path.Dir(upper), m)
+		if err != nil {
+			return nil, err
+		}
+		upper, work = parent+"/"+path.Base(upper), parent+"/"+path.Base(work)
+	}
+	add("upperdir", upper)
+	add("workdir", work)
+	return out, nil
+}
+
+// createAs has the kernel make a file system as it would for the mapping's root: overlay does its own work, such as
+// whiteouts, with the identity of who mounted it, and that has to exist in the mapping.
+func createAs(fsfd int, m *rootMapping) error {
+	if m == nil {
+		return unix.FsconfigCreate(fsfd)
+	}
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine, and its identity with it
+		done <- func() error {
+			if err := unix.Setfsgid(int(m.gids[0].HostID)); err != nil {
+				return err
+			}
+			if err := unix.Setfsuid(int(m.uids[0].HostID)); err != nil {
+				return err
+			}
+			// Without root's identity the thread lost the capabilities that go with files.
+			head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+			var sets [2]unix.CapUserData
+			if err := unix.Capget(&head, &sets[0]); err != nil {
+				return fmt.Errorf("capget: %w", err)
+			}
+			for i := range sets {
+				sets[i].Effective = sets[i].Permitted
+			}
+			if err := unix.Capset(&head, &sets[0]); err != nil {
+				return fmt.Errorf("capset: %w", err)
+			}
+			return unix.FsconfigCreate(fsfd)
+		}()
+	}()
+	return <-done
+}
