@@ -41,6 +41,9 @@ func statPath(root *filetree.Root, ref, name string) (PathStat, error) {
 		stat = root.Stat
 	}
 	raw, err := stat(name)
+	if errors.Is(err, unix.ENOTDIR) {
+		return PathStat{}, invalid("%s in container %s: not a directory", name, ref)
+	}
 	if filetree.NotExist(err) {
 		return PathStat{}, notFound("Could not find the file %s in container %s", name, ref)
 	}
@@ -152,6 +155,9 @@ func (e *Engine) CopyTo(ctx context.Context, ref, name string, r io.Reader, o Co
 	c.mu.Unlock()
 	err = e.withTree(ctx, c, func(root *filetree.Root) error {
 		st, err := root.Stat(name)
+		if errors.Is(err, unix.ENOTDIR) {
+			return invalid("%s in container %s: not a directory", name, ref)
+		}
 		if filetree.NotExist(err) {
 			return notFound("Could not find the file %s in container %s", name, ref)
 		}
@@ -161,11 +167,15 @@ func (e *Engine) CopyTo(ctx context.Context, ref, name string, r io.Reader, o Co
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 			return invalid("extraction point is not a directory")
 		}
-		if rec.Spec.Security.ReadOnly && !inVolume(rec.Mounts, name) {
-			return fail(ErrForbidden, "container rootfs is marked read-only")
+		if rec.Spec.Security.ReadOnly {
+			if own, err := onRoot(root, name); err != nil {
+				return err
+			} else if own {
+				return fail(ErrForbidden, "container rootfs is marked read-only")
+			}
 		}
 		opts := layer.ExtractOptions{Into: name, KeepKinds: o.NoOverwriteDirNonDir}
-		if o.CopyUIDGID {
+		if o.CopyUIDGID && rec.Run.User != "" {
 			acc, err := readAccounts(root)
 			if err != nil {
 				return err
@@ -189,15 +199,21 @@ func (e *Engine) CopyTo(ctx context.Context, ref, name string, r io.Reader, o Co
 	return nil
 }
 
-// inVolume says whether a path lies in a writable mount.
-func inVolume(mounts []Mount, name string) bool {
-	name = path.Join("/", name)
-	for _, m := range mounts {
-		if name == m.Target || strings.HasPrefix(name, m.Target+"/") {
-			return !m.ReadOnly
-		}
+// onRoot says whether a name leads to the container's own files, wherever links on the way go: not into a volume.
+func onRoot(root *filetree.Root, name string) (bool, error) {
+	fd, err := root.OpenFD(name, unix.O_PATH, 0)
+	if err != nil {
+		return false, err
 	}
-	return false
+	defer unix.Close(fd)
+	var here, top unix.Statx_t
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &here); err != nil {
+		return false, fmt.Errorf("mount of %s: %w", name, err)
+	}
+	if err := unix.Statx(root.FD(), "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &top); err != nil {
+		return false, fmt.Errorf("mount of /: %w", err)
+	}
+	return here.Mnt_id == top.Mnt_id, nil
 }
 
 // Export writes a container's files as a tar, without its volumes.

@@ -84,7 +84,7 @@ func (e *Engine) Attach(ctx context.Context, ref string, o AttachOptions) (*Stre
 	}
 	c.mu.Unlock()
 	e.emit(c, "attach")
-	st := &Stream{TTY: tty}
+	st := &Stream{TTY: tty, detached: func() { e.emit(c, "detach") }}
 	switch {
 	case !o.Stream:
 		st.plug(nil)

@@ -24,6 +24,7 @@ type record struct {
 	ImageID  string            `json:"imageId"`
 	ImageRef string            `json:"imageRef"`
 	Manifest image.Digest      `json:"manifest"`
+	Image    *image.Descriptor `json:"image,omitempty"` // of that manifest, with its platform
 	Layers   []image.Digest    `json:"layers"`
 	Init     bool              `json:"init,omitempty"` // the layer of mount points lies over the image
 	Run      Effective         `json:"run"`

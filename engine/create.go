@@ -51,6 +51,9 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 
 	rec := record{Version: recordVersion, ID: id, Name: name, Created: time.Now(), Spec: s, ImageID: img.ID.String(),
 		ImageRef: ref, Manifest: img.ManifestDescriptor.Digest, Layers: img.Config.DiffIDs}
+	manifest := img.ManifestDescriptor
+	manifest.Platform = &img.Config.Platform
+	rec.Image = &manifest
 	rec.Spec.Name = name
 	rec.State.Status = Created
 	if rec.Run, err = merge(&rec.Spec, img); err != nil {

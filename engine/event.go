@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"maps"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -113,6 +114,23 @@ func (e *Engine) emit(c *container, action string, extra ...string) {
 		attrs["pod"] = c.group.id
 	}
 	to.emit(Event{Type: "container", Action: action, ID: c.id, Attributes: attrs})
+}
+
+// emitVolumes tells of each volume that a container begins or ends to use.
+func (e *Engine) emitVolumes(c *container, action string) {
+	c.mu.Lock()
+	mounts := c.rec.Mounts
+	c.mu.Unlock()
+	for _, m := range mounts {
+		switch {
+		case m.Type != "volume":
+		case action == "mount":
+			e.emitOther("volume", action, m.Source, "container", c.id, "destination", m.Target, "driver", "local",
+				"propagation", m.Propagation, "read/write", strconv.FormatBool(!m.ReadOnly))
+		default:
+			e.emitOther("volume", action, m.Source, "container", c.id, "driver", "local")
+		}
+	}
 }
 
 // emitOther tells of an image, a volume or a network.

@@ -84,6 +84,13 @@ func (e *Engine) ExecStart(ctx context.Context, id string, o ExecStartOptions) (
 		return nil, err
 	}
 	x.mu.Lock()
+	x.c.mu.Lock()
+	paused := x.c.rec.State.Status == Paused
+	x.c.mu.Unlock()
+	if paused {
+		x.mu.Unlock()
+		return nil, conflict("Container %s is paused, unpause the container before exec", x.c.id)
+	}
 	if x.started {
 		ended := x.exit != nil
 		x.mu.Unlock()
@@ -109,7 +116,7 @@ func (e *Engine) ExecStart(ctx context.Context, id string, o ExecStartOptions) (
 	if conn == nil {
 		return nil, nil
 	}
-	st := &Stream{TTY: x.spec.TTY}
+	st := &Stream{TTY: x.spec.TTY, detached: func() { e.emit(x.c, "exec_detach", "execID", x.id) }}
 	st.plug(conn)
 	raw := st.Reader
 	// Who reads to the end asks for the exit code next: it has to be there.
@@ -290,6 +297,7 @@ func (e *Engine) execProcess(c *container, r *run, x *ExecSpec) (*specs.Process,
 		ApparmorProfile: apparmor(s.Security.AppArmor),
 	}
 	p.User.Umask = s.Umask
+	p.Rlimits = rlimits(s)
 	if p.Cwd == "" {
 		p.Cwd = rec.Run.WorkingDir
 	}

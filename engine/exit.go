@@ -100,6 +100,7 @@ func (e *Engine) exited(c *container, r *run, exit shim.Exit) {
 	if oom {
 		e.emit(c, "oom")
 	}
+	e.emitVolumes(c, "unmount")
 	e.emit(c, "die", "exitCode", strconv.Itoa(result.ExitCode), "execDuration", strconv.Itoa(max(0, int(ran.Seconds()))))
 	close(r.done)
 	for _, ch := range exits {

@@ -79,8 +79,14 @@ func (e *Engine) resolveTarget(name string) (image.Descriptor, string, error) {
 	if name == "" {
 		return none, "", invalid("no image given")
 	}
+	if strings.TrimSpace(name) == "" {
+		return none, "", invalid("image name cannot be blank")
+	}
 	if d, err := image.ParseDigest(name); err == nil {
 		return e.targetByID(d.String(), name)
+	}
+	if strings.HasPrefix(name, "sha256:") && len(name) > len("sha256:") && strings.Trim(name[7:], "0123456789abcdef") == "" {
+		return e.targetByID(name, name)
 	}
 	parsed, err := e.parseName(name)
 	if err != nil && !isReferenceError(err) {
@@ -357,6 +363,9 @@ func (e *Engine) describe(img *store.Image, n store.Name) Image {
 	info := Image{ID: img.ID.String(), Target: img.Target.Digest.String(), MediaType: img.Target.MediaType, TargetSize: img.Target.Size,
 		Labels: run.Labels, Architecture: img.Config.Platform.Architecture, OS: img.Config.Platform.OS, Variant: img.Config.Platform.Variant,
 		Author: img.Config.Author, RawConfig: img.Config.Raw}
+	if h := img.Config.History; len(h) > 0 {
+		info.Comment = h[len(h)-1].Comment
+	}
 	if img.Config.Created != nil {
 		info.Created = *img.Config.Created
 	}

@@ -41,11 +41,28 @@ func (e *Engine) List(ctx context.Context, size bool) []Info {
 		out = append(out, info)
 	}
 	slices.SortFunc(out, func(a, b Info) int { return b.Created.Compare(a.Created) })
-	links := linksTo(out)
+	links, ids := linksTo(out), map[string]string{}
 	for i := range out {
 		out[i].LinkedAs = links[out[i].ID]
+		e.imageName(&out[i], ids)
 	}
 	return out
+}
+
+// imageName makes a container's image the one it has by its id, where the name it was asked by means another one by
+// now, or none. ids are those of the names already looked up.
+func (e *Engine) imageName(i *Info, ids map[string]string) {
+	ref, platform := i.Spec.Image, i.Spec.Platform
+	id, known := ids[ref+" "+platform]
+	if !known {
+		if img, _, err := e.resolveImage(ref, platform); err == nil {
+			id = img.ID.String()
+		}
+		ids[ref+" "+platform] = id
+	}
+	if id != i.ImageID {
+		i.Spec.Image = i.ImageID
+	}
 }
 
 // info copies a container's state. Maps and slices in the record are never changed in place, only replaced, so that
@@ -58,7 +75,7 @@ func (e *Engine) info(c *container) Info {
 	}
 	c.mu.Unlock()
 	i := Info{
-		ID: c.id, Name: rec.Name, Created: rec.Created, Spec: rec.Spec, ImageID: rec.ImageID, ImageRef: rec.ImageRef,
+		ID: c.id, Name: rec.Name, Created: rec.Created, Spec: rec.Spec, ImageID: rec.ImageID, ImageRef: rec.ImageRef, Manifest: rec.Image,
 		State: rec.State, Restarts: rec.Restarts, Run: rec.Run,
 		HostnamePath: filepath.Join(c.dir, "hostname"), HostsPath: filepath.Join(c.dir, "hosts"), ResolvPath: filepath.Join(c.dir, "resolv.conf"),
 		UpperDir: c.upper(), WorkDir: filepath.Join(c.dir, "work"), MergedDir: filepath.Join(c.pod, "rootfs"),
@@ -80,9 +97,14 @@ func (e *Engine) info(c *container) Info {
 	}
 	e.mu.Lock()
 	for id, x := range e.execs {
-		if x.c == c {
+		if x.c != c {
+			continue
+		}
+		x.mu.Lock()
+		if x.exit == nil {
 			i.Execs = append(i.Execs, id)
 		}
+		x.mu.Unlock()
 	}
 	e.mu.Unlock()
 	slices.Sort(i.Execs)

@@ -128,6 +128,9 @@ func checkMount(m *Mount) error {
 			return invalid("invalid mount config for type \"bind\": invalid propagation mode: %s", m.Propagation)
 		}
 	case "volume":
+		if m.Propagation != "" {
+			return invalid("invalid mount config for type \"volume\": field BindOptions must not be specified")
+		}
 		if m.Subpath != "" && m.Source == "" {
 			return invalid("invalid mount config for type \"volume\": must not set Subpath when using anonymous volumes")
 		}
@@ -196,7 +199,7 @@ func (e *Engine) volumesFrom(refs []string) ([]Mount, error) {
 		case "ro":
 			readOnly = true
 		default:
-			return nil, invalid("invalid mode for volumes-from: %s", mode)
+			return nil, invalid("invalid mode: %s", mode)
 		}
 		other, err := e.find(ref)
 		if err != nil {
@@ -208,7 +211,7 @@ func (e *Engine) volumesFrom(refs []string) ([]Mount, error) {
 				continue
 			}
 			m.ReadOnly = m.ReadOnly || readOnly
-			m.NoCopy, m.FromImage, m.Anonymous = true, false, false
+			m.NoCopy, m.FromImage = true, false
 			out = append(out, m)
 		}
 		other.mu.Unlock()

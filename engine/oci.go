@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path"
@@ -132,10 +133,17 @@ func (e *Engine) ociProcess(c *container, rec *record, caps []string) (*specs.Pr
 	if s.OOMScore != 0 {
 		p.OOMScoreAdj = &s.OOMScore
 	}
-	for _, u := range s.Resources.Ulimits {
-		p.Rlimits = append(p.Rlimits, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: uint64(u.Soft), Hard: uint64(u.Hard)})
-	}
+	p.Rlimits = rlimits(s)
 	return p, nil
+}
+
+// rlimits are those of every process in a container.
+func rlimits(s *Spec) []specs.POSIXRlimit {
+	var out []specs.POSIXRlimit
+	for _, u := range s.Resources.Ulimits {
+		out = append(out, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: uint64(u.Soft), Hard: uint64(u.Hard)})
+	}
+	return out
 }
 
 // processCaps: what a user other than root may gain is bounded, but nothing is given at once, and nothing is ever
@@ -234,7 +242,10 @@ func (e *Engine) otherPid(ref, what string) (int, error) {
 	other.mu.Lock()
 	defer other.mu.Unlock()
 	if other.run == nil || other.run.pid == 0 {
-		return 0, conflict("cannot join %s of a non running container: %s", what, other.id)
+		if what == "network" {
+			return 0, conflict("cannot join network of a non running container: %s", other.id)
+		}
+		return 0, fmt.Errorf("failed to join %s namespace: container %s is not running", what, other.id)
 	}
 	return other.run.pid, nil
 }
@@ -294,7 +305,7 @@ func ociDevices(spec *specs.Spec, s *Spec) error {
 		if s.Security.Privileged && (d.Container == "" || d.Container == d.Host) {
 			continue
 		}
-		devices, r, err := ocispec.Device(d.Host, d.Container, d.Permissions)
+		devices, r, err := ocispec.DeviceAsked(d.Host, d.Container, d.Permissions)
 		if err != nil {
 			return invalid("%v", err)
 		}

@@ -35,8 +35,10 @@ func checkResources(r *Resources) error {
 		return invalid("Minimum memory limit can not be less than memory reservation limit, see usage")
 	case r.MemorySwappiness != nil && (*r.MemorySwappiness < -1 || *r.MemorySwappiness > 100):
 		return invalid("Invalid value: %d, valid memory swappiness range is 0-100", *r.MemorySwappiness)
-	case r.NanoCPUs < 0 || r.NanoCPUs > 0 && (r.CPUPeriod != 0 || r.CPUQuota != 0):
-		return invalid("Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set")
+	case r.NanoCPUs > 0 && r.CPUPeriod > 0:
+		return invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set")
+	case r.NanoCPUs > 0 && r.CPUQuota > 0:
+		return invalid("Conflicting options: Nano CPUs and CPU Quota cannot both be set")
 	case r.CPUPeriod != 0 && (r.CPUPeriod < 1000 || r.CPUPeriod > 1000000):
 		return invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
 	case r.CPUQuota > 0 && r.CPUQuota < 1000:
@@ -53,7 +55,7 @@ func checkResources(r *Resources) error {
 			return err
 		}
 	}
-	if cpus := hostCPUs(); r.NanoCPUs > int64(cpus)*1e9 {
+	if cpus := hostCPUs(); r.NanoCPUs < 0 || r.NanoCPUs > int64(cpus)*1e9 {
 		return invalid("range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available", cpus, cpus)
 	}
 	for _, u := range r.Ulimits {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -202,11 +203,15 @@ func (c *container) imageID() string {
 }
 
 func readAccounts(root *filetree.Root) (a accounts, err error) {
-	if a.passwd, err = root.ReadFile("etc/passwd", maxAccountsSize); err != nil && !filetree.NotExist(err) {
-		return a, err
-	}
-	if a.group, err = root.ReadFile("etc/group", maxAccountsSize); err != nil && !filetree.NotExist(err) {
-		return a, err
+	for name, to := range map[string]*[]byte{"etc/passwd": &a.passwd, "etc/group": &a.group} {
+		b, whole, err := root.ReadPrefix(name, maxAccountsSize)
+		if err != nil && !filetree.NotExist(err) {
+			return a, err
+		}
+		if !whole { // who stands further down is unknown; half a line is nobody
+			b = b[:bytes.LastIndexByte(b, '\n')+1]
+		}
+		*to = b
 	}
 	return a, nil
 }

@@ -231,6 +231,7 @@ type Info struct {
 	Spec     Spec
 	ImageID  string // digest of the image's configuration
 	ImageRef string // the name it was asked by
+	Manifest *image.Descriptor
 	Path     string // the first word of the command, and the rest
 	Args     []string
 	State    State
@@ -358,7 +359,7 @@ type Image struct {
 	Shared                    int64 // how much of Size other images have too; only DiskUsage says
 	Labels                    map[string]string
 	Architecture, OS, Variant string
-	Author                    string
+	Author, Comment           string
 	Layers                    []string // diff ids
 	Config                    Effective
 	RawConfig                 json.RawMessage

@@ -86,6 +86,7 @@ func (e *Engine) start(ctx context.Context, c *container, again bool) error {
 		}
 	}
 	c.mu.Unlock()
+	e.emitVolumes(c, "mount")
 	e.emit(c, "start")
 	e.tellLinked(c)
 	e.follow(c, r)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -103,7 +104,7 @@ func userName(uid int) string {
 }
 
 // psColumns reads the arguments of ps that people give docker top. No program is run: what can't be told is refused.
-func psColumns(args string) ([]column, error) {
+func psColumns(args string) (cols []column, sort []sortKey, err error) {
 	names := []string{"uid", "pid", "ppid", "c", "stime", "tty", "time", "cmd"}
 	f := strings.Fields(args)
 	for i := 0; i < len(f); i++ {
@@ -114,7 +115,7 @@ func psColumns(args string) ([]column, error) {
 		case a == "-ef" || a == "-e" || a == "-f" || a == "-A" || a == "ef":
 		case strings.HasSuffix(a, "o") && strings.Trim(a, "-aAexo") == "":
 			if i+1 == len(f) {
-				return nil, invalid("ps: list of columns missing after %s", a)
+				return nil, nil, invalid("ps: list of columns missing after %s", a)
 			}
 			i++
 			names = strings.Split(f[i], ",")
@@ -122,8 +123,12 @@ func psColumns(args string) ([]column, error) {
 			names = strings.Split(a[2:], ",")
 		case strings.HasPrefix(a, "-eo"):
 			names = strings.Split(a[3:], ",")
+		case strings.HasPrefix(a, "--sort="):
+			if sort, err = sortKeys(a[len("--sort="):]); err != nil {
+				return nil, nil, err
+			}
 		default:
-			return nil, invalid("ps argument %q is not supported: use -ef, aux, or -o with column names", a)
+			return nil, nil, invalid("ps argument %q is not supported: use -ef, aux, or -o with column names", a)
 		}
 	}
 	var out []column
@@ -134,7 +139,7 @@ func psColumns(args string) ([]column, error) {
 		}
 		c, ok := columns[n]
 		if !ok {
-			return nil, invalid("ps column %q is not supported", n)
+			return nil, nil, invalid("ps column %q is not supported", n)
 		}
 		if hasTitle && title != "" {
 			c.title = title
@@ -142,9 +147,48 @@ func psColumns(args string) ([]column, error) {
 		out = append(out, c)
 	}
 	if !slices.ContainsFunc(out, func(c column) bool { return c.title == "PID" }) {
-		return nil, invalid("Couldn't find PID field in ps output")
+		return nil, nil, invalid("Couldn't find PID field in ps output")
+	}
+	return out, sort, nil
+}
+
+// sortKey is one column that lines are sorted by.
+type sortKey struct {
+	column
+	descending bool
+}
+
+// sortKeys reads ps's --sort: columns with commas between, - before those that are to fall.
+func sortKeys(list string) ([]sortKey, error) {
+	var out []sortKey
+	for _, n := range strings.Split(list, ",") {
+		k := sortKey{descending: strings.HasPrefix(n, "-")}
+		n = strings.ToLower(strings.TrimLeft(n, "+-"))
+		if alias, ok := columnAliases[n]; ok {
+			n = alias
+		}
+		var ok bool
+		if k.column, ok = columns[n]; !ok {
+			return nil, invalid("ps can't sort by %q", n)
+		}
+		out = append(out, k)
 	}
 	return out, nil
+}
+
+// compare orders two processes by a column: numbers as numbers, all else as text.
+func (k sortKey) compare(a, b *process) int {
+	x, y := k.value(a), k.value(b)
+	order := strings.Compare(x, y)
+	m, err1 := strconv.ParseFloat(x, 64)
+	n, err2 := strconv.ParseFloat(y, 64)
+	if err1 == nil && err2 == nil {
+		order = cmp.Compare(m, n)
+	}
+	if k.descending {
+		return -order
+	}
+	return order
 }
 
 // Top lists a container's processes as ps would.
@@ -153,7 +197,7 @@ func (e *Engine) Top(ctx context.Context, ref, psArgs string) (titles []string, 
 	if err != nil {
 		return nil, nil, err
 	}
-	cols, err := psColumns(psArgs)
+	cols, sort, err := psColumns(psArgs)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -172,17 +216,28 @@ func (e *Engine) Top(ctx context.Context, ref, psArgs string) (titles []string, 
 	for _, col := range cols {
 		titles = append(titles, col.title)
 	}
+	var all []*process
 	for _, pid := range pids {
-		p, err := readProcess(int(pid))
-		if err != nil {
-			continue // it has ended
+		if p, err := readProcess(int(pid)); err == nil { // others have ended
+			all = append(all, p)
 		}
+	}
+	slices.SortStableFunc(all, func(a, b *process) int {
+		for _, k := range sort {
+			if order := k.compare(a, b); order != 0 {
+				return order
+			}
+		}
+		return 0
+	})
+	for _, p := range all {
 		var row []string
 		for _, col := range cols {
 			row = append(row, col.value(p))
 		}
 		rows = append(rows, row)
 	}
+	e.emit(c, "top")
 	return titles, rows, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -43,7 +44,7 @@ func (e *Engine) withTree(ctx context.Context, c *container, fn func(*filetree.R
 		return err
 	}
 	own := slices.ContainsFunc(rec.Mounts, func(m Mount) bool { return m.Type != "tmpfs" })
-	if !own {
+	if !own && !rec.Started && rec.Run.WorkingDir == "" {
 		fd, err := overlayFD(dirs, c.upper(), c.dir+"/work")
 		if err == nil {
 			root := filetree.FromFD(fd, "container")
@@ -118,6 +119,14 @@ func (e *Engine) mountTree(c *container, rec *record, dirs []string, at string) 
 	}
 	mounts := slices.Clone(rec.Mounts)
 	slices.SortStableFunc(mounts, func(a, b Mount) int { return strings.Count(a.Target, "/") - strings.Count(b.Target, "/") })
+	if dir := rec.Run.WorkingDir; dir != "" { // the start makes it too
+		if fd, err := root.MkdirAll(dir, 0o755); err == nil {
+			unix.Close(fd)
+		}
+	}
+	if rec.Started {
+		mounts = append(e.etcMounts(c, rec), mounts...)
+	}
 	for _, m := range mounts {
 		if err := e.mountInto(root, &m); err != nil {
 			root.Close()
@@ -125,6 +134,19 @@ func (e *Engine) mountTree(c *container, rec *record, dirs []string, at string) 
 		}
 	}
 	return root, nil
+}
+
+// etcMounts are the files that tell a container who it is, as it had them when it ran.
+func (e *Engine) etcMounts(c *container, rec *record) []Mount {
+	var out []Mount
+	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
+		m := Mount{Type: "bind", Source: filepath.Join(e.etcDir(c, &rec.Spec), name), Target: "/etc/" + name}
+		covered := slices.ContainsFunc(rec.Mounts, func(o Mount) bool { return o.Target == m.Target })
+		if _, err := os.Stat(m.Source); err == nil && !covered {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 // mountInto binds a volume or a host path into a tree, if both ends are there.

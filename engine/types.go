@@ -83,6 +83,7 @@ type Stream struct {
 	write      func([]byte) (int, error)
 	closeWrite func() error
 	close      func() error
+	detached   func() // tells of Detach; nil where nobody asks
 }
 
 // Write sends stdin.
@@ -93,6 +94,14 @@ func (s *Stream) CloseWrite() error { return s.closeWrite() }
 
 // Close lets the process go on alone.
 func (s *Stream) Close() error { return s.close() }
+
+// Detach is Close by the wish of whoever is at the terminal.
+func (s *Stream) Detach() error {
+	if s.detached != nil {
+		s.detached()
+	}
+	return s.close()
+}
 
 // ExecStartOptions says how an exec session is started. Detached sessions have no Stream.
 type ExecStartOptions struct {

@@ -70,6 +70,16 @@ func (e *Engine) Update(ctx context.Context, ref string, r Resources, p *Restart
 	if set := spec.Resources.MemorySwap; r.Memory > 0 && r.MemorySwap == 0 && set > 0 && r.Memory > set {
 		return nil, conflict("Cannot update container %s: Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time", c.id)
 	}
+	switch had := &spec.Resources; {
+	case had.NanoCPUs > 0 && r.CPUPeriod > 0:
+		return nil, invalid("Conflicting options: CPU Period cannot be updated as NanoCPUs has already been set")
+	case had.NanoCPUs > 0 && r.CPUQuota > 0:
+		return nil, invalid("Conflicting options: CPU Quota cannot be updated as NanoCPUs has already been set")
+	case r.NanoCPUs > 0 && had.CPUPeriod > 0:
+		return nil, invalid("Conflicting options: Nano CPUs cannot be updated as CPU Period has already been set")
+	case r.NanoCPUs > 0 && had.CPUQuota > 0:
+		return nil, invalid("Conflicting options: Nano CPUs cannot be updated as CPU Quota has already been set")
+	}
 	overlay(&spec.Resources, &r)
 	tell := replaceRates(&spec.Resources, &r)
 	if p != nil && p.Name != "" {

@@ -141,8 +141,13 @@ func (e *Engine) volumeCreate(name, driver string, opts, labels map[string]strin
 			return v, false, invalid("create %s: invalid option: %q", name, k)
 		}
 	}
-	if opts["type"] != "" && opts["device"] == "" {
-		return v, false, invalid("create %s: missing device in volume options", name)
+	switch {
+	case opts["type"] != "" && opts["device"] == "":
+		return v, false, invalid("create %s: missing required option: \"device\"", name)
+	case opts["type"] == "" && opts["device"] != "":
+		return v, false, invalid("create %s: missing required option: \"type\"", name)
+	case opts["o"] != "" && opts["device"] == "":
+		return v, false, invalid("create %s: missing required option: \"device\"", name)
 	}
 	r := volumeRecord{Created: time.Now(), Labels: labels, Options: opts}
 	if name == "" {

@@ -174,35 +174,42 @@ var ErrTooLarge = errors.New("file too large")
 // would block for ever, and to open a device is to use it (a watchdog restarts
 // the machine), whatever the container itself may do with devices.
 func (r *Root) ReadFile(name string, max int64) ([]byte, error) {
+	b, whole, err := r.ReadPrefix(name, max)
+	if err == nil && !whole {
+		return nil, r.fault("read", name, ErrTooLarge)
+	}
+	return b, err
+}
+
+// ReadPrefix is ReadFile of no more than the first max bytes; whole says
+// whether that is all.
+func (r *Root) ReadPrefix(name string, max int64) (b []byte, whole bool, err error) {
 	at, err := r.OpenFD(name, unix.O_PATH, 0)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer unix.Close(at)
 	var st unix.Stat_t
 	if err := unix.Fstat(at, &st); err != nil {
-		return nil, r.fault("stat", name, err)
+		return nil, false, r.fault("stat", name, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, r.fault("read", name, errors.New("not a regular file"))
+		return nil, false, r.fault("read", name, errors.New("not a regular file"))
 	}
 	fd, err := reopen(at)
 	if err != nil {
-		return nil, r.fault("open", name, err)
+		return nil, false, r.fault("open", name, err)
 	}
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
-	if st.Size > max {
-		return nil, r.fault("read", name, ErrTooLarge)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, max+1))
+	b, err = io.ReadAll(io.LimitReader(f, max+1))
 	if err != nil {
-		return nil, r.fault("read", name, err)
+		return nil, false, r.fault("read", name, err)
 	}
 	if int64(len(b)) > max {
-		return nil, r.fault("read", name, ErrTooLarge)
+		return b[:max], false, nil
 	}
-	return b, nil
+	return b, true, nil
 }
 
 // fault names the object of a failure; the errno stays findable by errors.Is.

@@ -267,6 +267,10 @@ func (s *Server) containerStats(w http.ResponseWriter, r *request) error {
 	var last *container.StatsResponse
 	for {
 		st, err := s.engine.Stats(r.Context(), info.ID)
+		stopped := errors.Is(err, engine.ErrConflict)
+		if stopped {
+			err = nil // it uses nothing
+		}
 		if err != nil {
 			if last != nil {
 				return nil
@@ -274,6 +278,9 @@ func (s *Server) containerStats(w http.ResponseWriter, r *request) error {
 			return err
 		}
 		out := dockerStats(&info, st)
+		if stopped {
+			last = &out
+		}
 		if last != nil {
 			out.PreRead, out.PreCPUStats = last.Read, last.CPUStats
 		}

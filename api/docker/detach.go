@@ -20,7 +20,7 @@ func detachKeys(s string) ([]byte, error) {
 			keys = append(keys, k[0])
 			continue
 		}
-		c, ok := strings.CutPrefix(strings.ToLower(k), "ctrl-")
+		c, ok := strings.CutPrefix(k, "ctrl-")
 		if !ok || len(c) != 1 {
 			return nil, invalid("Invalid detach keys (%s) provided", s)
 		}

@@ -81,6 +81,8 @@ func toHostConfig(s *engine.Spec) *container.HostConfig {
 	if initProcess {
 		h.Init = &initProcess
 	}
+	// Scripts print these: none is [], not nothing.
+	h.DNS, h.DNSOptions, h.DNSSearch = []netip.Addr{}, orNone(h.DNSOptions), orNone(h.DNSSearch)
 	for _, a := range s.Network.DNS {
 		if addr, err := netip.ParseAddr(a); err == nil {
 			h.DNS = append(h.DNS, addr)

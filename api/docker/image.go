@@ -12,6 +12,7 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"cale/engine"
@@ -68,7 +69,7 @@ func (s *Server) imageList(w http.ResponseWriter, r *request) error {
 		}
 		out = append(out, image.Summary{
 			ID: img.ID, Created: img.Created.Unix(), Labels: img.Labels, RepoTags: orNone(img.Names), RepoDigests: orNone(img.Digests),
-			Size: img.Size, SharedSize: -1, Containers: int64(img.Containers),
+			Size: img.Size, SharedSize: -1, Containers: int64(img.Containers), Descriptor: imageDescriptor(&img),
 		})
 	}
 	slices.SortStableFunc(out, func(a, b image.Summary) int { return int(b.Created - a.Created) })
@@ -129,10 +130,15 @@ func (s *Server) imageInspect(w http.ResponseWriter, r *request) error {
 		cfg.Healthcheck = &dockerspec.HealthcheckConfig{Test: h.Test, Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, StartInterval: h.StartInterval, Retries: h.Retries}
 	}
 	return writeJSON(w, http.StatusOK, image.InspectResponse{
-		ID: img.ID, RepoTags: orNone(img.Names), RepoDigests: orNone(img.Digests), Created: stamp(img.Created), Author: img.Author,
+		ID: img.ID, RepoTags: orNone(img.Names), RepoDigests: orNone(img.Digests), Created: stamp(img.Created), Author: img.Author, Comment: img.Comment, Descriptor: imageDescriptor(&img),
 		Config: cfg, Architecture: img.Architecture, Variant: img.Variant, Os: img.OS, Size: img.Size,
 		RootFS: image.RootFS{Type: "layers", Layers: img.Layers},
 	})
+}
+
+// imageDescriptor says what an image's name points at.
+func imageDescriptor(img *engine.Image) *ocispec.Descriptor {
+	return &ocispec.Descriptor{MediaType: img.MediaType, Digest: digest.Digest(img.Target), Size: img.TargetSize}
 }
 
 func (s *Server) imageHistory(w http.ResponseWriter, r *request) error {

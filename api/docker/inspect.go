@@ -14,8 +14,11 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"cale/engine"
+	"cale/image"
 )
 
 func (s *Server) containerInspect(w http.ResponseWriter, r *request) error {
@@ -47,6 +50,9 @@ func inspectResponse(i *engine.Info) *container.InspectResponse {
 	if out.Args == nil {
 		out.Args = []string{}
 	}
+	if m := i.Manifest; m != nil {
+		out.ImageManifestDescriptor = manifestDescriptor(m)
+	}
 	if i.UpperDir != "" {
 		out.GraphDriver = &storage.DriverData{Name: "overlay2", Data: map[string]string{
 			"LowerDir": strings.Join(i.LowerDirs, ":"), "UpperDir": i.UpperDir, "WorkDir": i.WorkDir, "MergedDir": i.MergedDir,
@@ -56,6 +62,14 @@ func inspectResponse(i *engine.Info) *container.InspectResponse {
 		out.Mounts = append(out.Mounts, dockerMount(m))
 	}
 	return out
+}
+
+func manifestDescriptor(m *image.Descriptor) *ocispec.Descriptor {
+	d := &ocispec.Descriptor{MediaType: m.MediaType, Digest: digest.Digest(m.Digest.String()), Size: m.Size}
+	if p := m.Platform; p != nil {
+		d.Platform = &ocispec.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}
+	}
+	return d
 }
 
 func dockerMount(m engine.MountPoint) container.MountPoint {
@@ -272,6 +286,9 @@ func summary(c *engine.Info) any {
 	out.HostConfig.Annotations = c.Spec.Annotations
 	for _, as := range c.LinkedAs {
 		out.Names = append(out.Names, "/"+as)
+	}
+	if c.Manifest != nil {
+		out.ImageManifestDescriptor = manifestDescriptor(c.Manifest)
 	}
 	if c.SizeRw != nil {
 		out.SizeRw = *c.SizeRw

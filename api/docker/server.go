@@ -223,8 +223,19 @@ func fail(w http.ResponseWriter, err error) {
 	case errors.Is(err, context.Canceled):
 		status = 499
 	}
+	if bare := (bareError{}); errors.As(err, &bare) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, err.Error()+"\r\n")
+		return
+	}
 	writeError(w, status, err.Error())
 }
+
+// bareError is told as a line of text, where clients expect a stream and no JSON.
+type bareError struct{ error }
+
+func (e bareError) Unwrap() error { return e.error }
 
 // badRequest is a request that asks for something it may not.
 type badRequest struct{ text string }

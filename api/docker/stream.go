@@ -176,7 +176,7 @@ func (s *Server) containerAttach(w http.ResponseWriter, r *request) error {
 	}
 	st, err := s.engine.Attach(r.Context(), r.name(), o)
 	if err != nil {
-		return err
+		return bareError{err}
 	}
 	conn, in, err := hijack(w, r, st.TTY)
 	if err != nil {
@@ -268,7 +268,7 @@ func detachable(in io.Reader, keys []byte, st *engine.Stream, conn net.Conn) *bu
 	if !st.TTY {
 		keys = nil
 	}
-	return bufio.NewReader(&detacher{r: in, keys: keys, leave: func() { st.Close(); conn.Close() }})
+	return bufio.NewReader(&detacher{r: in, keys: keys, leave: func() { st.Detach(); conn.Close() }})
 }
 
 func (s *Server) execResize(w http.ResponseWriter, r *request) error {
@@ -306,7 +306,7 @@ func (s *Server) containerLogs(w http.ResponseWriter, r *request) error {
 		Timestamps: r.flag("timestamps"), Details: r.flag("details"), Tail: -1,
 	}
 	if !o.Stdout && !o.Stderr {
-		return invalid("Bad parameters: you must choose at least one stream")
+		return invalid("must specify at least one of 'stdout' or 'stderr'")
 	}
 	var err error
 	if o.Since, err = parseTime(r.text("since"), time.Now()); err != nil {
@@ -315,11 +315,8 @@ func (s *Server) containerLogs(w http.ResponseWriter, r *request) error {
 	if o.Until, err = parseTime(r.text("until"), time.Now()); err != nil {
 		return err
 	}
-	if t := r.text("tail"); t != "" && t != "all" {
-		n, err := strconv.Atoi(t)
-		if err != nil || n < -1 {
-			return invalid("invalid tail %q: it must be a number or all", t)
-		}
+	// What is no number is every line, as it always was.
+	if n, err := strconv.Atoi(r.text("tail")); err == nil && n >= 0 {
 		o.Tail = n
 	}
 	logs, tty, err := s.engine.Logs(r.Context(), r.name(), o)

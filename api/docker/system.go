@@ -81,6 +81,9 @@ func (s *Server) events(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	if !until.IsZero() && since.After(until) {
+		return invalid("`since` time (%s) cannot be after `until` time (%s)", r.text("since"), r.text("until"))
+	}
 	ch := s.engine.Subscribe(r.Context(), since, until)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)

@@ -66,6 +66,15 @@ func Device(path, target, permissions string) ([]specs.LinuxDevice, []specs.Linu
 	return devices, rules, nil
 }
 
+// DeviceAsked is Device for a path that a client names: a directory without any device is a mistake.
+func DeviceAsked(path, target, permissions string) ([]specs.LinuxDevice, []specs.LinuxDeviceCgroup, error) {
+	devices, rules, err := Device(path, target, permissions)
+	if err == nil && len(devices) == 0 {
+		err = fmt.Errorf("error gathering device information while adding custom device %q: not a device node", path)
+	}
+	return devices, rules, err
+}
+
 func deviceNode(path, target, permissions string) (specs.LinuxDevice, specs.LinuxDeviceCgroup, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {

@@ -10,8 +10,9 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// maxID is the greatest user or group id: the one above it means "no change" to the kernel.
-const maxID = 1<<32 - 2
+// maxID is the greatest user or group id that can be asked for, the same as Docker's: programs that keep ids in a
+// signed number take what lies above for root or for an error.
+const maxID = 1<<31 - 1
 
 // LookupUser finds who "user[:group]" is, by the contents of the container's passwd and group files (nil when there
 // are none), with the groups the user belongs to and those of extra (names or ids). home is the user's home, or "".
@@ -73,7 +74,7 @@ func parseID(s string) (id uint32, numeric bool, err error) {
 	}
 	v, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || v < 0 || v > maxID {
-		return 0, false, fmt.Errorf("user or group id %s is out of range: uids and gids must be in range 0-%d", s, uint32(maxID))
+		return 0, false, fmt.Errorf("user or group id %s is out of range: uids and gids must be in range 0-%d", s, maxID)
 	}
 	return uint32(v), true, nil
 }
