@@ -37,7 +37,7 @@ func (c *Client) call(ctx context.Context, method string, req appender, resp unm
 func (c *Client) Create(ctx context.Context, r CreateRequest) (uint32, error) {
 	req := &task.CreateRequest{
 		ID: r.ID, Bundle: r.Bundle, Terminal: r.Terminal,
-		Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr,
+		Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Checkpoint: r.Checkpoint,
 	}
 	for _, m := range r.Rootfs {
 		req.Rootfs = append(req.Rootfs, task.Mount(m))
@@ -139,6 +139,14 @@ func (c *Client) Pause(ctx context.Context, id string) error {
 // Resume thaws a container.
 func (c *Client) Resume(ctx context.Context, id string) error {
 	return c.call(ctx, "Resume", &task.ProcessRequest{ID: id}, nil)
+}
+
+// Checkpoint saves a container's processes. One that is to end by it may have more to do when this returns: see Wait.
+func (c *Client) Checkpoint(ctx context.Context, id string, r CheckpointRequest) error {
+	o := task.CheckpointOptions{Exit: r.Exit, OpenTCP: true, ExternalUnixSockets: true, FileLocks: true, WorkPath: r.WorkPath}
+	return c.call(ctx, "Checkpoint", &task.CheckpointRequest{
+		ID: id, Path: r.Path, Options: task.Any{URL: task.TypeCheckpointOptions, Value: o.Append(nil)},
+	}, nil)
 }
 
 // Update applies OCI LinuxResources given in JSON.

@@ -38,6 +38,16 @@ type CreateRequest struct {
 	Stdin, Stdout, Stderr string
 	// Runtime is the path of a foreign OCI runtime, or "" for our own.
 	Runtime string
+	// Checkpoint is a directory that Checkpoint has written: the container is made of it, by Start. "" for a new one.
+	Checkpoint string
+}
+
+// CheckpointRequest saves a container's processes.
+type CheckpointRequest struct {
+	// Path is the directory to make and to write to; WorkPath takes CRIU's log, "" for a place in the bundle.
+	Path, WorkPath string
+	// Exit ends the container.
+	Exit bool
 }
 
 // ExecRequest adds a process to a container; it runs after Start with its ExecID.

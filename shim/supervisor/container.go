@@ -18,13 +18,29 @@ const exitFile = "exit.json"
 
 type container struct {
 	id, bundle string
-	box        Box
+	foreign    bool // made by another runtime's program
 	init       *process
+	// restore makes the container of a checkpoint, when it is started; nil for others.
+	restore func(ctx context.Context) (Box, error)
 
 	mu      sync.Mutex
+	made    Box
 	execs   map[string]*process
 	paused  bool
 	deleted bool
+}
+
+// box is the container as the runtime has it.
+func (c *container) box() Box {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.made
+}
+
+func (c *container) setBox(b Box) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.made = b
 }
 
 // find returns the init ("") or an exec.
@@ -42,11 +58,11 @@ func (c *container) find(execID string) (*process, error) {
 
 // initExited runs when init has been reaped.
 func (s *Supervisor) initExited(c *container, status uint32) {
-	e := Exit{Status: status, At: time.Now(), OOM: c.box.OOMKilled()}
-	if c.box.SharesPids() {
+	e := Exit{Status: status, At: time.Now(), OOM: c.box().OOMKilled()}
+	if c.box().SharesPids() {
 		// The others would live on without supervision, holding the streams.
 		s.reaper.begin()
-		c.box.Kill(int(sigKill), true)
+		c.box().Kill(int(sigKill), true)
 		s.reaper.end()
 	}
 	c.init.io.Exited()
@@ -94,9 +110,15 @@ func (s *Supervisor) start(ctx context.Context, c *container) (int, error) {
 		return 0, precondition("container " + c.id + " is started already")
 	}
 	s.reaper.begin()
-	err := c.box.Start(ctx)
-	s.reaper.end()
-	if err != nil {
+	defer s.reaper.end()
+	if c.restore != nil {
+		b, err := c.restore(ctx)
+		if err != nil {
+			return 0, err
+		}
+		c.setBox(b)
+		s.begun(c)
+	} else if err := c.box().Start(ctx); err != nil {
 		return 0, err
 	}
 	p.started = true
@@ -118,7 +140,7 @@ func (s *Supervisor) startExec(ctx context.Context, c *container, p *process) (i
 	}
 	p.started = true
 	s.reaper.begin()
-	pid, err := c.box.Exec(ctx, p.execID, p.spec, p.streams())
+	pid, err := c.box().Exec(ctx, p.execID, p.spec, p.streams())
 	p.spec = nil
 	if err != nil {
 		s.reaper.end()
@@ -157,7 +179,7 @@ func (s *Supervisor) kill(c *container, p *process, sig uint32, all bool) error 
 	}
 	s.reaper.begin()
 	defer s.reaper.end()
-	return c.box.Kill(int(sig), all)
+	return c.box().Kill(int(sig), all)
 }
 
 // deleteContainer removes an ended (or never started) container.
@@ -169,7 +191,7 @@ func (s *Supervisor) deleteContainer(ctx context.Context, c *container) (Exit, e
 	}
 	if state == task.StatusCreated {
 		s.reaper.begin()
-		err := c.box.Kill(int(sigKill), true)
+		err := c.box().Kill(int(sigKill), true)
 		s.reaper.end()
 		if err != nil && !p.ended() {
 			return Exit{}, err
@@ -190,7 +212,7 @@ func (s *Supervisor) deleteContainer(ctx context.Context, c *container) (Exit, e
 	c.execs = nil
 	c.mu.Unlock()
 	s.reaper.begin()
-	err := c.box.Delete()
+	err := c.box().Delete()
 	s.reaper.end()
 	if err != nil {
 		c.mu.Lock()

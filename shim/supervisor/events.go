@@ -170,6 +170,12 @@ func (e *events) execStarted(id, execID string, pid int) {
 
 func (e *events) oom(id string) { e.simple("oom", "TaskOOM", id) }
 
+func (e *events) checkpointed(id, path string) {
+	e.send("checkpointed", "TaskCheckpointed", func(b []byte) []byte {
+		return wire.AppendString(wire.AppendString(b, 1, id), 2, path)
+	})
+}
+
 // simple sends an event that only names the container.
 func (e *events) simple(topic, name, id string) {
 	e.send(topic, name, func(b []byte) []byte { return wire.AppendString(b, 1, id) })

@@ -113,7 +113,16 @@ func (b *cappedBuffer) Write(p []byte) (int, error) {
 }
 
 // Create makes a container with "create".
-func (f *Foreign) Create(ctx context.Context, o CreateOptions) (_ Box, err error) {
+func (f *Foreign) Create(ctx context.Context, o CreateOptions) (Box, error) {
+	args := []string{"create"}
+	if o.Options.NoNewKeyring {
+		args = append(args, "--no-new-keyring")
+	}
+	return f.make(ctx, o, args)
+}
+
+// make makes a container with a command.
+func (f *Foreign) make(ctx context.Context, o CreateOptions, args []string) (_ Box, err error) {
 	rootfs := filepath.Join(o.Bundle, "rootfs")
 	if len(o.Rootfs) > 0 {
 		if err := mountAll(o.Rootfs, rootfs); err != nil {
@@ -126,12 +135,9 @@ func (f *Foreign) Create(ctx context.Context, o CreateOptions) (_ Box, err error
 		}()
 	}
 	pidFile := filepath.Join(o.Bundle, "init.pid")
-	args := []string{"create", "--bundle", o.Bundle, "--pid-file", pidFile}
+	args = append(args, "--bundle", o.Bundle, "--pid-file", pidFile)
 	if o.Options.NoPivotRoot {
 		args = append(args, "--no-pivot")
-	}
-	if o.Options.NoNewKeyring {
-		args = append(args, "--no-new-keyring")
 	}
 	c := &foreignBox{f: f, id: o.ID, bundle: o.Bundle, mounted: len(o.Rootfs) > 0}
 	if err := c.run(ctx, o.Streams, args, o.ID); err != nil {
@@ -143,6 +149,12 @@ func (f *Foreign) Create(ctx context.Context, o CreateOptions) (_ Box, err error
 	}
 	c.shared = sharesPids(o.Bundle)
 	return c, nil
+}
+
+// Restore makes a container with "restore".
+func (f *Foreign) Restore(ctx context.Context, o CreateOptions) (Box, error) {
+	args := []string{"restore", "--image-path", o.Checkpoint, "--work-path", o.workPath(), "--detach", "--no-subreaper"}
+	return f.make(ctx, o, args)
 }
 
 // Cleanup deletes by force what is left.
@@ -277,6 +289,26 @@ func (c *foreignBox) Exec(ctx context.Context, execID string, process []byte, s 
 		return 0, err
 	}
 	return readPid(pidFile)
+}
+
+func (c *foreignBox) Checkpoint(ctx context.Context, o CheckpointOptions) error {
+	args := []string{"checkpoint", "--image-path", o.Path, "--work-path", o.WorkPath}
+	for _, f := range []struct {
+		name string
+		on   bool
+	}{
+		{"--leave-running", !o.Exit}, {"--tcp-established", o.Options.OpenTCP}, {"--shell-job", o.Options.Terminal},
+		{"--ext-unix-sk", o.Options.ExternalUnixSockets}, {"--file-locks", o.Options.FileLocks},
+	} {
+		if f.on {
+			args = append(args, f.name)
+		}
+	}
+	if o.Options.CgroupsMode != "" {
+		args = append(args, "--manage-cgroups-mode", o.Options.CgroupsMode)
+	}
+	_, err := c.f.command(ctx, c.bundle, nil, append(args, c.id)...)
+	return err
 }
 
 func (c *foreignBox) Delete() error {

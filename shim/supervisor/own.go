@@ -12,6 +12,7 @@ import (
 
 	"cale/runtime"
 	"cale/runtime/cgroup"
+	"cale/runtime/criu"
 	"cale/runtime/spec"
 	"cale/shim/task"
 	"cale/shim/ttrpc"
@@ -20,8 +21,8 @@ import (
 // Own is our runtime, called in this process.
 type Own struct{}
 
-// Create makes a container with package runtime.
-func (Own) Create(ctx context.Context, o CreateOptions) (Box, error) {
+// options translates a request.
+func (o *CreateOptions) own() (runtime.Options, error) {
 	ro := runtime.Options{
 		ID: o.ID, Bundle: o.Bundle, StateDir: o.StateDir,
 		Stdin: o.Streams.Stdin, Stdout: o.Streams.Stdout, Stderr: o.Streams.Stderr,
@@ -30,14 +31,42 @@ func (Own) Create(ctx context.Context, o CreateOptions) (Box, error) {
 	}
 	for _, m := range o.Rootfs {
 		if m.Target != "" && m.Target != "/" {
-			return nil, &ttrpc.Status{Code: ttrpc.InvalidArgument, Message: "rootfs mount with target " + m.Target + " is not supported"}
+			return ro, &ttrpc.Status{Code: ttrpc.InvalidArgument, Message: "rootfs mount with target " + m.Target + " is not supported"}
 		}
 		ro.Rootfs = append(ro.Rootfs, runtime.Mount{Type: m.Type, Source: m.Source, Options: m.Options})
+	}
+	return ro, nil
+}
+
+// Create makes a container with package runtime.
+func (Own) Create(ctx context.Context, o CreateOptions) (Box, error) {
+	ro, err := o.own()
+	if err != nil {
+		return nil, err
 	}
 	c, err := runtime.Create(ctx, ro)
 	if err != nil {
 		return nil, classify(err)
 	}
+	return newOwnBox(c), nil
+}
+
+// Restore makes a container of a checkpoint.
+func (Own) Restore(ctx context.Context, o CreateOptions) (Box, error) {
+	ro, err := o.own()
+	if err != nil {
+		return nil, err
+	}
+	c, err := runtime.Restore(ctx, ro, runtime.CheckpointOptions{
+		ImagePath: o.Checkpoint, WorkPath: o.workPath(), FileLocks: true, TCPEstablished: true, ExtUnixSk: true,
+	})
+	if err != nil {
+		return nil, classify(err)
+	}
+	return newOwnBox(c), nil
+}
+
+func newOwnBox(c *runtime.Container) *ownBox {
 	b := &ownBox{c: c, shared: true}
 	if s, err := c.Spec(); err == nil {
 		b.shared = !spec.NewNamespace(s, specs.PIDNamespace)
@@ -45,7 +74,7 @@ func (Own) Create(ctx context.Context, o CreateOptions) (Box, error) {
 	if g, err := c.Cgroup(); err == nil && g != nil && !g.Fresh() {
 		b.oomBefore = readOOMKills(g)
 	}
-	return b, nil
+	return b
 }
 
 // apply makes an exec's process fit its streams: the request rules over the
@@ -98,6 +127,14 @@ func (b *ownBox) Exec(ctx context.Context, _ string, process []byte, s Streams) 
 		got.PidFD.Close() // the reaper goes by pid: a child's is its own until reaped
 	}
 	return got.Pid, nil
+}
+
+func (b *ownBox) Checkpoint(ctx context.Context, o CheckpointOptions) error {
+	return classify(b.c.Checkpoint(ctx, runtime.CheckpointOptions{
+		ImagePath: o.Path, WorkPath: o.WorkPath, LeaveRunning: !o.Exit, CgroupsMode: o.Options.CgroupsMode,
+		TCPEstablished: o.Options.OpenTCP, ExtUnixSk: o.Options.ExternalUnixSockets, ShellJob: o.Options.Terminal,
+		FileLocks: o.Options.FileLocks,
+	}))
 }
 
 func (b *ownBox) Delete() error {
@@ -184,7 +221,7 @@ func classify(err error) error {
 		return &ttrpc.Status{Code: ttrpc.NotFound, Message: err.Error()}
 	case errors.Is(err, runtime.ErrExists):
 		return &ttrpc.Status{Code: ttrpc.AlreadyExists, Message: err.Error()}
-	case errors.Is(err, runtime.ErrNotRunning):
+	case errors.Is(err, runtime.ErrNotRunning), errors.Is(err, criu.ErrNotInstalled):
 		return &ttrpc.Status{Code: ttrpc.FailedPrecondition, Message: err.Error()}
 	case errors.Is(err, runtime.ErrCommandNotFound):
 		return &ttrpc.Status{Code: ttrpc.Unknown, Message: err.Error(), Detail: task.DetailCommandNotFound}

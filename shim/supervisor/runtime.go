@@ -17,6 +17,8 @@ type Runtime interface {
 	// Create makes a container whose init waits for Start. Init is a child of this
 	// process. A failed Create leaves nothing behind.
 	Create(ctx context.Context, o CreateOptions) (Box, error)
+	// Restore makes a container of a checkpoint; it runs when Restore returns.
+	Restore(ctx context.Context, o CreateOptions) (Box, error)
 	// Cleanup removes what is left of a container whose shim is gone.
 	Cleanup(ctx context.Context, bundle, stateDir, id string) error
 }
@@ -36,6 +38,8 @@ type CreateOptions struct {
 	Rootfs               []task.Mount
 	Streams              Streams
 	Options              task.RuncOptions
+	// Checkpoint is the directory of the images to Restore.
+	Checkpoint string
 }
 
 // Box is one container of a Runtime.
@@ -53,6 +57,8 @@ type Box interface {
 	Update(resources []byte) error
 	Pids() ([]int, error)
 	Stats() (*cgroup.Stats, error)
+	// Checkpoint saves the container's processes.
+	Checkpoint(ctx context.Context, o CheckpointOptions) error
 	// SharesPids tells that the end of init does not end the other processes.
 	SharesPids() bool
 	// OOMKilled tells whether the kernel killed a process for want of memory.

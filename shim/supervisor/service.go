@@ -114,7 +114,7 @@ func (s *Supervisor) task(ctx context.Context, method string, payload []byte) (a
 		if err != nil {
 			return nil, err
 		}
-		return nil, s.busy(func() error { return c.box.Update(r.Resources.Value) })
+		return nil, s.busy(func() error { return c.box().Update(r.Resources.Value) })
 	case "Stats":
 		var r task.StatsRequest
 		if err := r.Unmarshal(payload); err != nil {
@@ -131,7 +131,15 @@ func (s *Supervisor) task(ctx context.Context, method string, payload []byte) (a
 	case "Connect":
 		return s.connect(payload)
 	case "Checkpoint":
-		return nil, unimplemented("checkpointing")
+		var r task.CheckpointRequest
+		if err := r.Unmarshal(payload); err != nil {
+			return nil, invalid(err)
+		}
+		c, _, err := s.find(r.ID, "")
+		if err != nil {
+			return nil, err
+		}
+		return nil, s.checkpoint(ctx, c, &r)
 	}
 	c, p, err := s.process(payload)
 	if err != nil {
@@ -175,7 +183,7 @@ func (s *Supervisor) taskOf(ctx context.Context, method string, c *container, p 
 	case "Pids":
 		r := new(task.PidsResponse)
 		err := s.busy(func() error {
-			pids, err := c.box.Pids()
+			pids, err := c.box().Pids()
 			for _, pid := range pids {
 				r.Pids = append(r.Pids, uint32(pid))
 			}
@@ -201,9 +209,9 @@ func (s *Supervisor) freeze(c *container, pause bool) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	op := c.box.Resume
+	op := c.made.Resume
 	if pause {
-		op = c.box.Pause
+		op = c.made.Pause
 	}
 	if err := s.busy(op); err != nil {
 		return err
@@ -251,7 +259,7 @@ func (s *Supervisor) stats(r *task.StatsRequest) (answer, error) {
 		return nil, err
 	}
 	s.reaper.begin()
-	st, err := c.box.Stats()
+	st, err := c.box().Stats()
 	s.reaper.end()
 	if err != nil {
 		return nil, err

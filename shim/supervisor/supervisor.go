@@ -198,9 +198,6 @@ func (s *Supervisor) create(ctx context.Context, r *task.CreateRequest) (int, er
 	if r.ID == "" || !strings.HasPrefix(r.Bundle, "/") {
 		return 0, &ttrpc.Status{Code: ttrpc.InvalidArgument, Message: "create: an id and an absolute bundle are needed"}
 	}
-	if r.Checkpoint != "" {
-		return 0, unimplemented("restoring a checkpoint")
-	}
 	var opts task.RuncOptions
 	if r.Options.URL == task.TypeOptions {
 		if err := opts.Unmarshal(r.Options.Value); err != nil {
@@ -242,25 +239,41 @@ func (s *Supervisor) createReserved(ctx context.Context, r *task.CreateRequest, 
 	if state == "" {
 		state = filepath.Join(r.Bundle, "state")
 	}
+	c.foreign = opts.BinaryName != ""
+	o := CreateOptions{
+		ID: r.ID, Bundle: r.Bundle, StateDir: state, Rootfs: r.Rootfs,
+		Streams: c.init.streams(), Options: opts, Checkpoint: r.Checkpoint,
+	}
+	if r.Checkpoint != "" {
+		c.restore = func(ctx context.Context) (Box, error) { return rt.Restore(ctx, o) }
+		c.made = waiting{c}
+		s.put(c.id, c)
+		s.events.created(r, 0)
+		return c, nil
+	}
 	s.reaper.begin()
 	defer s.reaper.end()
-	c.box, err = rt.Create(ctx, CreateOptions{
-		ID: r.ID, Bundle: r.Bundle, StateDir: state, Rootfs: r.Rootfs,
-		Streams: c.init.streams(), Options: opts,
-	})
-	if err != nil {
+	if c.made, err = rt.Create(ctx, o); err != nil {
 		streams.Close()
 		return nil, err
 	}
-	if opts.BinaryName != "" || c.box.SharesPids() {
-		s.reaper.expectOrphans()
-	}
-	c.init.pid = c.box.Pid()
-	streams.Run()
+	// Nobody is told of its end before its creation.
+	c.init.mu.Lock()
+	defer c.init.mu.Unlock()
+	s.begun(c)
 	s.put(c.id, c)
 	s.events.created(r, c.init.pid)
-	s.reaper.watch(c.init.pid, func(status uint32) { s.initExited(c, status) })
 	return c, nil
+}
+
+// begun begins to look after a container that has a process; its init is locked.
+func (s *Supervisor) begun(c *container) {
+	if c.foreign || c.box().SharesPids() {
+		s.reaper.expectOrphans()
+	}
+	c.init.pid = c.box().Pid()
+	c.init.io.Run()
+	s.reaper.watch(c.init.pid, func(status uint32) { s.initExited(c, status) })
 }
 
 func (s *Supervisor) addExec(r *task.ExecRequest) error {
@@ -317,7 +330,7 @@ func (s *Supervisor) shutdown(now bool) {
 	s.mu.Unlock()
 	for _, c := range left {
 		s.reaper.begin()
-		c.box.Kill(int(sigKill), true)
+		c.box().Kill(int(sigKill), true)
 		s.reaper.end()
 		select {
 		case <-c.init.done:

@@ -41,6 +41,19 @@ func (r fakeRuntime) Create(_ context.Context, o CreateOptions) (Box, error) {
 	return &fakeBox{pid: pid, gate: w, shared: r.shared}, err
 }
 
+// Restore runs what a bundle's cmd says, if the checkpoint is called so.
+func (r fakeRuntime) Restore(_ context.Context, o CreateOptions) (Box, error) {
+	cmd, err := os.ReadFile(filepath.Join(o.Bundle, "cmd"))
+	if err != nil {
+		return nil, err
+	}
+	if o.Checkpoint != "/checkpoint" {
+		return nil, errors.New("no images there")
+	}
+	pid, err := spawn(string(cmd), nil, o.Streams)
+	return &fakeBox{pid: pid, shared: r.shared}, err
+}
+
 func (fakeRuntime) Cleanup(context.Context, string, string, string) error { return nil }
 
 func spawn(script string, gate *os.File, s Streams) (int, error) {
@@ -91,6 +104,9 @@ func (b *fakeBox) Kill(sig int, all bool) error {
 
 func (b *fakeBox) Exec(_ context.Context, _ string, process []byte, s Streams) (int, error) {
 	return spawn(string(process), nil, s)
+}
+func (b *fakeBox) Checkpoint(context.Context, CheckpointOptions) error {
+	return errors.New("not that one")
 }
 func (b *fakeBox) Delete() error                 { return nil }
 func (b *fakeBox) Pause() error                  { return nil }
@@ -215,7 +231,6 @@ func TestFailedCreate(t *testing.T) {
 	}
 	for _, r := range []task.CreateRequest{
 		{ID: "", Bundle: dir}, {ID: "c", Bundle: "relative"}, {ID: "c", Bundle: dir, Stdout: "cale:///?nonsense=1"},
-		{ID: "c", Bundle: dir, Checkpoint: "/x"},
 	} {
 		if err := h.call("Create", &r, nil); err == nil {
 			t.Errorf("%+v was accepted", r)
@@ -290,6 +305,50 @@ func TestExecsAtOnce(t *testing.T) {
 	}
 }
 
+// A container of a checkpoint is made when it is started, and has no process before.
+func TestRestore(t *testing.T) {
+	h := newHarness(t, false)
+	dir := h.bundle("exit 5")
+	ref := &task.ProcessRequest{ID: "c"}
+	create := func(checkpoint string) {
+		t.Helper()
+		var pid task.PidResponse
+		h.must(h.call("Create", &task.CreateRequest{ID: "c", Bundle: dir, Checkpoint: checkpoint}, &pid))
+		if pid.Pid != 0 {
+			t.Errorf("pid %d before the start", pid.Pid)
+		}
+	}
+	create("/checkpoint")
+	if err := h.call("Pause", ref, nil); code(err) != ttrpc.FailedPrecondition {
+		t.Errorf("pause before the start: %v", err)
+	}
+	var pid task.PidResponse
+	h.must(h.call("Start", ref, &pid))
+	if pid.Pid == 0 {
+		t.Error("no pid after the start")
+	}
+	if st := h.wait("c", ""); st != 5 {
+		t.Errorf("status %d", st)
+	}
+	h.must(h.call("Delete", ref, nil))
+
+	create("/other")
+	if err := h.call("Start", ref, nil); err == nil || !strings.Contains(err.Error(), "no images there") {
+		t.Errorf("start of a bad checkpoint: %v", err)
+	}
+	h.must(h.call("Delete", ref, nil))
+
+	create("/checkpoint")
+	h.must(h.call("Kill", &task.KillRequest{ID: "c", Signal: 9}, nil))
+	if st := h.wait("c", ""); st != 137 {
+		t.Errorf("killed before the start: status %d", st)
+	}
+	if err := h.call("Start", ref, nil); code(err) != ttrpc.FailedPrecondition {
+		t.Errorf("start after the end: %v", err)
+	}
+	h.must(h.call("Delete", ref, nil))
+}
+
 // A container in the host's pid namespace leaves orphans and survivors: the
 // former are reaped, the latter killed with init.
 func TestSharedPids(t *testing.T) {
@@ -306,7 +365,7 @@ func TestSharedPids(t *testing.T) {
 	}
 	c, _, err := h.s.find("c", "")
 	h.must(err)
-	box := c.box.(*fakeBox)
+	box := c.box().(*fakeBox)
 	box.mu.Lock()
 	if !box.killed {
 		t.Error("the rest was not killed")

@@ -24,6 +24,8 @@ const (
 	TypeProcess   = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 	TypeResources = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
 	TypeOptions   = "containerd.runc.v1.Options"
+	// TypeCheckpointOptions is that of CheckpointOptions.
+	TypeCheckpointOptions = "containerd.runc.v1.CheckpointOptions"
 	// TypeStats is our own: cgroup.Stats in JSON.
 	TypeStats = "cale.cgroup.Stats"
 )
