@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -81,6 +82,21 @@ func TestDeviceProgram(t *testing.T) {
 	} {
 		if got := decide(t, deviceProgram(tc.rules), tc.kind, tc.major, tc.minor, tc.access); got != tc.want {
 			t.Errorf("%s: got %v", tc.name, got)
+		}
+	}
+}
+
+// Letters that are no access are refused, but for one that runc passes over and configurations have.
+func TestAccessLetters(t *testing.T) {
+	for letters, want := range map[string]access{"rwm": anyAccess, "rwa": readAccess | writeAccess} {
+		rules, err := parseRules([]specs.LinuxDeviceCgroup{{Allow: true, Type: "c", Access: letters}})
+		if err != nil || len(rules) != 1 || rules[0].access != want {
+			t.Errorf("%s: %v, %v", letters, rules, err)
+		}
+	}
+	for _, letters := range []string{"rx", "a", "RW"} {
+		if _, err := parseRules([]specs.LinuxDeviceCgroup{{Allow: true, Type: "c", Access: letters}}); err == nil {
+			t.Errorf("%s was taken", letters)
 		}
 	}
 }

@@ -70,7 +70,7 @@ func (c *Cgroup) limit(res *specs.LinuxResources, fresh bool) error {
 		return c.limitV2(res)
 	}
 	if len(res.Unified) > 0 {
-		return errors.New("resources.unified needs cgroup v2, this machine has v1")
+		return errors.New("invalid configuration: resources.unified needs cgroup v2, this machine has v1")
 	}
 	return c.limitV1(res, fresh)
 }

@@ -114,9 +114,13 @@ func parseRules(list []specs.LinuxDeviceCgroup) ([]rule, error) {
 				r.access |= writeAccess
 			case 'm':
 				r.access |= mknod
+			case 'a': // no access, but met in configurations, since runc passes over it
 			default:
 				return nil, fmt.Errorf("resources.devices[%d]: access %q: want letters of rwm", i, s.Access)
 			}
+		}
+		if r.access == 0 && s.Access != "" {
+			return nil, fmt.Errorf("resources.devices[%d]: access %q: want letters of rwm", i, s.Access)
 		}
 		if r.access == 0 {
 			// "Nothing given" means everything only where that can't open a hole by mistake.
