@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"strings"
 	"unsafe"
 
 	"cale/runtime/launch"
@@ -230,8 +231,7 @@ func (t *Tree) emitMount(p *launch.Program, m *mount) {
 		m.reg = p.Call(unix.SYS_OPEN_TREE, at.Arg(), p.Str(""), launch.N(flags)).New()
 		p.Close(at)
 		if m.src.mapping != nil {
-			flags, attr := idmapAttr(m.src.mapping, m.opts)
-			setattr(p, m.reg.Arg(), "", flags, attr)
+			t.emitMapOwners(p, m)
 		}
 		t.setAttrs(p, m.reg, &m.opts)
 	}
@@ -253,16 +253,22 @@ func (t *Tree) emitMount(p *launch.Program, m *mount) {
 	p.Close(target)
 }
 
-// Explain adds to a mount that failed because one side is a directory and the other isn't what the kernel doesn't say.
+// Explain words the failure of a mount as runc does. To one that failed because one side is a directory and the other
+// isn't it adds what the kernel doesn't say.
 func (t *Tree) Explain(err error) error {
 	var e *launch.Error
-	if !errors.As(err, &e) || e.Errno != unix.EINVAL && e.Errno != unix.ENOTDIR {
+	if !errors.As(err, &e) {
 		return err
 	}
 	for i := range t.mounts {
 		m := &t.mounts[i]
-		if m.src == nil || e.Step != "mount "+name(m.Mount)+" on /"+m.dest {
+		step := "mount " + name(m.Mount) + " on /" + m.dest
+		if e.Step != step && !strings.HasPrefix(e.Step, step+":") {
 			continue
+		}
+		err = mountError(m.Mount, err)
+		if m.src == nil || e.Step != step || e.Errno != unix.EINVAL && e.Errno != unix.ENOTDIR {
+			return err
 		}
 		var stx unix.Statx_t
 		fd, lerr := t.lookup(m.dest, unix.O_PATH)

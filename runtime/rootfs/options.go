@@ -20,6 +20,8 @@ type options struct {
 	copyUp          bool
 	idmap, idmapRec bool
 	nofollow        bool     // the source's last component may not be a link, and is cloned as one
+	flags           bool     // there is an option of the mount itself or of the super block
+	atime           bool     // "noatime", "relatime" or "strictatime", and not taken back
 	readonly        bool     // as asked, for file systems where it also is a property of the super block
 	superFlags      []string // sync, dirsync, ...
 	data            []string // the file system's own
@@ -55,6 +57,11 @@ var mountAttrs = sync.OnceValue(func() map[string]attr {
 	}
 })
 
+// takenBack are the access times that these options mean not to have.
+var takenBack = map[string]uint64{
+	"atime": unix.MOUNT_ATTR_NOATIME, "norelatime": unix.MOUNT_ATTR_RELATIME, "nostrictatime": unix.MOUNT_ATTR_STRICTATIME,
+}
+
 func propagation(name string) (uint64, bool) {
 	switch name {
 	case "private":
@@ -75,10 +82,16 @@ func parseOptions(list []string) (options, error) {
 	attrs := mountAttrs()
 	for _, s := range list {
 		if a, ok := attrs[s]; ok {
-			apply(&o.set, &o.clear, a)
-			if s == "ro" || s == "rw" {
+			o.flags = true
+			switch s {
+			case "ro", "rw":
 				o.readonly = s == "ro"
+			case "noatime", "relatime", "strictatime":
+				o.atime = true
+			case "atime", "norelatime", "nostrictatime":
+				o.atime = o.atime && o.set&atimeMask != takenBack[s]
 			}
+			apply(&o.set, &o.clear, a)
 			continue
 		}
 		if rest, ok := strings.CutPrefix(s, "r"); ok {
@@ -96,8 +109,11 @@ func parseOptions(list []string) (options, error) {
 			continue
 		}
 		switch s {
-		case "", "defaults", "async", "nomand", "loud", "silent", "noiversion", "nolazytime":
+		case "", "defaults":
+		case "async", "nomand", "loud", "silent", "noiversion", "nolazytime":
+			o.flags = true
 		case "sync", "dirsync", "mand", "lazytime", "iversion":
+			o.flags = true
 			o.superFlags = append(o.superFlags, s)
 		case "bind":
 			o.bind = true

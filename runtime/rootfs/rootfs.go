@@ -120,7 +120,7 @@ func Prepare(o Options) (_ *Tree, err error) {
 	for _, m := range o.Spec.Mounts {
 		t.placed = len(t.mounts)
 		if err := t.prepareMount(m); err != nil {
-			return nil, fmt.Errorf("mount %s on %s: %w", name(m), m.Destination, err)
+			return nil, mountError(m, err)
 		}
 	}
 	if err := t.prepareDevices(); err != nil {
@@ -251,6 +251,11 @@ func (t *Tree) openSource(p string, rec, nofollow, now bool) (source, error) {
 	return s, nil
 }
 
+// mountError words a mount's failure as runc does.
+func mountError(m specs.Mount, err error) error {
+	return fmt.Errorf("error mounting %q to rootfs at %q: %w", name(m), m.Destination, err)
+}
+
 // clean is a path in the container without its leading slash.
 func clean(p string) string { return strings.TrimPrefix(path.Clean("/"+p), "/") }
 
@@ -296,6 +301,9 @@ func (t *Tree) prepareMount(m specs.Mount) error {
 			return err
 		}
 		pm.src = &s
+		if err := t.setBind(&pm.opts, &s); err != nil {
+			return err
+		}
 		if mapped {
 			if err := t.mapOwners(s.fd, mapping, opts); err != nil {
 				return err

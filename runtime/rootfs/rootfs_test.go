@@ -20,17 +20,18 @@ func TestParseOptions(t *testing.T) {
 		want options
 	}{
 		{"", options{}},
-		{"ro,nosuid", options{set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID, readonly: true}},
-		{"ro,rw", options{clear: unix.MOUNT_ATTR_RDONLY}},
-		{"noatime", options{set: unix.MOUNT_ATTR_NOATIME, clear: atime}},
-		{"noatime,relatime", options{clear: atime}},
+		{"ro,nosuid", options{set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID, readonly: true, flags: true}},
+		{"ro,rw", options{clear: unix.MOUNT_ATTR_RDONLY, flags: true}},
+		{"noatime", options{set: unix.MOUNT_ATTR_NOATIME, clear: atime, flags: true, atime: true}},
+		{"noatime,relatime", options{clear: atime, flags: true, atime: true}},
+		{"noatime,atime", options{clear: atime, flags: true}},
 		{"rnoatime", options{rset: unix.MOUNT_ATTR_NOATIME, rclear: atime}},
 		{"rro", options{rset: unix.MOUNT_ATTR_RDONLY}},
 		{"rbind,rshared", options{bind: true, rec: true, propagation: unix.MS_SHARED, propagationRec: true}},
 		{"slave", options{propagation: unix.MS_SLAVE}},
-		{"relatime", options{clear: atime}},
+		{"relatime", options{clear: atime, flags: true, atime: true}},
 		{"size=1m,mode=755,defaults", options{data: []string{"size=1m", "mode=755"}}},
-		{"sync,lazytime", options{superFlags: []string{"sync", "lazytime"}}},
+		{"sync,lazytime", options{superFlags: []string{"sync", "lazytime"}, flags: true}},
 	} {
 		got, err := parseOptions(strings.Split(test.in, ","))
 		if err != nil || !reflect.DeepEqual(got, test.want) {
