@@ -107,3 +107,10 @@ func commandError(err error, command string) error {
 	}
 	return e
 }
+
+// initError gives an error the class ErrInit. Its text is the error's.
+type initError struct{ err error }
+
+func (e initError) Error() string        { return e.err.Error() }
+func (e initError) Unwrap() error        { return e.err }
+func (e initError) Is(target error) bool { return target == ErrInit }

@@ -31,9 +31,6 @@ func create(ctx context.Context, o Options, wait bool) (_ *Container, err error)
 	if o.Warn == nil {
 		o.Warn = func(string) {}
 	}
-	if o.Debug == nil {
-		o.Debug = func(string) {}
-	}
 	s, raw, bundle, err := o.load()
 	if err != nil {
 		return nil, err
@@ -150,7 +147,7 @@ func newContainer(o Options, s *specs.Spec, raw []byte, bundle string) (*Contain
 func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 	s := c.spec
 	privileged := linux.PermittedCapabilities()&(1<<unix.CAP_SYS_ADMIN) != 0
-	plan := &initPlan{spec: s, setgroups: true}
+	plan := &initPlan{spec: s, setgroups: true, progress: progress{debug: o.Debug}}
 	if !o.NoNewKeyring {
 		plan.keyring = keyringName(o.ID)
 	}
@@ -184,7 +181,7 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 		UserNS: openUserNS, Warn: o.Warn,
 	})
 	if err != nil {
-		return err
+		return initError{err}
 	}
 	defer plan.tree.Close()
 	stdio := [3]*os.File{o.Stdin, o.Stdout, o.Stderr}
@@ -196,8 +193,9 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 	if !s.Process.Terminal {
 		c.noteStdio(plan.proc.stdio)
 	}
-	if n := len(plan.proc.filter.Program); n > 0 {
-		o.Debug(fmt.Sprintf("seccomp filter flags: %d, instructions: %d", plan.proc.filter.Flags, n))
+	if n := len(plan.proc.filter.Program); n > 0 && o.Debug != nil {
+		o.Debug(fmt.Sprintf("seccomp filter flags: %d", plan.proc.filter.Flags))
+		o.Debug(fmt.Sprintf("seccomp filter instructions: %d", n))
 	}
 	plan.proc.setHome(func() string { return homeIn(plan.tree.RootFile(), s.Process.User.UID) })
 	plan.hooks = s.Hooks != nil && len(s.Hooks.Prestart)+len(s.Hooks.CreateRuntime)+len(s.Hooks.CreateContainer) > 0 ||
@@ -233,13 +231,21 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 			return c.sendListener(p, int(at.Value), s)
 		case syncReady:
 			return c.setInit(p)
+		default:
+			if at.ID >= rootfs.Points {
+				return plan.tree.Serve(at)
+			}
+			plan.progress.tell(p, at)
 		}
 		return nil
 	}
-	o.Debug(fmt.Sprintf("container %s: %d steps up to its execve", c.rec.ID, cfg.Program.Len()))
+	if o.Debug != nil {
+		o.Debug(fmt.Sprintf("container %s: %d steps up to its execve", c.rec.ID, cfg.Program.Len()))
+	}
 	proc, err := launch.Run(ctx, cfg)
 	if err != nil {
-		return commandError(plan.tree.Explain(err), s.Process.Args[0])
+		err = schedulerError(plan.tree.Explain(err), s.Linux.Resources)
+		return initError{commandError(err, s.Process.Args[0])}
 	}
 	c.pidfd = proc.PidFD
 	if !wait {

@@ -67,16 +67,19 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	}
 	defer pr.close()
 	pr.setHome(func() string { return homeIn(j.root, o.Process.User.UID) })
+	plan := &initPlan{spec: s, proc: pr, setgroups: j.setgroups, progress: progress{debug: o.Debug}}
 	p := launch.New()
 	defer p.Free()
-	if a := o.Process.ExecCPUAffinity; a != nil {
+	plan.progress.stage(p, "nsexec container setup")
+	a := o.Process.ExecCPUAffinity
+	if a != nil {
 		if err := emitAffinity(p, a.Initial); err != nil {
 			return nil, err
 		}
+		plan.progress.affinity(p)
 	}
 	pr.emitEarly(p)
 	emitJoinCgroups(p, j.cgroups)
-	a := o.Process.ExecCPUAffinity
 	if a == nil || a.Initial == "" && a.Final == "" {
 		emitAllProcessors(p)
 	}
@@ -86,6 +89,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 		}
 	}
 	j.emit(p)
+	plan.progress.stage(p, "child process in init()")
 	p.Step("start a session")
 	p.Call(unix.SYS_SETSID)
 	if err := emitPersonality(p, s.Linux.Personality); err != nil {
@@ -99,8 +103,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	} else {
 		pr.emitStdio(p)
 	}
-	plan := &initPlan{spec: s, proc: pr, setgroups: j.setgroups}
-	if err := plan.finish(p); err != nil {
+	if err := plan.finish(p, "setns_init: about to exec"); err != nil {
 		return nil, err
 	}
 	proc, err := launch.Run(ctx, launch.Config{Program: p, Cgroup: j.cgroupDir, PidNS: j.pidNS, Sync: func(p *launch.Proc, at launch.Point) error {
@@ -109,11 +112,13 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 			return term.deliver(at.Sent)
 		case syncNotify:
 			return c.sendListener(p, int(at.Value), s)
+		default:
+			plan.progress.tell(p, at)
 		}
 		return nil
 	}})
 	if err != nil {
-		return nil, commandError(err, o.Process.Args[0])
+		return nil, initError{commandError(schedulerError(err, s.Linux.Resources), o.Process.Args[0])}
 	}
 	if o.PidFile != "" {
 		if err := atomicfile.Write(o.PidFile, fmt.Append(nil, proc.Pid), 0o644, false); err != nil {

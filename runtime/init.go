@@ -34,15 +34,19 @@ type initPlan struct {
 	hooks     bool
 	keyring   string   // name of a new session keyring, or ""
 	start     *os.File // what to wait on before the execve, and to tell a failure; nil: don't wait
+	progress  progress
 }
 
 // emit writes down what init does.
 func (i *initPlan) emit(p *launch.Program) error {
 	s, pr := i.spec, i.proc
+	i.progress.stage(p, "nsexec container setup")
 	pr.emitEarly(p)
 	emitJoinCgroups(p, i.cgroups)
 	emitAllProcessors(p)
+	i.progress.affinity(p)
 	i.ns.emit(p, s, i.setgroups)
+	i.progress.stage(p, "child process in init()")
 	p.Step("start a session")
 	p.Call(unix.SYS_SETSID)
 	if i.keyring != "" {
@@ -91,11 +95,11 @@ func (i *initPlan) emit(p *launch.Program) error {
 	if err := emitMemoryPolicy(p, s.Linux.MemoryPolicy); err != nil {
 		return err
 	}
-	return i.finish(p)
+	return i.finish(p, "init: closing the pipe to signal completion")
 }
 
-// finish adds the part of the program that comes when the root is entered.
-func (i *initPlan) finish(p *launch.Program) error {
+// finish adds the part of the program that comes when the root is entered; last is what is told when it is through.
+func (i *initPlan) finish(p *launch.Program, last string) error {
 	pr := i.proc
 	pr.emitOwnNull(p)
 	pr.emitLabels(p)
@@ -107,6 +111,7 @@ func (i *initPlan) finish(p *launch.Program) error {
 	if pr.spec.Args[0] != "" || i.start == nil {
 		command = emitLookup(p, pr.spec.Args[0], pr.env)
 	}
+	i.progress.stage(p, last)
 	if pr.filter.NeedsListener {
 		fd := pr.emitSeccomp(p)
 		p.SyncValue(syncNotify, fd)

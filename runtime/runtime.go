@@ -31,6 +31,8 @@ var (
 	ErrCommandNotFound = errors.New("executable file not found")
 	// ErrCommandNotExecutable: the program is there and may not or can't be run (exit status 126).
 	ErrCommandNotExecutable = errors.New("executable file cannot be run")
+	// ErrInit: the process could not be made what the configuration asks for.
+	ErrInit = errors.New("the process could not be set up")
 )
 
 // Status is the OCI state of a container.
@@ -93,7 +95,8 @@ type Options struct {
 	SystemdCgroup bool
 	// Warn gets a line for each thing that was asked, can't be had here, and may be done without. Nil drops them.
 	Warn func(msg string)
-	// Debug gets a line for what is worth knowing when something is looked for. Nil drops them.
+	// Debug gets a line for what is worth knowing when something is looked for, of the child's progress too, which
+	// waits for each. Nil drops them, and is faster.
 	Debug func(msg string)
 }
 
@@ -114,8 +117,9 @@ type ExecOptions struct {
 	CgroupSub map[string]string
 	// IgnorePaused runs the process although the container is paused: it waits until it is thawed.
 	IgnorePaused bool
-	// Warn is as in Options.
-	Warn func(msg string)
+	// Warn and Debug are as in Options.
+	Warn  func(msg string)
+	Debug func(msg string)
 }
 
 // Process is a process that Exec started. It is a child of the caller, who reaps it and closes PidFD.

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"errors"
 	"fmt"
 	"math/bits"
 	"strconv"
@@ -13,6 +14,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// stepScheduler begins the name of the step that sets a scheduler.
+const stepScheduler = "set the scheduler"
+
+// schedulerError says of a scheduler that was refused what the kernel doesn't: one with deadlines needs all processors
+// (sched_setattr(2)).
+func schedulerError(err error, r *specs.LinuxResources) error {
+	var e *launch.Error
+	if errors.As(err, &e) && e.Errno == unix.EPERM && strings.HasPrefix(e.Step, stepScheduler) &&
+		r != nil && r.CPU != nil && r.CPU.Cpus != "" {
+		return fmt.Errorf("process scheduler can't be used together with AllowedCPUs: %w", err)
+	}
+	return err
+}
+
 // emitScheduling adds the scheduler's attributes and the I/O priority.
 func (pr *process) emitScheduling(p *launch.Program) error {
 	if s := pr.spec.Scheduler; s != nil {
@@ -20,7 +35,7 @@ func (pr *process) emitScheduling(p *launch.Program) error {
 		if err != nil {
 			return err
 		}
-		p.Step("set the scheduler " + string(s.Policy))
+		p.Step(stepScheduler + " " + string(s.Policy))
 		p.Call(unix.SYS_SCHED_SETATTR, launch.N(0), launch.Copy(p, a), launch.N(0))
 	}
 	if io := pr.spec.IOPriority; io != nil {

@@ -39,7 +39,7 @@ func (c *criuFlags) add(f *flags) {
 // options checks what was given and makes the directory of the images.
 func (c *criuFlags) options(a *app) (runtime.CheckpointOptions, error) {
 	o := c.o
-	o.Warn, o.Debug = a.warn, a.debugf
+	o.Warn, o.Debug = a.warn, a.debugging()
 	if o.ImagePath == "" {
 		o.ImagePath = "checkpoint" // in the working directory, as runc has it
 	}

@@ -40,7 +40,7 @@ func (c *createFlags) add(f *flags) {
 func (a *app) options(c *createFlags, id string) (runtime.Options, error) {
 	o := runtime.Options{
 		ID: id, Bundle: c.bundle, StateDir: a.root, PidFile: c.pidFile, ConsoleSocket: c.console,
-		NoPivot: c.noPivot, NoNewKeyring: c.noKeyring, SystemdCgroup: a.systemd, PreserveFDs: c.preserve, Warn: a.warn, Debug: a.debugf,
+		NoPivot: c.noPivot, NoNewKeyring: c.noKeyring, SystemdCgroup: a.systemd, PreserveFDs: c.preserve, Warn: a.warn, Debug: a.debugging(),
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 	}
 	if o.Bundle == "" {
@@ -88,7 +88,11 @@ func cmdCreate(a *app, args []string) error {
 	if err := exactly("create", args, 1, 1); err != nil {
 		return err
 	}
-	o, err := a.options(&c, args[0])
+	return failed("create", a.create(&c, args[0]))
+}
+
+func (a *app) create(c *createFlags, id string) error {
+	o, err := a.options(c, id)
 	if err != nil {
 		return err
 	}
@@ -101,6 +105,18 @@ func cmdCreate(a *app, args []string) error {
 		return err
 	}
 	return nil
+}
+
+// failed words a command's failure as runc does. A program that can't be executed speaks for itself.
+func failed(command string, err error) error {
+	var exit *exitError
+	if err == nil || errors.As(err, &exit) || isExec(err) {
+		return err
+	}
+	if errors.Is(err, runtime.ErrInit) {
+		err = fmt.Errorf("unable to start container process: error during container init: %w", err)
+	}
+	return fmt.Errorf("%s %s failed: %w", filepath.Base(os.Args[0]), command, err)
 }
 
 // sendPidFD hands a process's pidfd to who listens on a Unix socket, if one was named.
@@ -128,11 +144,15 @@ func cmdRun(a *app, args []string) error {
 	if err := exactly("run", args, 1, 1); err != nil {
 		return err
 	}
-	o, err := a.options(&c, args[0])
+	return failed("run", a.run(&c, args[0]))
+}
+
+func (a *app) run(c *createFlags, id string) error {
+	o, err := a.options(c, id)
 	if err != nil {
 		return err
 	}
-	return a.start(&c, o, runtime.Run)
+	return a.start(c, o, runtime.Run)
 }
 
 // start makes a container that runs, and unless it is detached stays with it to its end.
@@ -233,6 +253,9 @@ func cmdExec(a *app, args []string) error {
 	}
 	code, err := e.exec(a, c, args[1:])
 	if err != nil {
+		if errors.Is(err, runtime.ErrInit) {
+			err = fmt.Errorf("unable to start container process: %w", err)
+		}
 		return &exitError{255, fmt.Errorf("exec failed: %w", err)}
 	}
 	return &exitError{code: code}
@@ -245,7 +268,7 @@ func (e *execFlags) exec(a *app, c *runtime.Container, args []string) (int, erro
 	}
 	o := runtime.ExecOptions{
 		Process: ps, PidFile: e.pidFile, ConsoleSocket: e.console, PreserveFDs: e.preserve, CgroupSub: e.cgroups,
-		IgnorePaused: e.ignorePaused, Warn: a.warn, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		IgnorePaused: e.ignorePaused, Warn: a.warn, Debug: a.debugging(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 	}
 	n, err := listenFDs()
 	if err != nil {

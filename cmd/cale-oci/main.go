@@ -208,18 +208,22 @@ func (a *app) message(level, text string) {
 	fmt.Fprintf(w, "time=%q level=%s msg=%q\n", now, level, text)
 }
 
-func (a *app) debugf(text string) {
-	if a.debug {
-		a.message("debug", text)
+// debugging is what takes debug messages, or nil.
+func (a *app) debugging() func(string) {
+	if !a.debug {
+		return nil
 	}
+	return func(text string) { a.message("debug", text) }
 }
 
 func (a *app) warn(text string) { a.message("warning", text) }
 
+// isExec reports whether a program is there and can't be executed: as in runc, that is all of the output then.
+func isExec(err error) bool { return strings.HasPrefix(err.Error(), "exec /") }
+
 // fatal reports an error, to the log and to whoever looks.
 func (a *app) fatal(err error, code int) int {
-	if a.logFile == nil && strings.HasPrefix(err.Error(), "exec /") {
-		// The program's own failure to start is its only output, as in runc.
+	if a.logFile == nil && isExec(err) {
 		fmt.Fprintln(os.Stderr, err)
 		return code
 	}

@@ -133,7 +133,7 @@ func TestCommandLine(t *testing.T) {
 		{"delete --force nosuch", 0, ""},
 		{"exec nosuch true", 255, "container does not exist"},
 		{"state", 1, "requires exactly 1 argument"},
-		{"create ../x", 1, "config.json"},
+		{"create ../x", 1, " create failed: JSON specification file "},
 		{"features", 0, `"ociVersionMax"`},
 		{"spec", 0, ""},
 		{"spec", 1, "Remove it first"},
@@ -195,6 +195,14 @@ func TestRunContainer(t *testing.T) {
 	set("echo hello; exit 5")
 	if out, code := oci(t, dir, "run", id); code != 5 || out != "hello\n" {
 		t.Errorf("run: exit status %d, %q", code, out)
+	}
+	broken := strings.Replace(string(raw), `"nosuid"`, `"nosuch"`, 1)
+	if err := os.WriteFile(config, []byte(broken), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	words := ` run failed: unable to start container process: error during container init: error mounting `
+	if out, code := oci(t, dir, "run", id); code != 1 || !strings.Contains(out, words) {
+		t.Errorf("run with a bad mount: exit status %d, %q", code, out)
 	}
 	set("exec sleep 1000")
 	defer oci(t, dir, "delete", "--force", id)
