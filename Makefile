@@ -50,6 +50,10 @@ conformance: build ## the field's own suites, from the module proxy (long)
 conformance-registry: build ## the distribution specification's own program against cale registry
 	test/conformance/distribution/run
 
+.PHONY: kill
+kill: build ## the engine killed at a hundred random moments of pulls, pushes, loads and collections (four minutes)
+	CALE_BIN=$(CURDIR)/bin CALE_KILLS=100 go test -count=1 -timeout 20m -run TestKilledAtWork ./test/e2e
+
 .PHONY: interop
 interop: build ## images to and from skopeo, umoci, buildah, podman, docker and containerd, compared to the last attribute
 	test/setup busybox-static skopeo umoci buildah podman docker.io containerd docker-registry

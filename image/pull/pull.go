@@ -15,6 +15,7 @@ import (
 	"cale/registry/client"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // maxAtOnce bounds the layers that are fetched and unpacked at one time.
@@ -55,7 +56,8 @@ type Options struct {
 // Pull brings ref into the store and gives it its name when all of it is
 // there. It returns what the name stands for (index or manifest). Of an index
 // only the manifest for the platform is fetched. What was fetched before a
-// failure or the end of ctx is kept for the next try until a collection.
+// failure or the end of ctx is kept for the next try until a collection; after
+// one for want of room it is given up.
 func Pull(ctx context.Context, o Options) (image.Descriptor, error) {
 	p := &puller{Options: o, pin: o.Store.Pin(), named: o.Platform != (image.Platform{})}
 	p.Parts = cmp.Or(o.Parts, defaultParts)
@@ -83,6 +85,9 @@ func Pull(ctx context.Context, o Options) (image.Descriptor, error) {
 		}
 	}
 	if err := p.content(ctx, man); err != nil {
+		if errors.Is(err, unix.ENOSPC) {
+			p.makeRoom(man)
+		}
 		return image.Descriptor{}, fmt.Errorf("%s: %w", o.Ref.Familiar(), err)
 	}
 	// Nobody cancels from here on: the work is done.
@@ -262,6 +267,14 @@ func (p *puller) content(ctx context.Context, m *image.Manifest) error {
 		g.Go(func() error { return j.run(ctx, slots) })
 	}
 	return g.Wait()
+}
+
+// makeRoom removes what came of the blobs that are not complete: on a full disk
+// everybody needs the room, and this pull can't go on without more of it.
+func (p *puller) makeRoom(m *image.Manifest) {
+	for _, l := range append([]image.Descriptor{m.Config}, m.Layers...) {
+		_ = p.Store.DropPart(l.Digest) // the pull has failed already
+	}
 }
 
 // config gets the configuration and checks it against the manifest.

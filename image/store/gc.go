@@ -143,6 +143,29 @@ func (s *Store) dropParts() error {
 	return nil
 }
 
+// DropPart removes what is there of a blob that is not complete, unless
+// somebody is writing it. That there is nothing is no error.
+func (s *Store) DropPart(d image.Digest) error {
+	if d.IsZero() {
+		return nil
+	}
+	key := d.Algorithm() + "-" + d.Encoded()
+	s.mu.Lock()
+	_, busy := s.busy[key]
+	if !busy {
+		s.busy[key] = make(chan struct{})
+	}
+	s.mu.Unlock()
+	if busy {
+		return nil
+	}
+	defer s.release(key)
+	if err := os.Remove(filepath.Join(s.root, "ingest", key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("drop part of blob %s: %w", d, err)
+	}
+	return nil
+}
+
 // marker finds what is reachable.
 type marker struct {
 	s    *Store
