@@ -43,7 +43,7 @@ type Builder struct {
 	worker     *worker.Controller
 	controller *control.Controller
 	steps      *step.Runner
-	bridge     func() error
+	sessions   *session.Manager
 	server     *grpc.Server
 	stop       chan struct{}
 }
@@ -73,17 +73,17 @@ func open(ctx context.Context, o Options) (_ *Builder, err error) {
 	if b.books, err = openBooks(ctx, o); err != nil {
 		return nil, err
 	}
+	sessions, err := session.NewManager()
+	if err != nil {
+		return nil, err
+	}
 	w, steps, err := newWorker(ctx, o, b.books, b.nets)
 	if err != nil {
 		return nil, err
 	}
-	b.steps = steps
+	b.steps, b.sessions = steps, sessions
 	b.worker = &worker.Controller{}
-	if err := b.worker.Add(w); err != nil {
-		return nil, err
-	}
-	sessions, err := session.NewManager()
-	if err != nil {
+	if err := b.worker.Add(storing{w}); err != nil {
 		return nil, err
 	}
 	cache, err := bboltcachestorage.NewStore(filepath.Join(b.books.dir, "cache.db"))
@@ -166,6 +166,10 @@ func (b *Builder) frontends() (map[string]frontend.Frontend, error) {
 
 // Server is the API.
 func (b *Builder) Server() *grpc.Server { return b.server }
+
+// Sessions are the clients that the builder may ask for files, secrets and
+// credentials.
+func (b *Builder) Sessions() *session.Manager { return b.sessions }
 
 // Close ends what runs and closes the cache.
 func (b *Builder) Close() error {

@@ -3,6 +3,7 @@ package cli
 import (
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -13,8 +14,11 @@ import (
 // buildCommand goes on as cale-build, which knows the flags: BuildKit's code is
 // many times as large as this program and has no place in it.
 func (a *App) buildCommand() *cobra.Command {
-	return &cobra.Command{Use: "build [OPTIONS] PATH | URL | -", DisableFlagParsing: true, RunE: func(_ *cobra.Command, args []string) error {
+	return &cobra.Command{Use: "build [OPTIONS] PATH | URL | -", DisableFlagParsing: true, RunE: func(cmd *cobra.Command, args []string) error {
 		program, err := ondemand.Find("cale-build")
+		if err != nil && slices.Contains(args, "--help") {
+			return cmd.Help()
+		}
 		if err != nil {
 			return err
 		}

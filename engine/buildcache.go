@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 
 	"cale/image"
@@ -19,6 +21,12 @@ const (
 	leaseBuildBlob  = "build/blob/"
 	leaseBuildLayer = "build/layer/"
 )
+
+// HasBuilt tells whether a builder keeps anything here.
+func (e *Engine) HasBuilt() bool {
+	_, err := os.Stat(filepath.Join(e.cfg.Root, "build"))
+	return err == nil
+}
 
 // BuildHeld lists what the builder holds.
 func (e *Engine) BuildHeld() BuildContent {

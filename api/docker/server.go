@@ -13,6 +13,7 @@ import (
 	"io"
 	"log"
 	"mime"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -36,6 +37,8 @@ type Options struct {
 	Commit  string // the source's
 	// Registry starts or stops serving the image store as a registry; nil where the daemon offers none.
 	Registry RegistryControl
+	// Builder connects to the builder, which it starts if need be; nil where the daemon has none.
+	Builder func(context.Context) (net.Conn, error)
 	// Audit takes each action that gives a client power over the host; may be nil.
 	Audit func(AuditEntry)
 }

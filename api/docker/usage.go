@@ -17,6 +17,11 @@ func (s *Server) diskUsage(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	out := map[string]any{"BuildCache": []any{}}
+	if wanted("build-cache") {
+		if out["BuildCache"], err = s.buildCache(r); err != nil {
+			return err
+		}
+	}
 	if wanted("image") {
 		images := make([]any, 0, len(u.Images))
 		for _, i := range u.Images {
@@ -45,9 +50,4 @@ func (s *Server) diskUsage(w http.ResponseWriter, r *request) error {
 		out["Volumes"] = volumes
 	}
 	return writeJSON(w, http.StatusOK, out)
-}
-
-// buildPrune has nothing to remove: builds keep no cache here.
-func (s *Server) buildPrune(w http.ResponseWriter, r *request) error {
-	return writeJSON(w, http.StatusOK, map[string]any{"CachesDeleted": []string{}, "SpaceReclaimed": 0})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"net/http"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	apibuild "cale/api/build"
 	"cale/build"
 	"cale/build/keep"
 	"cale/image/store"
@@ -116,8 +118,12 @@ func serve(ctx context.Context, args []string) error {
 		return err
 	}
 	counted := &counting{Listener: l}
-	failed := make(chan error, 1)
-	go func() { failed <- b.Server().Serve(counted) }()
+	split := apibuild.NewSplit(counted)
+	docker := &http.Server{Handler: apibuild.NewServer(split, b.Sessions()), ReadHeaderTimeout: 30 * time.Second}
+	failed := make(chan error, 3)
+	go func() { failed <- b.Server().Serve(split.HTTP2()) }()
+	go func() { failed <- docker.Serve(split.HTTP1()) }()
+	go func() { failed <- split.Run() }()
 	log.Printf("cale-build %s listens on %s", version, s.addr)
 	select {
 	case <-ctx.Done():
@@ -127,6 +133,7 @@ func serve(ctx context.Context, args []string) error {
 	}
 	// The path goes first: a client that comes now starts the next builder.
 	_ = os.Remove(strings.TrimPrefix(s.addr, "unix://"))
+	_ = l.Close()
 	return err
 }
 
@@ -149,8 +156,13 @@ func open(ctx context.Context, s settings, k keep.Keeper) (*build.Builder, error
 		}
 		o.Config = c
 	}
-	if len(s.entitlements) > 0 {
+	switch {
+	case len(s.entitlements) > 0:
 		o.Config.Entitlements = s.entitlements
+	case o.Config.Entitlements == nil && !s.alone:
+		// As Docker's engine has it: who may ask for a build may ask for
+		// containers that have as much.
+		o.Config.Entitlements = []string{"network.host"}
 	}
 	return build.Open(ctx, o)
 }

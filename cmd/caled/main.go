@@ -21,6 +21,7 @@ import (
 
 	"cale/api/docker"
 	"cale/engine"
+	"cale/ondemand"
 )
 
 // version and commit are set by the build.
@@ -132,7 +133,9 @@ func run(args []string) error {
 	}
 	regs.resume()
 
-	api := docker.New(e, docker.Options{Version: version, Commit: commit, Registry: regs, Audit: audit.record})
+	api := docker.New(e, docker.Options{
+		Version: version, Commit: commit, Registry: regs, Audit: audit.record, Builder: ondemand.Builder(s.root, s.run).Dial,
+	})
 	calls := newCalls(api)
 	srv := &http.Server{Handler: calls, ConnContext: peerContext, ReadHeaderTimeout: 30 * time.Second, MaxHeaderBytes: 1 << 20}
 	l, err := listen(s)

@@ -1,0 +1,151 @@
+package docker
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+
+	"cale/engine"
+)
+
+// Builds are the builder's, a process of its own that serves these calls (api/build): they are passed on to its socket.
+
+// forward is a request for the builder.
+func (s *Server) forward(ctx context.Context, r *request, path string) (*http.Request, error) {
+	if s.opts.Builder == nil {
+		return nil, notBuilt{"build in this daemon"}
+	}
+	q := r.Request.Clone(ctx)
+	q.URL = &url.URL{Scheme: "http", Host: "builder", Path: path, RawQuery: r.URL.RawQuery}
+	q.RequestURI, q.Host = "", "builder"
+	return q, nil
+}
+
+func (s *Server) dialBuilder(ctx context.Context) (net.Conn, error) {
+	c, err := s.opts.Builder(ctx)
+	if err != nil {
+		return nil, &engine.Error{Class: engine.ErrUnavailable, Text: "the builder: " + err.Error(), Cause: err}
+	}
+	return c, nil
+}
+
+// buildCall passes a call and its answer on as they come.
+func (s *Server) buildCall(w http.ResponseWriter, r *request) error {
+	path := "/build"
+	for _, p := range []string{"/cancel", "/prune"} {
+		if len(r.URL.Path) > len(p) && r.URL.Path[len(r.URL.Path)-len(p):] == p {
+			path += p
+		}
+	}
+	a, err := s.askBuilder(r, path)
+	if err != nil {
+		return err
+	}
+	defer a.Body.Close()
+	w.Header().Set("Content-Type", a.Header.Get("Content-Type"))
+	w.WriteHeader(a.StatusCode)
+	flush := http.NewResponseController(w)
+	// The status goes out at once: the client may be waiting for it to send more.
+	_ = flush.EnableFullDuplex()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := a.Body.Read(buf)
+		if n > 0 {
+			if _, werr := w.Write(buf[:n]); werr != nil {
+				return nil // the client has left
+			}
+			_ = flush.Flush()
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+	}
+}
+
+func (s *Server) askBuilder(r *request, path string) (*http.Response, error) {
+	q, err := s.forward(r.Context(), r, path)
+	if err != nil {
+		return nil, err
+	}
+	t := &http.Transport{
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dialBuilder(ctx) },
+		DisableKeepAlives: true, DisableCompression: true,
+	}
+	return t.RoundTrip(q)
+}
+
+// buildUpgrade gives the client a connection with the builder: BuildKit's API, or a session that the builder asks the
+// client in.
+func buildUpgrade(path string) handler {
+	return func(s *Server, w http.ResponseWriter, r *request) error {
+		q, err := s.forward(r.Context(), r, path)
+		if err != nil {
+			return err
+		}
+		q.Body = nil
+		there, err := s.dialBuilder(r.Context())
+		if err != nil {
+			return err
+		}
+		defer there.Close()
+		here, buf, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return fmt.Errorf("take the connection over: %w", err)
+		}
+		defer here.Close()
+		if err := upgrade(q, there); err != nil {
+			_, _ = fmt.Fprintf(here, "HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\n")
+			return nil
+		}
+		join(here, buf.Reader, there)
+		return nil
+	}
+}
+
+// upgrade writes a request with its Connection and Upgrade headers.
+func upgrade(q *http.Request, to net.Conn) error {
+	q.Header.Set("Connection", "Upgrade")
+	return q.Write(to)
+}
+
+// join copies both ways until one side ends.
+func join(here net.Conn, ahead *bufio.Reader, there net.Conn) {
+	done := make(chan struct{}, 2)
+	go func() {
+		_, _ = io.Copy(there, ahead)
+		done <- struct{}{}
+	}()
+	go func() {
+		_, _ = io.Copy(here, there)
+		done <- struct{}{}
+	}()
+	<-done
+	here.Close()
+	there.Close()
+	<-done
+}
+
+// buildCache lists what builds keep. Where nothing was ever built no builder is started to be asked.
+func (s *Server) buildCache(r *request) ([]json.RawMessage, error) {
+	none := []json.RawMessage{}
+	if s.opts.Builder == nil || !s.engine.HasBuilt() {
+		return none, nil
+	}
+	a, err := s.askBuilder(r, "/build/cache")
+	if err != nil {
+		return nil, err
+	}
+	defer a.Body.Close()
+	if a.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the builder answers %s", a.Status)
+	}
+	return none, json.NewDecoder(a.Body).Decode(&none)
+}
