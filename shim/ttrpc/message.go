@@ -88,10 +88,14 @@ const (
 type Status struct {
 	Code    Code
 	Message string
-	// Detail is the type URL of the first detail: a finer class among our own
-	// programs.
+	// Detail is a finer class among our own programs.
 	Detail string
 }
+
+// detailField is where a status has its detail: a field that google.rpc.Status
+// lacks, which its other readers skip. Of its own details containerd 2 wants to
+// know the types.
+const detailField = 1000
 
 // Error returns the message.
 func (s *Status) Error() string { return s.Message }
@@ -100,7 +104,7 @@ func (s *Status) append(b []byte) []byte {
 	b = wire.AppendUint(b, 1, uint64(s.Code))
 	b = wire.AppendString(b, 2, s.Message)
 	if s.Detail != "" {
-		b = wire.AppendBytes(b, 3, wire.AppendString(nil, 1, s.Detail))
+		b = wire.AppendString(b, detailField, s.Detail)
 	}
 	return b
 }
@@ -112,13 +116,8 @@ func (s *Status) unmarshal(b []byte) error {
 			s.Code = Code(f.Num)
 		case f.ID == 2 && f.Type == wire.Bytes:
 			s.Message = string(f.Data)
-		case f.ID == 3 && f.Type == wire.Bytes && s.Detail == "":
-			return wire.Each(f.Data, func(f wire.Field) error {
-				if f.ID == 1 && f.Type == wire.Bytes {
-					s.Detail = string(f.Data)
-				}
-				return nil
-			})
+		case f.ID == detailField && f.Type == wire.Bytes:
+			s.Detail = string(f.Data)
 		}
 		return nil
 	})
