@@ -41,6 +41,10 @@ bench: build ## the whole stacks side by side (needs podman, docker.io)
 bench-runtime: build ## the low-level runtimes and the kernel's floor side by side (needs crun, runc, a C compiler)
 	go run ./bench/runtime
 
+.PHONY: bench-image
+bench-image: build ## pulls and pushes side by side (needs podman, docker.io, containerd, skopeo)
+	go run ./bench/image
+
 .PHONY: conformance
 conformance: build ## the field's own suites, from the module proxy (long)
 	test/conformance/runtime-tools/run

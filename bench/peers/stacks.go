@@ -55,7 +55,7 @@ func Stacks(ctx context.Context, bin string, program []byte) (list []*Stack, don
 	ours := &Stack{Name: "cale", Command: []string{bin + "/cale"},
 		Env:     []string{"CALE_ROOT=" + Dir + "/cale/root", "CALE_RUN=" + Dir + "/cale/run"},
 		Daemons: []string{"caled"}, Shims: []string{"cale-shim"}}
-	undo = append(undo, func() { stop(Dir + "/cale/run/caled.pid") })
+	undo = append(undo, func() { Stop(Dir + "/cale/run/caled.pid") })
 	address, err := ours.Run(ctx, "registry", "--listen", "127.0.0.1:0", "-q")
 	if err != nil {
 		return nil, done, err
@@ -135,8 +135,8 @@ func dockerd(ctx context.Context, s *Stack, undo *[]func()) error {
 	}
 }
 
-// stop ends the process a pid file names and waits for it.
-func stop(pidFile string) {
+// Stop ends the process a pid file names and waits for it.
+func Stop(pidFile string) {
 	text, err := os.ReadFile(pidFile)
 	if err != nil {
 		return

@@ -1,0 +1,223 @@
+// Command image measures what pulling and pushing an image takes, ours and the peers' (docker, podman, containerd;
+// skopeo for the push) side by side, as far as they are installed, and what the machine's own gzip and sha256sum take
+// for the same bytes. It prints medians of the time on the clock and of the processors' (of all processes of a
+// contender), and the most memory that was in use.
+//
+//	go run ./bench/image [-n rounds] [-bin folder]
+//
+// All stores are on one tmpfs, and the registry is ours, on the loopback, in a process and a store that no contender
+// has. Package peers says where.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"cale/bench/peers"
+	"cale/test/images"
+)
+
+var (
+	rounds = flag.Int("n", 3, "rounds a contender runs")
+	binDir = flag.String("bin", "bin", "the folder with our programs")
+)
+
+func main() {
+	flag.Parse()
+	peers.Main(run)
+}
+
+func run(ctx context.Context) error {
+	bin, err := filepath.Abs(*binDir)
+	if err != nil {
+		return err
+	}
+	stacks, done, err := peers.Stacks(ctx, bin, peers.True())
+	defer done()
+	if err != nil {
+		return err
+	}
+	source, stop, err := registry(ctx, bin)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	var list []*contender
+	for _, s := range stacks {
+		list = append(list, verbs(s))
+	}
+	ctd, stop, err := containerd(ctx)
+	if err == nil {
+		defer stop()
+		list = append(list, ctd)
+	} else {
+		fmt.Printf("  containerd cannot take part: %v\n", err)
+	}
+	for i, s := range shapes {
+		img, err := s.make()
+		if err != nil {
+			return err
+		}
+		name := fmt.Sprintf("image%d:1", i)
+		if err := img.Push(ctx, source, name); err != nil {
+			return err
+		}
+		size := 0
+		for _, l := range img.Layers {
+			size += len(l.Data)
+		}
+		fmt.Printf("%s (%d MB compressed; %d rounds)\n", s.name, size>>20, *rounds)
+		if err := floor(ctx, img); err != nil {
+			return err
+		}
+		if err := pulls(ctx, list, source+"/"+name); err != nil {
+			return err
+		}
+		if err := pushes(ctx, list[0], img, source, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pulls races the pull of an image from nothing, and again with all of it there.
+func pulls(ctx context.Context, list []*contender, ref string) error {
+	fresh, again := make([]measured, len(list)), make([]measured, len(list))
+	for range *rounds {
+		for i, c := range list {
+			if c.out {
+				continue
+			}
+			err := c.remove(ctx, ref)
+			if err == nil {
+				err = c.measure(&fresh[i], func() error { return c.pull(ctx, ref) })
+			}
+			if err == nil {
+				err = c.measure(&again[i], func() error { return c.pull(ctx, ref) })
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil && i == 0 {
+				return err
+			}
+			if err != nil {
+				fmt.Printf("  %v\n", err)
+				c.out = true
+			}
+		}
+	}
+	report("pull and unpack", list, fresh)
+	report("pull with all present", list, again)
+	return nil
+}
+
+// pushes races the push of an image, its layers compressed already, into a repository that has nothing of it.
+func pushes(ctx context.Context, ours *contender, img *images.Image, source, name string) error {
+	list := []*contender{ours, {name: "skopeo"}}
+	layout := peers.Dir + "/layout"
+	defer os.RemoveAll(layout)
+	if err := img.WriteLayout(layout, "1"); err != nil {
+		return err
+	}
+	all := make([]measured, len(list))
+	for round := range *rounds {
+		to := fmt.Sprintf("%s/push%d-%s", source, time.Now().UnixNano(), name)
+		if err := ours.tag(ctx, source+"/"+name, to); err != nil {
+			return err
+		}
+		if err := ours.measure(&all[0], func() error { return ours.push(ctx, to) }); err != nil {
+			return err
+		}
+		if err := ours.untag(ctx, to); err != nil {
+			return err
+		}
+		err := list[1].measure(&all[1], func() error {
+			return command(ctx, nil, "skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", "oci:"+layout+":1",
+				fmt.Sprintf("docker://%s/skopeo%d-%d-%s", source, round, time.Now().UnixNano(), name))
+		})
+		if err != nil {
+			fmt.Printf("  %v\n", err)
+			list = list[:1]
+			break
+		}
+	}
+	report("push", list, all)
+	return nil
+}
+
+// floor tells what the machine's own tools take for an image's layers.
+func floor(ctx context.Context, img *images.Image) error {
+	dir := peers.Dir + "/floor"
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	for i, l := range img.Layers {
+		if err := os.WriteFile(fmt.Sprintf("%s/%d", dir, i), l.Data, 0o600); err != nil {
+			return err
+		}
+	}
+	names := []string{"gzip -dc, one by one", "gzip -dc, two at once", "sha256sum"}
+	list, all := make([]*contender, len(names)), make([]measured, len(names))
+	for i, script := range []string{"for f in *; do gzip -dc <$f; done >/dev/null", "ls | xargs -P2 -I@ sh -c 'gzip -dc <@ >/dev/null'", "sha256sum * >/dev/null"} {
+		list[i] = &contender{name: names[i]}
+		for range *rounds {
+			if err := list[i].measure(&all[i], func() error { return command(ctx, nil, "sh", "-c", "cd "+dir+" && "+script) }); err != nil {
+				return err
+			}
+		}
+	}
+	report("the floor", list, all)
+	return nil
+}
+
+// report prints what all took; the first is what the others are compared with.
+func report(title string, list []*contender, all []measured) {
+	fmt.Printf("  %s\n", title)
+	var wall, cpu time.Duration
+	for i, c := range list {
+		m := all[i]
+		if c.out || len(m.wall) == 0 {
+			continue
+		}
+		slices.Sort(m.wall)
+		slices.Sort(m.cpu)
+		w, u := m.wall[len(m.wall)/2], m.cpu[len(m.cpu)/2]
+		line := fmt.Sprintf("    %-22s %8.0f ms   cpu %8.0f ms", c.name, ms(w), ms(u))
+		if m.memory > 0 {
+			line += fmt.Sprintf("   memory %4d MB", m.memory>>20)
+		}
+		if i == 0 {
+			wall, cpu = w, u
+		} else {
+			line += fmt.Sprintf("   %5.2f and %5.2f times the first", float64(w)/float64(wall), float64(u)/float64(max(cpu, 1)))
+		}
+		fmt.Println(line)
+	}
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// registry starts an engine of ours that is nothing but a registry.
+func registry(ctx context.Context, bin string) (address string, stop func(), err error) {
+	dir := peers.Dir + "/source"
+	s := &peers.Stack{Command: []string{bin + "/cale"}, Env: []string{"CALE_ROOT=" + dir + "/root", "CALE_RUN=" + dir + "/run"}}
+	address, err = s.Run(ctx, "registry", "--listen", "127.0.0.1:0", "-q")
+	stop = func() { peers.Stop(dir + "/run/caled.pid") }
+	if err != nil {
+		stop()
+		return "", nil, err
+	}
+	if strings.Contains(address, "\n") {
+		return "", stop, errors.New("the registry's address has lines: " + address)
+	}
+	return address, stop, nil
+}
