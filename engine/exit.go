@@ -95,13 +95,18 @@ func (e *Engine) exited(c *container, r *run, exit shim.Exit) {
 	c.exits = nil
 	result := WaitResult{ExitCode: st.ExitCode}
 	remove := c.rec.Spec.AutoRemove && !c.holdRemoval
+	restarting := again || c.holdRemoval
 	c.mu.Unlock()
 
 	if oom {
 		e.emit(c, "oom")
 	}
 	e.emitVolumes(c, "unmount")
-	e.emit(c, "die", "exitCode", strconv.Itoa(result.ExitCode), "execDuration", strconv.Itoa(max(0, int(ran.Seconds()))))
+	attrs := []string{"exitCode", strconv.Itoa(result.ExitCode), "execDuration", strconv.Itoa(max(0, int(ran.Seconds())))}
+	if restarting {
+		attrs = append(attrs, "restarting", "true")
+	}
+	e.emit(c, "die", attrs...)
 	close(r.done)
 	for _, ch := range exits {
 		ch <- result

@@ -20,7 +20,7 @@ func (e *Engine) ImageHistory(ctx context.Context, ref, platform string) ([]Hist
 			step.Created = *h.Created
 		}
 		if !h.EmptyLayer && layer < len(img.Manifest.Layers) {
-			step.Size = img.Manifest.Layers[layer].Size
+			step.Size = e.layerSize(img, layer)
 			layer++
 		}
 		out = append(out, step)

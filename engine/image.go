@@ -280,6 +280,9 @@ func (e *Engine) TagImage(ctx context.Context, src, dst string) error {
 	if !to.Digest.IsZero() {
 		return invalid("refusing to create a tag with a digest reference")
 	}
+	if name, _, _ := strings.Cut(strings.TrimPrefix(dst, "docker.io/library/"), ":"); name == "sha256" || name == "sha512" {
+		return invalid("refusing to create an ambiguous tag using digest algorithm as name")
+	}
 	return e.setName(to, target)
 }
 
@@ -372,15 +375,23 @@ func (e *Engine) describe(img *store.Image, n store.Name) Image {
 	for _, d := range img.Config.DiffIDs {
 		info.Layers = append(info.Layers, d.String())
 	}
-	// Of what is stored and transferred: that is known of every image and never changes, whereas what a layer takes
-	// unpacked is only known once a container wanted it. DiskUsage has both.
-	for _, l := range img.Manifest.Layers {
-		info.Size += l.Size
+	for i := range img.Manifest.Layers {
+		info.Size += e.layerSize(img, i)
 	}
 	info.Config = Effective{Entrypoint: run.Entrypoint, Cmd: run.Cmd, Env: run.Env, User: run.User, WorkingDir: run.WorkingDir,
 		Labels: run.Labels, StopSignal: run.StopSignal, Volumes: run.Volumes, Exposed: mergePorts(run.ExposedPorts, &Spec{}),
 		Health: mergeHealth(nil, run.Healthcheck), Shell: run.Shell, OnBuild: run.OnBuild}
 	return info
+}
+
+// layerSize is what a layer's files take, known since it was unpacked; of one that nobody wanted yet, what is stored.
+func (e *Engine) layerSize(img *store.Image, i int) int64 {
+	if i < len(img.Config.DiffIDs) {
+		if n, err := e.store.Layers.Size(img.Config.DiffIDs[i]); err == nil {
+			return n
+		}
+	}
+	return img.Manifest.Layers[i].Size
 }
 
 // Image gives one image.

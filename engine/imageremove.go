@@ -38,6 +38,13 @@ func (e *Engine) dropNames(ref string, force bool) (out []RemovedImage, last boo
 				drop = []store.Name{n}
 			}
 		}
+		if drop == nil && !parsed.Digest.IsZero() { // of what has this digest, all that the repository calls it
+			for _, n := range names {
+				if r, err := image.ParseReference(n.Name); err == nil && !isUntagged(n) && r.Name() == parsed.Name() && n.Target.Digest == parsed.Digest {
+					drop = append(drop, n)
+				}
+			}
+		}
 	}
 	byName := drop != nil
 	if !byName {

@@ -29,9 +29,15 @@ func (s *Server) imageList(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	until, err := f.until(time.Now())
-	if err != nil {
-		return err
+	var until time.Time // all of them hold: the earliest
+	for _, v := range f["until"] {
+		t, err := parseTime(v, time.Now())
+		if err != nil {
+			return err
+		}
+		if until.IsZero() || t.Before(until) {
+			until = t
+		}
 	}
 	var before, since time.Time
 	for name, at := range map[string]*time.Time{"before": &before, "since": &since} {
@@ -83,10 +89,17 @@ func orNone(s []string) []string {
 	return s
 }
 
-// referenceMatches says whether a name is meant by any pattern: a name, a repository, or either with * and ?.
+// referenceMatches says whether a name is meant by any pattern: a name, a repository, or either with * and ?; Docker
+// Hub's with or without what its names leave out.
 func referenceMatches(patterns []string, name string) bool {
 	repo, _, _ := cutTag(name)
-	return slices.ContainsFunc(patterns, func(p string) bool { return globMatch(p, name) || globMatch(p, repo) })
+	full := "docker.io/" + familiarPath(repo)
+	if host, _, ok := strings.Cut(repo, "/"); ok && (strings.ContainsAny(host, ".:") || host == "localhost") {
+		full = repo
+	}
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		return globMatch(p, name) || globMatch(p, repo) || globMatch(p, full) || globMatch(p, full+strings.TrimPrefix(name, repo))
+	})
 }
 
 // cutTag splits repository:tag.
@@ -181,6 +194,9 @@ func removed(steps []engine.RemovedImage) []image.DeleteResponse {
 }
 
 func (s *Server) imageRemove(w http.ResponseWriter, r *request) error {
+	if r.URL.Query().Has("platforms") {
+		return notBuilt{"removal of single platforms of an image"}
+	}
 	steps, err := s.engine.RemoveImage(r.detached(), r.name(), r.flag("force"), !r.flag("noprune"))
 	if err != nil {
 		return err

@@ -27,6 +27,9 @@ func (s *Server) containerInspect(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	out := inspectResponse(&info)
+	if !r.before("1.52") {
+		return writeJSON(w, http.StatusOK, out)
+	}
 	// The outer field hides the embedded one: it has what older clients read besides.
 	return writeJSON(w, http.StatusOK, struct {
 		*container.InspectResponse
@@ -267,7 +270,7 @@ func (s *Server) containerList(w http.ResponseWriter, r *request) error {
 		if !all && !live || !keep(c) {
 			continue
 		}
-		out = append(out, summary(c))
+		out = append(out, r.summary(c))
 		if limit > 0 && len(out) == limit {
 			break
 		}
@@ -275,7 +278,8 @@ func (s *Server) containerList(w http.ResponseWriter, r *request) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
-func summary(c *engine.Info) any {
+// summary is a container in a list.
+func (r *request) summary(c *engine.Info) container.Summary {
 	out := container.Summary{
 		ID: c.ID, Names: []string{"/" + c.Name}, Image: c.Spec.Image, ImageID: c.ImageID,
 		Command: strings.Join(append([]string{c.Path}, c.Args...), " "), Created: c.Created.Unix(),
@@ -284,6 +288,12 @@ func summary(c *engine.Info) any {
 	}
 	out.HostConfig.NetworkMode = string(toHostConfig(&c.Spec).NetworkMode)
 	out.HostConfig.Annotations = c.Spec.Annotations
+	if !r.before("1.52") {
+		out.Health = &container.HealthSummary{Status: container.NoHealthcheck}
+		if h := c.State.Health; h != nil {
+			out.Health = &container.HealthSummary{Status: container.HealthStatus(h.Status), FailingStreak: h.FailingStreak}
+		}
+	}
 	for _, as := range c.LinkedAs {
 		out.Names = append(out.Names, "/"+as)
 	}

@@ -149,4 +149,3 @@ func forget44(mounts []engine.Mount) {
 		mounts[i].RecursiveReadOnly = mounts[i].ForceRecursive
 	}
 }
-

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -11,23 +12,27 @@ import (
 	"cale/engine"
 )
 
-func dockerNetwork(n engine.NetworkInfo, verbose bool) any {
-	out := struct {
-		ID              string `json:"Id"`
-		Name            string
-		Created         string
-		Scope, Driver   string
-		EnableIPv4      bool
-		EnableIPv6      bool
-		IPAM            network.IPAM
-		Internal        bool
-		Attachable      bool
-		Ingress         bool
-		ConfigFrom      network.ConfigReference
-		ConfigOnly      bool
-		Options, Labels map[string]string
-		Containers      map[string]network.EndpointResource
-	}{
+// networkAnswer is a network as listed and inspected.
+type networkAnswer struct {
+	ID              string `json:"Id"`
+	Name            string
+	Created         string
+	Scope, Driver   string
+	EnableIPv4      bool
+	EnableIPv6      bool
+	IPAM            network.IPAM
+	Internal        bool
+	Attachable      bool
+	Ingress         bool
+	ConfigFrom      network.ConfigReference
+	ConfigOnly      bool
+	Options, Labels map[string]string
+	Containers      map[string]network.EndpointResource
+	Status          *network.Status `json:",omitempty"`
+}
+
+func dockerNetwork(n engine.NetworkInfo, verbose bool) networkAnswer {
+	out := networkAnswer{
 		ID: n.ID, Name: n.Name, Created: stamp(n.Created), Scope: "local", Driver: n.Driver, EnableIPv4: true, EnableIPv6: n.IPv6,
 		IPAM: network.IPAM{Driver: "default", Config: []network.IPAMConfig{}}, Internal: n.Internal, Attachable: n.Attachable,
 		Options: orEmpty(n.Options), Labels: orEmpty(n.Labels), Containers: map[string]network.EndpointResource{},
@@ -84,7 +89,41 @@ func (s *Server) networkInspect(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, dockerNetwork(n, true))
+	out := dockerNetwork(n, true)
+	if !r.before("1.52") {
+		out.Status = &network.Status{IPAM: network.IPAMStatus{Subnets: subnetStatus(&n)}}
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+// subnetStatus counts a network's addresses: those of containers, the gateway's and what is reserved, and in IPv4 the
+// first and the last are in use.
+func subnetStatus(n *engine.NetworkInfo) network.SubnetStatuses {
+	out := network.SubnetStatuses{}
+	for _, s := range n.Subnets {
+		used := uint64(len(s.Aux))
+		if s.Gateway.IsValid() {
+			used++
+		}
+		if s.Subnet.Addr().Is4() {
+			used += 2
+		}
+		for _, m := range n.Containers {
+			if s.Subnet.Contains(m.IPv4.Addr()) || s.Subnet.Contains(m.IPv6.Addr()) {
+				used++
+			}
+		}
+		whole := s.Subnet
+		if s.Range.IsValid() {
+			whole = s.Range
+		}
+		size := uint64(math.MaxUint64)
+		if bits := whole.Addr().BitLen() - whole.Bits(); bits < 64 {
+			size = 1 << bits
+		}
+		out[s.Subnet] = network.SubnetStatus{IPsInUse: used, DynamicIPsAvailable: size - min(size, used)}
+	}
+	return out
 }
 
 func (s *Server) networkCreate(w http.ResponseWriter, r *request) error {

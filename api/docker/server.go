@@ -2,7 +2,7 @@
 // becomes one of the engine's types, an answer one of Docker's. What Docker has and the engine has not is refused
 // with 501 and a sentence that names it; nothing is silently dropped.
 //
-// Source: the Docker Engine API reference, versions 1.24 to 1.48.
+// Source: the Docker Engine API reference, versions 1.24 to 1.57.
 package docker
 
 import (
@@ -23,7 +23,7 @@ import (
 
 // The versions of the API that are understood. A client that speaks none of them is told so.
 const (
-	APIVersion    = "1.48"
+	APIVersion    = "1.57"
 	minAPIVersion = "1.24"
 )
 

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"mime"
 	"net/http"
 	"os"
 	"runtime"
@@ -85,7 +86,8 @@ func (s *Server) events(w http.ResponseWriter, r *request) error {
 		return invalid("`since` time (%s) cannot be after `until` time (%s)", r.text("since"), r.text("until"))
 	}
 	ch := s.engine.Subscribe(r.Context(), since, until)
-	w.Header().Set("Content-Type", "application/json")
+	kind, sequence := eventStream(r)
+	w.Header().Set("Content-Type", kind)
 	w.WriteHeader(http.StatusOK)
 	if fl, ok := w.(http.Flusher); ok {
 		fl.Flush()
@@ -104,14 +106,31 @@ func (s *Server) events(w http.ResponseWriter, r *request) error {
 			Type: events.Type(e.Type), Action: events.Action(e.Action), Actor: events.Actor{ID: e.ID, Attributes: attrs},
 			Scope: "local", Time: e.Time.Unix(), TimeNano: e.Time.UnixNano(),
 		}}
-		if e.Type == "container" || e.Type == "image" {
+		if r.before("1.52") && (e.Type == "container" || e.Type == "image") {
 			m.Status, m.ID, m.From = e.Action, e.ID, attrs["image"]
+		}
+		if sequence {
+			if _, err := w.Write([]byte{0x1e}); err != nil { // RFC 7464 begins each text with a record separator
+				return nil
+			}
 		}
 		if writeBody(w, m) != nil {
 			return nil
 		}
 	}
 	return nil
+}
+
+// eventStream chooses the form of events among those that the client takes; sequence is RFC 7464's.
+func eventStream(r *request) (kind string, sequence bool) {
+	known := map[string]string{"application/json-seq": "1.52", "application/x-ndjson": "1.52", "application/jsonl": "1.53"}
+	for _, offer := range strings.Split(r.Header.Get("Accept"), ",") {
+		t, _, err := mime.ParseMediaType(strings.TrimSpace(offer))
+		if since, ok := known[t]; err == nil && ok && !r.before(since) {
+			return t, t == "application/json-seq"
+		}
+	}
+	return "application/json", false
 }
 
 func eventMatches(f filters, e engine.Event) bool {
