@@ -244,7 +244,7 @@ func (e *Engine) ownFiles(c *container) (*filetree.Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openLayers(append([]string{c.upper()}, dirs...), e.cfg.Run)
+	return openLayers(append([]string{c.upper()}, dirs...))
 }
 
 // Changes lists what differs from the image: 0 changed, 1 added, 2 deleted.
@@ -260,7 +260,7 @@ func (e *Engine) Changes(ctx context.Context, ref string) ([]Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	below, err := openLayers(dirs, e.cfg.Run)
+	below, err := openLayers(dirs)
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ func (e *Engine) takeImage(ctx context.Context, c *container, m *Mount) error {
 	if err != nil {
 		return err
 	}
-	root, err := openLayers(dirs, e.cfg.Run)
+	root, err := openLayers(dirs)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (e *Engine) pinImage(c *container, i int, m *Mount) (string, error) {
 			defer done()
 			dirs = names
 		}
-		root, err := openLayers(dirs, e.cfg.Run)
+		root, err := openLayers(dirs)
 		if err != nil {
 			return "", err
 		}

@@ -75,7 +75,7 @@ func (e *Engine) fitsInit(layers []image.Digest) (bool, error) {
 	if len(dirs) == 0 {
 		return true, nil
 	}
-	root, err := openLayers(dirs, e.cfg.Run)
+	root, err := openLayers(dirs)
 	if err != nil {
 		return false, err
 	}

@@ -267,7 +267,7 @@ func (e *Engine) imageDir(img *store.Image, target string) (*filetree.Root, erro
 	if err != nil || len(dirs) == 0 {
 		return nil, err
 	}
-	root, err := openLayers(dirs, e.cfg.Run)
+	root, err := openLayers(dirs)
 	if err != nil {
 		return nil, err
 	}

@@ -2,143 +2,46 @@ package engine
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"cale/filetree"
 	"cale/image"
+	"cale/runtime/overlay"
 )
 
 // openLayers opens a tree made of directories (top first) for reading. It is a detached overlay mount no process can
 // see; it goes with the descriptor.
-func openLayers(dirs []string, scratch string) (*filetree.Root, error) {
+func openLayers(dirs []string) (*filetree.Root, error) {
 	if len(dirs) == 1 {
 		return filetree.Open(dirs[0])
 	}
-	if len(dirs) == 0 {
-		return nil, errors.New("no layers")
-	}
-	fd, err := overlayFD(dirs, "", "")
-	if oldKernel(err) {
-		return overlayOld(dirs, scratch)
-	}
+	return openOverlay(&overlay.Mount{Lower: overlay.Paths(dirs), Attrs: quietMount | unix.MOUNT_ATTR_RDONLY})
+}
+
+// openWritable is openLayers with a directory that gets what is written.
+func openWritable(dirs []string, upper, work string) (*filetree.Root, error) {
+	return openOverlay(&overlay.Mount{Lower: overlay.Paths(dirs), Upper: overlay.Dir{Path: upper}, Work: overlay.Dir{Path: work}, Attrs: quietMount})
+}
+
+// quietMount is a mount that nothing is executed from.
+const quietMount = unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
+
+func openOverlay(m *overlay.Mount) (*filetree.Root, error) {
+	f, err := m.Make()
 	if err != nil {
-		return nil, fmt.Errorf("mount overlay: %w", err)
+		return nil, err
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("overlay: %w", err)
 	}
 	return filetree.FromFD(fd, "container"), nil
-}
-
-// oldKernel says whether an overlay failed for want of "lowerdir+", which came with Linux 6.7.
-func oldKernel(err error) bool {
-	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP)
-}
-
-// overlayFD makes a detached overlay mount: for reading only, or writable with upper and work.
-func overlayFD(dirs []string, upper, work string) (int, error) {
-	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(fs)
-	set := func(key, value string) {
-		if err == nil {
-			err = unix.FsconfigSetString(fs, key, value)
-		}
-	}
-	set("source", "overlay")
-	for _, d := range dirs {
-		set("lowerdir+", d)
-	}
-	attr := unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
-	if upper != "" {
-		set("upperdir", upper)
-		set("workdir", work)
-	} else {
-		attr |= unix.MOUNT_ATTR_RDONLY
-	}
-	if err != nil {
-		return -1, err
-	}
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return -1, err
-	}
-	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attr)
-}
-
-// shortNames gives names for directories that fit, many of them, into the one page mount(2) takes.
-func shortNames(dirs []string) (names []string, done func(), err error) {
-	var open []*filetree.Root
-	done = func() {
-		for _, f := range open {
-			f.Close()
-		}
-	}
-	for _, d := range dirs {
-		f, err := filetree.Open(d)
-		if err != nil {
-			done()
-			return nil, nil, err
-		}
-		open = append(open, f)
-		names = append(names, "/proc/self/fd/"+strconv.Itoa(f.FD()))
-	}
-	return names, done, nil
-}
-
-// overlayOld mounts with mount(2), and takes the mount away again.
-func overlayOld(dirs []string, scratch string) (*filetree.Root, error) {
-	names, done, err := shortNames(dirs)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	at, err := os.MkdirTemp(scratch, "view-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.Remove(at)
-	flags := uintptr(unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC)
-	if err := unix.Mount("overlay", at, "overlay", flags, "lowerdir="+strings.Join(names, ":")); err != nil {
-		return nil, fmt.Errorf("mount overlay: %w", err)
-	}
-	f, err := filetree.Open(at)
-	if err2 := unix.Unmount(at, unix.MNT_DETACH); err == nil && err2 != nil {
-		f.Close()
-		err = fmt.Errorf("unmount %s: %w", at, err2)
-	}
-	return f, err
-}
-
-// mountOverlay mounts a writable overlay at a path.
-func mountOverlay(dirs []string, upper, work, at string) error {
-	fd, err := overlayFD(dirs, upper, work)
-	if oldKernel(err) {
-		names, done, err := shortNames(append([]string{upper, work}, dirs...))
-		if err != nil {
-			return err
-		}
-		defer done()
-		opts := "upperdir=" + names[0] + ",workdir=" + names[1] + ",lowerdir=" + strings.Join(names[2:], ":")
-		if err := unix.Mount("overlay", at, "overlay", unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, opts); err != nil {
-			return fmt.Errorf("mount overlay: %w", err)
-		}
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("mount overlay: %w", err)
-	}
-	defer unix.Close(fd)
-	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return fmt.Errorf("mount overlay: %w", err)
-	}
-	return nil
 }
 
 // accounts are the passwd and group files of a tree.
@@ -176,7 +79,7 @@ func (e *Engine) accountsOf(c *container, layers []image.Digest, started bool) (
 	}
 	var a accounts
 	if len(dirs) > 0 {
-		root, err := openLayers(dirs, e.cfg.Run)
+		root, err := openLayers(dirs)
 		if err != nil {
 			return a, err
 		}

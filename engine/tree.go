@@ -45,9 +45,8 @@ func (e *Engine) withTree(ctx context.Context, c *container, fn func(*filetree.R
 	}
 	own := slices.ContainsFunc(rec.Mounts, func(m Mount) bool { return m.Type != "tmpfs" })
 	if !own && !rec.Started && rec.Run.WorkingDir == "" {
-		fd, err := overlayFD(dirs, c.upper(), c.dir+"/work")
+		root, err := openWritable(dirs, c.upper(), c.dir+"/work")
 		if err == nil {
-			root := filetree.FromFD(fd, "container")
 			defer root.Close()
 			return fn(root)
 		}
@@ -110,12 +109,13 @@ func (e *Engine) mountTree(c *container, rec *record, dirs []string, at string) 
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return nil, fmt.Errorf("mount namespace: %w", err)
 	}
-	if err := mountOverlay(dirs, c.upper(), c.dir+"/work", at); err != nil {
-		return nil, err
-	}
-	root, err := filetree.Open(at)
+	root, err := openWritable(dirs, c.upper(), c.dir+"/work")
 	if err != nil {
 		return nil, err
+	}
+	if err := unix.MoveMount(root.FD(), "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		root.Close()
+		return nil, fmt.Errorf("mount overlay: %w", err)
 	}
 	mounts := slices.Clone(rec.Mounts)
 	slices.SortStableFunc(mounts, func(a, b Mount) int { return strings.Count(a.Target, "/") - strings.Count(b.Target, "/") })

@@ -80,7 +80,7 @@ func (e *Engine) Update(ctx context.Context, ref string, r Resources, p *Restart
 	case r.NanoCPUs > 0 && had.CPUQuota > 0:
 		return nil, invalid("Conflicting options: Nano CPUs cannot be updated as CPU Quota has already been set")
 	}
-	overlay(&spec.Resources, &r)
+	replaceResources(&spec.Resources, &r)
 	tell := replaceRates(&spec.Resources, &r)
 	if p != nil && p.Name != "" {
 		spec.Restart = *p
@@ -138,8 +138,8 @@ func settledPids(n *int64) *int64 {
 	return new(int64)
 }
 
-// overlay puts the values that are set in b over a.
-func overlay(a, b *Resources) {
+// replaceResources puts the values that are set in b over a.
+func replaceResources(a, b *Resources) {
 	set := func(to *int64, v int64) {
 		if v != 0 {
 			*to = v

@@ -42,12 +42,15 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	shimBinary = filepath.Join(dir, "cale-shim")
-	cmd := exec.Command("go", "build", "-o", shimBinary, "cale/cmd/cale-shim")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build cale-shim: %v\n%s", err, out)
-		return 1
+	shimBinary = filepath.Join(os.Getenv("CALE_BIN"), "cale-shim")
+	if os.Getenv("CALE_BIN") == "" {
+		shimBinary = filepath.Join(dir, "cale-shim")
+		cmd := exec.Command("go", "build", "-o", shimBinary, "cale/cmd/cale-shim")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build cale-shim: %v\n%s", err, out)
+			return 1
+		}
 	}
 	busybox, _ = exec.LookPath("busybox")
 	return m.Run()

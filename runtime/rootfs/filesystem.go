@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"cale/runtime/overlay"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -50,6 +52,10 @@ func fsOptionsOf(fstype, src string, opts options, mode string) []fsOption {
 
 // makeFS makes a file system in the parent, detached; an overlay with the owners of a mapping, if there is one.
 func (t *Tree) makeFS(fstype, src string, opts options, mapping *rootMapping) (*os.File, error) {
+	list := fsOptionsOf(fstype, src, opts, "")
+	if fstype == "overlay" {
+		return t.makeOverlay(list, opts, mapping)
+	}
 	fd, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		if err == unix.ENODEV {
@@ -59,17 +65,6 @@ func (t *Tree) makeFS(fstype, src string, opts options, mapping *rootMapping) (*
 	}
 	fs := os.NewFile(uintptr(fd), fstype)
 	defer fs.Close()
-	list := fsOptionsOf(fstype, src, opts, "")
-	if mapping != nil {
-		if list, err = t.mapOverlay(list, mapping); err != nil {
-			return nil, err
-		}
-	}
-	if fstype == "overlay" {
-		if list, err = t.overlayOptions(list, fd); err != nil {
-			return nil, err
-		}
-	}
 	for _, o := range list {
 		if o.value == nil {
 			err = unix.FsconfigSetFlag(fd, o.key)
@@ -80,7 +75,7 @@ func (t *Tree) makeFS(fstype, src string, opts options, mapping *rootMapping) (*
 			return nil, fmt.Errorf("option %s: %w%s", o.key, err, fsMessage(fd))
 		}
 	}
-	if err := createAs(fd, mapping); err != nil {
+	if err := unix.FsconfigCreate(fd); err != nil {
 		return nil, fmt.Errorf("%w%s", err, fsMessage(fd))
 	}
 	mfd, err := unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, int(opts.set))
@@ -88,6 +83,47 @@ func (t *Tree) makeFS(fstype, src string, opts options, mapping *rootMapping) (*
 		return nil, fmt.Errorf("fsmount: %w", err)
 	}
 	return t.own(mfd, fstype), nil
+}
+
+// makeOverlay mounts an overlay of the options that mount(8) takes.
+func (t *Tree) makeOverlay(list []fsOption, opts options, mapping *rootMapping) (*os.File, error) {
+	m := overlay.Mount{Attrs: opts.set}
+	for _, o := range list {
+		switch {
+		case o.key == "source":
+		case o.key == "ro":
+			m.Attrs |= unix.MOUNT_ATTR_RDONLY
+		case o.value == nil:
+			m.Options = append(m.Options, o.key)
+		case o.key == "upperdir":
+			m.Upper.Path = t.abs(*o.value)
+		case o.key == "workdir":
+			m.Work.Path = t.abs(*o.value)
+		case o.key == "lowerdir":
+			dirs, err := splitLowers(*o.value)
+			if err != nil {
+				return nil, err
+			}
+			for _, dir := range dirs {
+				m.Lower = append(m.Lower, overlay.Dir{Path: t.abs(dir)})
+			}
+		case o.key == "lowerdir+":
+			m.Lower = append(m.Lower, overlay.Dir{Path: t.abs(*o.value)})
+		default:
+			m.Options = append(m.Options, o.key+"="+*o.value)
+		}
+	}
+	if mapping != nil {
+		if err := t.mapOverlay(&m, mapping); err != nil {
+			return nil, err
+		}
+	}
+	f, err := m.Make()
+	if err != nil {
+		return nil, err
+	}
+	t.fds = append(t.fds, f)
+	return f, nil
 }
 
 // fsMessage is what the kernel says about a failed file system.
@@ -98,71 +134,6 @@ func fsMessage(fd int) string {
 		return ""
 	}
 	return " (" + strings.TrimSpace(string(buf[2:n])) + ")"
-}
-
-// overlayOptions gives overlay its layers one by one: a value of fsconfig has at most 255 bytes, which a list of
-// many layers exceeds. Kernels before 6.5 lack "lowerdir+"; there, short names of descriptors go into one value.
-func (t *Tree) overlayOptions(list []fsOption, fsfd int) ([]fsOption, error) {
-	var out []fsOption
-	for _, o := range list {
-		if o.value == nil {
-			out = append(out, o)
-			continue
-		}
-		v := *o.value
-		switch o.key {
-		case "upperdir", "workdir":
-			short, err := t.shortName(v)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, fsOption{o.key, &short})
-		case "lowerdir":
-			lowers, err := splitLowers(v)
-			if err != nil {
-				return nil, err
-			}
-			for i, l := range lowers {
-				l, err := t.shortName(t.abs(l))
-				if err != nil {
-					return nil, err
-				}
-				lowers[i] = l
-			}
-			if unix.FsconfigSetString(fsfd, "lowerdir+", lowers[0]) == nil {
-				for _, l := range lowers[1:] {
-					out = append(out, fsOption{"lowerdir+", &l})
-				}
-				continue
-			}
-			for i, l := range lowers {
-				if !strings.HasPrefix(l, "/proc/self/fd/") {
-					lowers[i] = strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(l)
-				}
-			}
-			joined := strings.Join(lowers, ":")
-			if len(joined) > 255 {
-				return nil, fmt.Errorf("%d layers are more than this kernel takes (Linux 6.5 has no limit)", len(lowers))
-			}
-			out = append(out, fsOption{o.key, &joined})
-		default:
-			out = append(out, o)
-		}
-	}
-	return out, nil
-}
-
-// shortName is a name of a directory that fits into an option: itself, or that of a descriptor.
-func (t *Tree) shortName(p string) (string, error) {
-	if len(p) <= 200 {
-		return p, nil
-	}
-	fd, err := unix.Open(p, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "", &os.PathError{Op: "open", Path: p, Err: err}
-	}
-	t.own(fd, p)
-	return fmt.Sprintf("/proc/self/fd/%d", fd), nil
 }
 
 // splitLowers splits overlay's list at colons that have no backslash before them.

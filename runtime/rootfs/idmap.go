@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+
+	"cale/runtime/overlay"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -69,106 +70,51 @@ func parseIDs(text string) (list []specs.LinuxIDMapping, err error) {
 	return list, nil
 }
 
-// mapped is a directory with mapped owners, as a detached mount, under a name for it.
-func (t *Tree) mapped(dir string, m *rootMapping) (string, error) {
+// mapped is a directory with mapped owners, as a detached mount.
+func (t *Tree) mapped(dir string, m *rootMapping) (*os.File, error) {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
-		return "", &os.PathError{Op: "open", Path: dir, Err: err}
+		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	f := t.own(fd, dir)
 	if err := t.mapOwners(f, m.ns, options{}); err != nil {
-		return "", fmt.Errorf("%s: %w", dir, err)
+		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
-	return fmt.Sprintf("/proc/self/fd/%d", fd), nil
+	return f, nil
 }
 
 // mapOverlay replaces an overlay's directories by ones with mapped owners, so that what the container writes is kept
 // with the owners that the container knows. An upper directory that belongs to the mapping's root already was made
-// for shifted owners, as containerd does it: it stays as it is.
-func (t *Tree) mapOverlay(list []fsOption, m *rootMapping) ([]fsOption, error) {
-	var lowers []string
-	var upper, work string
-	out := slices.DeleteFunc(slices.Clone(list), func(o fsOption) bool {
-		switch {
-		case o.value == nil:
-			return false
-		case o.key == "lowerdir":
-			lowers = append(lowers, *o.value)
-		case o.key == "upperdir":
-			upper = t.abs(*o.value)
-		case o.key == "workdir":
-			work = t.abs(*o.value)
-		default:
-			return false
+// for shifted owners, as containerd does it: it stays as it is. The kernel does its own work as the mapping's root,
+// since that identity has to exist in the mapping.
+func (t *Tree) mapOverlay(o *overlay.Mount, m *rootMapping) error {
+	o.As = &overlay.Identity{UID: int(m.uids[0].HostID), GID: int(m.gids[0].HostID)}
+	var err error
+	for i, dir := range o.Lower {
+		if o.Lower[i].Mount, err = t.mapped(dir.Path, m); err != nil {
+			return err
 		}
-		return true
-	})
-	add := func(key, value string) { out = append(out, fsOption{key, &value}) }
-	for _, joined := range lowers {
-		dirs, err := splitLowers(joined)
-		if err != nil {
-			return nil, err
-		}
-		for i, d := range dirs {
-			if dirs[i], err = t.mapped(t.abs(d), m); err != nil {
-				return nil, err
-			}
-		}
-		add("lowerdir", strings.Join(dirs, ":"))
+		o.Lower[i].Path = ""
 	}
+	upper, work := o.Upper.Path, o.Work.Path
 	if upper == "" {
-		return out, nil
+		return nil
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(upper, &st); err != nil {
-		return nil, &os.PathError{Op: "stat", Path: upper, Err: err}
+		return &os.PathError{Op: "stat", Path: upper, Err: err}
 	}
-	if st.Uid != m.uids[0].HostID || st.Uid == 0 {
-		// The two have to be on one mount.
-		if path.Dir(upper) != path.Dir(work) {
-			return nil, fmt.Errorf("overlay with mapped owners: %s and %s have to be in one directory", upper, work)
-		}
-		parent, err := t.mapped(path.Dir(upper), m)
-		if err != nil {
-			return nil, err
-		}
-		upper, work = parent+"/"+path.Base(upper), parent+"/"+path.Base(work)
+	if st.Uid == m.uids[0].HostID && st.Uid != 0 {
+		return nil
 	}
-	add("upperdir", upper)
-	add("workdir", work)
-	return out, nil
-}
-
-// createAs has the kernel make a file system as it would for the mapping's root: overlay does its own work, such as
-// whiteouts, with the identity of who mounted it, and that has to exist in the mapping.
-func createAs(fsfd int, m *rootMapping) error {
-	if m == nil {
-		return unix.FsconfigCreate(fsfd)
+	// The two have to be on one mount.
+	if path.Dir(upper) != path.Dir(work) {
+		return fmt.Errorf("overlay with mapped owners: %s and %s have to be in one directory", upper, work)
 	}
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine, and its identity with it
-		done <- func() error {
-			if err := unix.Setfsgid(int(m.gids[0].HostID)); err != nil {
-				return err
-			}
-			if err := unix.Setfsuid(int(m.uids[0].HostID)); err != nil {
-				return err
-			}
-			// Without root's identity the thread lost the capabilities that go with files.
-			head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-			var sets [2]unix.CapUserData
-			if err := unix.Capget(&head, &sets[0]); err != nil {
-				return fmt.Errorf("capget: %w", err)
-			}
-			for i := range sets {
-				sets[i].Effective = sets[i].Permitted
-			}
-			if err := unix.Capset(&head, &sets[0]); err != nil {
-				return fmt.Errorf("capset: %w", err)
-			}
-			return unix.FsconfigCreate(fsfd)
-		}()
-	}()
-	return <-done
+	parent, err := t.mapped(path.Dir(upper), m)
+	if err != nil {
+		return err
+	}
+	o.Upper, o.Work = overlay.Dir{Mount: parent, Path: path.Base(upper)}, overlay.Dir{Mount: parent, Path: path.Base(work)}
+	return nil
 }
