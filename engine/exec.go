@@ -298,6 +298,9 @@ func (e *Engine) execProcess(c *container, r *run, x *ExecSpec) (*specs.Process,
 	}
 	p.User.Umask = s.Umask
 	p.Rlimits = rlimits(s)
+	if s.Member != nil {
+		giveAmbient(p.Capabilities, s.Member.AmbientCaps)
+	}
 	if p.Cwd == "" {
 		p.Cwd = rec.Run.WorkingDir
 	}

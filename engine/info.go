@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"io/fs"
-	"maps"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -174,7 +173,7 @@ func treeSize(dir string) int64 {
 // Info counts and describes.
 func (e *Engine) Info(ctx context.Context) SystemInfo {
 	s := SystemInfo{Root: e.cfg.Root, CgroupVersion: "1", Architecture: runtime.GOARCH, CPUs: hostCPUs(), Memory: hostMemory(),
-		Runtimes: maps.Clone(e.cfg.Runtimes), DefaultRuntime: e.cfg.DefaultRuntime, Labels: e.cfg.Labels,
+		DefaultRuntime: e.cfg.DefaultRuntime, Labels: e.cfg.Labels,
 		InstanceID: strings.TrimPrefix(e.cfg.CgroupParent, "/")}
 	if ocispec.CgroupV2() {
 		s.CgroupVersion = "2"
@@ -183,7 +182,7 @@ func (e *Engine) Info(ctx context.Context) SystemInfo {
 	if unix.Uname(&u) == nil {
 		s.OS, s.KernelVersion = unix.ByteSliceToString(u.Sysname[:]), unix.ByteSliceToString(u.Release[:])
 	}
-	if s.Runtimes == nil {
+	if s.Runtimes, _ = e.configuredRuntimes(); s.Runtimes == nil { // settings that can't be read are told to who uses them
 		s.Runtimes = map[string]Runtime{}
 	}
 	s.Runtimes["cale"] = Runtime{Path: e.cfg.Shim, Type: "shim"}

@@ -167,7 +167,7 @@ func (e *Engine) ociMount(m *Mount) (specs.Mount, error) {
 		if propagation == "" {
 			propagation = "rprivate"
 		}
-		out.Options = []string{kind, propagation}
+		out.Options = append([]string{kind, propagation}, m.BindOptions...)
 	}
 	switch {
 	case m.RecursiveReadOnly && (m.ForceRecursive || recursiveAttributes()):

@@ -120,8 +120,20 @@ func (e *Engine) ociMember(spec *specs.Spec, p *pod, rec *record) {
 	if len(s.Member.Unified) > 0 && ocispec.CgroupV2() {
 		spec.Linux.Resources.Unified = s.Member.Unified
 	}
+	giveAmbient(spec.Process.Capabilities, s.Member.AmbientCaps)
 	if v := spec.Process.OOMScoreAdj; v != nil {
 		spec.Process.OOMScoreAdj = attainable(*v)
+	}
+}
+
+// giveAmbient adds ambient capabilities, which have to be permitted and inheritable too (capabilities(7)).
+func giveAmbient(c *specs.LinuxCapabilities, names []string) {
+	for _, name := range names {
+		for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Permitted, &c.Inheritable, &c.Ambient} {
+			if !slices.Contains(*set, name) {
+				*set = append(slices.Clip(*set), name)
+			}
+		}
 	}
 }
 

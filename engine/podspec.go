@@ -53,6 +53,8 @@ type Member struct {
 	// Unified are settings of cgroup v2 by file name; HugepageLimits are bytes by page size as the kernel names it.
 	Unified        map[string]string
 	HugepageLimits map[string]uint64
+	// AmbientCaps are capabilities that programs keep over an execve without being root.
+	AmbientCaps []string
 	// RootPropagation is the rootfs propagation that shared and slave mounts need: "", rslave or rshared.
 	RootPropagation string
 	// Meta is what the client's protocol keeps with the container. The engine never reads it.

@@ -3,6 +3,7 @@ package engine
 import (
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -21,7 +22,11 @@ func (e *Engine) runtimeFor(name string) (target, error) {
 	if name == "" {
 		name = e.cfg.DefaultRuntime
 	}
-	if r, ok := e.cfg.Runtimes[name]; ok && r.Path != "" {
+	configured, err := e.configuredRuntimes()
+	if err != nil {
+		return target{}, err
+	}
+	if r, ok := configured[name]; ok && r.Path != "" {
 		if len(r.Args) > 0 {
 			return target{}, fail(ErrUnsupported, "runtime %s: arguments for runtimes are not supported; give the path of a script", name)
 		}
@@ -43,13 +48,11 @@ func (e *Engine) runtimeFor(name string) (target, error) {
 	path := name
 	if !filepath.IsAbs(path) {
 		// A name alone may only mean a well known runtime: anything else in $PATH is no runtime.
-		switch name {
-		case "runc", "crun", "youki", "runsc", "kata-runtime":
-		default:
+		if !slices.Contains(wellKnown, name) {
 			return target{}, invalid("unknown or invalid runtime name: %s", name)
 		}
 	}
-	path, err := exec.LookPath(path)
+	path, err = exec.LookPath(path)
 	if err != nil {
 		return target{}, invalid("unknown or invalid runtime name: %s", name)
 	}

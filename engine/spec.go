@@ -119,9 +119,11 @@ type Mount struct {
 	RecursiveReadOnly bool
 	ForceRecursive    bool `json:",omitempty"`
 	// MapOwners shows a bind's files in a user namespace with the owners that they have on the host, by number.
-	MapOwners    bool `json:",omitempty"`
-	CreateSource bool // a bind's missing source is made as a directory (docker run -v)
-	NoCopy       bool // a new volume is not filled from the image
+	MapOwners bool `json:",omitempty"`
+	// BindOptions are further options of a bind: noexec, nodev, nosuid.
+	BindOptions  []string `json:",omitempty"`
+	CreateSource bool     // a bind's missing source is made as a directory (docker run -v)
+	NoCopy       bool     // a new volume is not filled from the image
 	Subpath      string
 	Driver       string
 	DriverOpts   map[string]string

@@ -15,6 +15,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"cale/engine"
+	"cale/engine/ocispec"
 )
 
 // maxProfile bounds a seccomp profile's file.
@@ -46,8 +47,8 @@ func (s *Server) containerSpec(ctx context.Context, pod *engine.PodInfo, r *runt
 		OOMScore: int(c.GetLinux().GetResources().GetOomScoreAdj()),
 		Member:   &engine.Member{Pod: pod.ID, StrictGroups: sec.GetSupplementalGroupsPolicy() == runtimeapi.SupplementalGroupsPolicy_Strict},
 	}
-	if len(sec.GetCapabilities().GetAddAmbientCapabilities()) > 0 {
-		return spec, unsupported("ambient capabilities are not built yet")
+	if spec.Member.AmbientCaps, err = ocispec.Capabilities(sec.GetCapabilities().GetAddAmbientCapabilities(), []string{"ALL"}, false); err != nil {
+		return spec, invalid("ambient capabilities: %v", err)
 	}
 	if sec.GetPrivileged() && !podMeta(pod).Config.GetLinux().GetSecurityContext().GetPrivileged() {
 		return spec, invalid("a privileged container needs a privileged pod")
@@ -200,10 +201,12 @@ func (s *Server) setMounts(ctx context.Context, spec *engine.Spec, pod *engine.P
 			spec.Mounts = append(spec.Mounts, engine.Mount{Type: "image", Source: i.ID, Target: m.ContainerPath, ReadOnly: true, Subpath: m.ImageSubPath})
 			continue
 		}
-		if len(m.MountOptions) > 0 {
-			return unsupported("mount options are not built yet")
+		for _, o := range m.MountOptions {
+			if o != "noexec" && o != "nodev" && o != "nosuid" {
+				return invalid("mount %s: option %q: it can be noexec, nodev or nosuid", m.ContainerPath, o)
+			}
 		}
-		out := engine.Mount{Type: "bind", Source: m.HostPath, Target: m.ContainerPath, ReadOnly: m.Readonly, CreateSource: true}
+		out := engine.Mount{Type: "bind", Source: m.HostPath, Target: m.ContainerPath, ReadOnly: m.Readonly, CreateSource: true, BindOptions: m.MountOptions}
 		if len(m.UidMappings)+len(m.GidMappings) > 0 {
 			if !reflect.DeepEqual(&engine.IDMap{UIDs: idRanges(m.UidMappings), GIDs: idRanges(m.GidMappings)}, pod.Spec.User) {
 				return invalid("mount %s: its owners are mapped otherwise than by the pod's user namespace", m.ContainerPath)
@@ -220,7 +223,7 @@ func (s *Server) setMounts(ctx context.Context, spec *engine.Spec, pod *engine.P
 		}
 		switch m.Propagation {
 		case runtimeapi.MountPropagation_PROPAGATION_PRIVATE:
-			out.Propagation = "rprivate"
+			// The engine's default, which is a slave where the mount shows the engine's own folders.
 		case runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER:
 			out.Propagation = "rslave"
 			if spec.Member.RootPropagation == "" {

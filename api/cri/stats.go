@@ -9,6 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"cale/engine"
+	"cale/runtime/cgroup"
 )
 
 // usageKept is how long a container's measured size is taken for its size: measuring walks its tree.
@@ -87,43 +88,60 @@ func attributesOf(i *engine.Info) *runtimeapi.ContainerAttributes {
 }
 
 // statsOf measures one container; what doesn't run has a size only.
-func (s *Server) statsOf(ctx context.Context, i *engine.Info) *runtimeapi.ContainerStats {
+// statsOf measures a container, and gives what it read; nothing, where it has just ended.
+func (s *Server) statsOf(ctx context.Context, i *engine.Info) (*runtimeapi.ContainerStats, *engine.Counters) {
 	now := time.Now()
 	out := &runtimeapi.ContainerStats{Attributes: attributesOf(i), WritableLayer: &runtimeapi.FilesystemUsage{Timestamp: now.UnixNano(),
 		FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: filepath.Join(s.opts.Root, "containers")}, UsedBytes: number(s.size(ctx, i.ID)), InodesUsed: number(1)}}
-	st, err := s.engine.Stats(ctx, i.ID)
+	st, err := s.engine.Counters(i.ID)
 	if err != nil {
-		return out
+		return out, nil
 	}
 	at := st.Read.UnixNano()
-	out.Cpu = &runtimeapi.CpuUsage{Timestamp: at, UsageCoreNanoSeconds: number(st.CPU.Total), UsageNanoCores: number(s.rate(i.ID, st.CPU.Total, st.Read))}
-	out.Memory = memoryOf(&st)
-	out.Swap = &runtimeapi.SwapUsage{Timestamp: at, SwapUsageBytes: number(st.Memory.Detail["total_swap"])}
+	if c := st.CPU; c != nil {
+		out.Cpu = &runtimeapi.CpuUsage{Timestamp: at, UsageCoreNanoSeconds: number(c.Total), UsageNanoCores: number(s.rate(i.ID, c.Total, st.Read)), Psi: psiOf(c.PSI)}
+	}
+	if st.Memory != nil {
+		out.Memory = memoryOf(st.Memory, at)
+		out.Swap = swapOf(st.Memory, at)
+	}
+	if st.IO != nil && st.IO.PSI != nil {
+		out.Io = &runtimeapi.IoUsage{Timestamp: at, Psi: psiOf(st.IO.PSI)}
+	}
+	return out, &st
+}
+
+// swapOf says what is swapped out. cgroup v1 counts memory and swap together.
+func swapOf(m *cgroup.MemoryStats, at int64) *runtimeapi.SwapUsage {
+	used, ok := m.Stat["total_swap"]
+	if !ok {
+		used = m.SwapUsage
+	}
+	out := &runtimeapi.SwapUsage{Timestamp: at, SwapUsageBytes: number(used)}
+	if top := limit(m.SwapMax); top >= used && top > 0 {
+		out.SwapAvailableBytes = number(top - used)
+	}
 	return out
 }
 
-func memoryOf(st *engine.Stats) *runtimeapi.MemoryUsage {
-	d := st.Memory.Detail
-	pick := func(names ...string) uint64 { // cgroup v1 and v2 have different ones
-		for _, n := range names {
-			if v, ok := d[n]; ok {
-				return v
-			}
-		}
-		return 0
+func psiOf(p *cgroup.PSI) *runtimeapi.PsiStats {
+	if p == nil {
+		return nil
 	}
-	working := st.Memory.Usage
-	if idle := pick("total_inactive_file", "inactive_file"); idle < working {
-		working -= idle
-	} else {
-		working = 0
+	data := func(d cgroup.PSIData) *runtimeapi.PsiData {
+		return &runtimeapi.PsiData{Total: d.Total, Avg10: d.Avg10, Avg60: d.Avg60, Avg300: d.Avg300}
 	}
-	m := &runtimeapi.MemoryUsage{Timestamp: st.Read.UnixNano(), WorkingSetBytes: number(working), UsageBytes: number(st.Memory.Usage),
-		RssBytes: number(pick("total_rss", "anon")), PageFaults: number(pick("total_pgfault", "pgfault")), MajorPageFaults: number(pick("total_pgmajfault", "pgmajfault"))}
-	if st.Memory.Limit > working {
-		m.AvailableBytes = number(st.Memory.Limit - working)
+	return &runtimeapi.PsiStats{Full: data(p.Full), Some: data(p.Some)}
+}
+
+func memoryOf(m *cgroup.MemoryStats, at int64) *runtimeapi.MemoryUsage {
+	working := workingSet(m)
+	out := &runtimeapi.MemoryUsage{Timestamp: at, WorkingSetBytes: number(working), UsageBytes: number(m.Usage), RssBytes: number(detail(m, "total_rss", "anon")),
+		PageFaults: number(detail(m, "total_pgfault", "pgfault")), MajorPageFaults: number(detail(m, "total_pgmajfault", "pgmajfault")), Psi: psiOf(m.PSI)}
+	if top := limit(m.Limit); top > working {
+		out.AvailableBytes = number(top - working)
 	}
-	return m
+	return out
 }
 
 // ContainerStats measures one container.
@@ -132,7 +150,8 @@ func (s *Server) ContainerStats(ctx context.Context, r *runtimeapi.ContainerStat
 	if err != nil {
 		return nil, err
 	}
-	return &runtimeapi.ContainerStatsResponse{Stats: s.statsOf(ctx, &i)}, nil
+	st, _ := s.statsOf(ctx, &i)
+	return &runtimeapi.ContainerStatsResponse{Stats: st}, nil
 }
 
 // ListContainerStats measures the containers that run.
@@ -149,7 +168,8 @@ func (s *Server) ListContainerStats(ctx context.Context, r *runtimeapi.ListConta
 			i.State.Pid == 0 {
 			continue
 		}
-		resp.Stats = append(resp.Stats, s.statsOf(ctx, i))
+		st, _ := s.statsOf(ctx, i)
+		resp.Stats = append(resp.Stats, st)
 	}
 	return resp, nil
 }
@@ -183,29 +203,33 @@ func (s *Server) podStats(ctx context.Context, p *engine.PodInfo) (*runtimeapi.P
 		if i.State.Pid == 0 {
 			continue
 		}
-		c := s.statsOf(ctx, i)
+		c, read := s.statsOf(ctx, i)
 		l.Containers = append(l.Containers, c)
-		if c.Cpu == nil {
+		if c.Cpu != nil {
+			l.Cpu.UsageCoreNanoSeconds.Value += c.Cpu.UsageCoreNanoSeconds.Value
+			l.Cpu.UsageNanoCores.Value += c.Cpu.UsageNanoCores.Value
+		}
+		if m := c.Memory; m != nil {
+			l.Memory.WorkingSetBytes.Value += m.WorkingSetBytes.Value
+			l.Memory.UsageBytes.Value += m.UsageBytes.Value
+			l.Memory.RssBytes.Value += m.RssBytes.Value
+			l.Memory.PageFaults.Value += m.PageFaults.Value
+			l.Memory.MajorPageFaults.Value += m.MajorPageFaults.Value
+		}
+		if read == nil {
 			continue
 		}
-		l.Cpu.UsageCoreNanoSeconds.Value += c.Cpu.UsageCoreNanoSeconds.Value
-		l.Cpu.UsageNanoCores.Value += c.Cpu.UsageNanoCores.Value
-		l.Memory.WorkingSetBytes.Value += c.Memory.WorkingSetBytes.Value
-		l.Memory.UsageBytes.Value += c.Memory.UsageBytes.Value
-		l.Memory.RssBytes.Value += c.Memory.RssBytes.Value
-		l.Memory.PageFaults.Value += c.Memory.PageFaults.Value
-		l.Memory.MajorPageFaults.Value += c.Memory.MajorPageFaults.Value
-		if st, err := s.engine.Stats(ctx, i.ID); err == nil {
-			l.Process.ProcessCount.Value += st.Pids.Current
-			if l.Network == nil {
-				l.Network = networkOf(&st)
-			}
+		if read.Pids != nil {
+			l.Process.ProcessCount.Value += read.Pids.Current
+		}
+		if l.Network == nil {
+			l.Network = networkOf(read)
 		}
 	}
 	return &runtimeapi.PodSandboxStats{Attributes: &runtimeapi.PodSandboxAttributes{Id: p.ID, Metadata: m.Config.Metadata, Labels: m.Config.Labels, Annotations: m.Config.Annotations}, Linux: l}, nil
 }
 
-func networkOf(st *engine.Stats) *runtimeapi.NetworkUsage {
+func networkOf(st *engine.Counters) *runtimeapi.NetworkUsage {
 	out := &runtimeapi.NetworkUsage{Timestamp: st.Read.UnixNano()}
 	for name, n := range st.Networks {
 		u := &runtimeapi.NetworkInterfaceUsage{Name: name, RxBytes: number(n.RxBytes), RxErrors: number(n.RxErrors), TxBytes: number(n.TxBytes), TxErrors: number(n.TxErrors)}

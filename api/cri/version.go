@@ -2,6 +2,8 @@ package cri
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -14,16 +16,22 @@ func (s *Server) Version(context.Context, *runtimeapi.VersionRequest) (*runtimea
 }
 
 // Status says that the runtime is ready; the network needs nothing of the node, so it always is.
-func (s *Server) Status(_ context.Context, r *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
+func (s *Server) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
 	resp := &runtimeapi.StatusResponse{
 		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
 			{Type: runtimeapi.RuntimeReady, Status: true}, {Type: runtimeapi.NetworkReady, Status: true},
 		}},
-		Features: &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true, UserNamespacesHostNetwork: engine.MapsOwners()},
+		Features: &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true, UserNamespacesHostNetwork: engine.MapsOwners(), MountOptions: true},
 	}
-	for _, name := range []string{"", "cale"} {
+	runtimes, err := s.engine.RuntimeList(ctx)
+	if err != nil {
+		ready := resp.Status.Conditions[0]
+		ready.Status, ready.Reason, ready.Message = false, "RuntimeSettings", err.Error()
+	}
+	for _, name := range slices.Sorted(maps.Keys(runtimes)) {
+		f := runtimes[name]
 		resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtimeapi.RuntimeHandler{Name: name,
-			Features: &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true, UserNamespaces: engine.MapsOwners()}})
+			Features: &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: f.RecursiveReadOnly, UserNamespaces: f.UserNamespaces}})
 	}
 	if r.Verbose {
 		resp.Info = map[string]string{"config": "{}"}
