@@ -143,7 +143,7 @@ func (a *App) runContainer(ctx context.Context, o runOptions, image string, comm
 		return failed125(err)
 	}
 	if o.detach {
-		if err := api.ContainerStart(ctx, id, o.detachKeys); err != nil {
+		if err := api.ContainerStart(ctx, id, client.Start{DetachKeys: o.detachKeys}); err != nil {
 			return startFailure(err)
 		}
 		fmt.Fprintln(a.Out, id)
@@ -163,7 +163,8 @@ type foreground struct {
 	keys                  string
 	sigProxy              bool
 	autoRemove            bool
-	start                 bool // start it once attached
+	start                 bool   // start it once attached
+	checkpoint, dir       string // what it goes on from, as client.Start has it
 	logs                  bool
 }
 
@@ -202,7 +203,7 @@ func (a *App) foreground(ctx context.Context, f foreground) error {
 		return failed125(err)
 	}
 	if f.start {
-		if err := f.api.ContainerStart(ctx, f.id, f.keys); err != nil {
+		if err := f.api.ContainerStart(ctx, f.id, client.Start{DetachKeys: f.keys, Checkpoint: f.checkpoint, CheckpointDir: f.dir}); err != nil {
 			if f.autoRemove {
 				<-exit // gone before we say why
 			}

@@ -16,15 +16,20 @@ func (a *App) startCommand() *cobra.Command {
 	attach := f.BoolP("attach", "a", false, "Attach STDOUT/STDERR and forward signals")
 	interactive := f.BoolP("interactive", "i", false, "Attach container's STDIN")
 	keys := f.String("detach-keys", "", "Override the key sequence for detaching a container")
+	checkpoint := f.String("checkpoint", "", "Restore from this checkpoint")
+	dir := f.String("checkpoint-dir", "", checkpointDirUsage)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
 		api, err := a.client()
 		if err != nil {
 			return err
 		}
+		if *checkpoint != "" && len(args) > 1 {
+			return errors.New("you cannot restore multiple containers at once")
+		}
 		if !*attach && !*interactive {
 			return a.each(args, func(id string) (string, error) {
-				err := api.ContainerStart(ctx, id, "")
+				err := api.ContainerStart(ctx, id, client.Start{Checkpoint: *checkpoint, CheckpointDir: *dir})
 				if client.IsNotModified(err) {
 					err = nil // it runs, as was wanted
 				}
@@ -44,7 +49,7 @@ func (a *App) startCommand() *cobra.Command {
 		}
 		// Signals belong to the terminal when there is one.
 		return a.foreground(ctx, foreground{api: api, id: d.ID, tty: d.Config.Tty, stdin: stdin, stdout: true, stderr: true, keys: *keys,
-			sigProxy: !d.Config.Tty, autoRemove: d.HostConfig.AutoRemove, start: !d.State.Running})
+			sigProxy: !d.Config.Tty, autoRemove: d.HostConfig.AutoRemove, start: !d.State.Running, checkpoint: *checkpoint, dir: *dir})
 	}
 	return c
 }

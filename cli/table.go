@@ -16,6 +16,7 @@ func commands() []entry {
 		{name: "version", short: "Show version information", build: (*App).versionCommand, group: common},
 		{name: "info", short: "Display system-wide information", build: (*App).infoCommand, group: common},
 
+		{name: "checkpoint", short: "Manage checkpoints", build: group(checkpointCommands), group: management},
 		{name: "container", short: "Manage containers", build: group(containerCommands), group: management},
 		{name: "image", short: "Manage images", build: group(imageCommands), group: management},
 		{name: "network", short: "Manage networks", build: group(networkCommands), group: management},

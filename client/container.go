@@ -95,9 +95,14 @@ func (c *Client) ContainerCreate(ctx context.Context, name, platform string, con
 	return out, err
 }
 
+// Start says how a container is started. Checkpoint is the name of what it goes on from, CheckpointDir a directory of
+// the engine's host in which that is; "" is the container's own.
+type Start struct{ DetachKeys, Checkpoint, CheckpointDir string }
+
 // ContainerStart starts a container.
-func (c *Client) ContainerStart(ctx context.Context, id, detachKeys string) error {
-	return c.call(ctx, request{method: "POST", path: "/containers/" + esc(id) + "/start", query: values("detachKeys", detachKeys)}, nil)
+func (c *Client) ContainerStart(ctx context.Context, id string, s Start) error {
+	return c.call(ctx, request{method: "POST", path: "/containers/" + esc(id) + "/start", query: values("detachKeys", s.DetachKeys,
+		"checkpoint", s.Checkpoint, "checkpoint-dir", s.CheckpointDir)}, nil)
 }
 
 // Attach says which streams of a process to attach to.

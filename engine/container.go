@@ -62,13 +62,15 @@ type container struct {
 
 // run is one life of the container's process.
 type run struct {
-	shim    *shim.Client
-	pid     int
-	started time.Time
-	done    chan struct{} // closed when the exit is known and recorded
-	stop    context.CancelFunc
-	health  *monitor
-	netns   string // path of the pinned namespace, or ""
+	shim *shim.Client
+	pid  int
+	// checkpoint is the directory it goes on from; "" for one that began anew.
+	checkpoint string
+	started    time.Time
+	done       chan struct{} // closed when the exit is known and recorded
+	stop       context.CancelFunc
+	health     *monitor
+	netns      string // path of the pinned namespace, or ""
 }
 
 // opLock is a mutex one can give up waiting for.

@@ -188,7 +188,7 @@ func (e *Engine) planRestart(c *container, wait time.Duration) {
 		c.restart = nil
 		c.rec.Restarts++
 		c.mu.Unlock()
-		if err := e.start(e.ctx, c, true); err != nil {
+		if err := e.start(e.ctx, c, "", true); err != nil {
 			// As Docker: what can't be started (a port in use) isn't tried for ever (moby#49501).
 			e.cfg.Log("restart container %s: %v", c.id, err)
 			c.mu.Lock()

@@ -35,14 +35,21 @@ func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) error {
 		return err
 	}
 	defer c.op.unlock()
+	checkpoint := ""
+	if o.Checkpoint != "" {
+		if checkpoint, err = c.findCheckpoint(o.Checkpoint, o.CheckpointDir); err != nil {
+			return err
+		}
+	}
 	c.mu.Lock()
 	c.cancelRestart()
 	c.mu.Unlock()
-	return e.start(ctx, c, false)
+	return e.start(ctx, c, checkpoint, false)
 }
 
-// start starts a container whose op lock is held. again is true for the restart policy's doing.
-func (e *Engine) start(ctx context.Context, c *container, again bool) error {
+// start starts a container whose op lock is held: anew, or of the checkpoint at a path. again is true for the restart
+// policy's doing.
+func (e *Engine) start(ctx context.Context, c *container, checkpoint string, again bool) error {
 	c.mu.Lock()
 	switch {
 	case c.removing:
@@ -66,7 +73,7 @@ func (e *Engine) start(ctx context.Context, c *container, again bool) error {
 	// A client that goes away doesn't stop a start half way.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
-	r := &run{done: make(chan struct{})}
+	r := &run{done: make(chan struct{}), checkpoint: checkpoint}
 	if err := e.launch(ctx, c, &rec, r); err != nil {
 		e.unwind(ctx, c, r)
 		e.endShim(ctx, c, r)
@@ -147,7 +154,7 @@ func (e *Engine) launch(ctx context.Context, c *container, rec *record, r *run) 
 			return err
 		}
 	}
-	request := shim.CreateRequest{ID: c.id, Bundle: c.pod, Terminal: s.TTY, Runtime: target.oci}
+	request := shim.CreateRequest{ID: c.id, Bundle: c.pod, Terminal: s.TTY, Runtime: target.oci, Checkpoint: r.checkpoint}
 	if request.Rootfs, err = e.rootfs(c, rec); err != nil {
 		join()
 		return err
@@ -164,11 +171,15 @@ func (e *Engine) launch(ctx context.Context, c *container, rec *record, r *run) 
 	if err != nil {
 		return startError(err)
 	}
-	r.pid = int(pid)
 	e.admit(ctx, c)
-	if _, err := r.shim.Start(ctx, c.id, ""); err != nil {
+	restored, err := r.shim.Start(ctx, c.id, "")
+	if err != nil {
 		return startError(err)
 	}
+	if r.checkpoint != "" {
+		pid = restored // there was none before
+	}
+	r.pid = int(pid)
 	r.started = time.Now()
 	return nil
 }

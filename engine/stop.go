@@ -241,7 +241,7 @@ func (e *Engine) Restart(ctx context.Context, ref string, o StopOptions) error {
 	if err != nil && !errors.Is(err, ErrNotModified) {
 		return err
 	}
-	if err := e.start(ctx, c, false); err != nil && !errors.Is(err, ErrNotModified) {
+	if err := e.start(ctx, c, "", false); err != nil && !errors.Is(err, ErrNotModified) {
 		return fmt.Errorf("Cannot restart container %s: %w", ref, err)
 	}
 	e.emit(c, "restart")

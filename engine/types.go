@@ -29,8 +29,9 @@ type Config struct {
 	Labels         []string
 }
 
-// StartOptions is how a container is started.
-type StartOptions struct{}
+// StartOptions is how a container is started: anew, or where a checkpoint of that name has left it. CheckpointDir is as
+// CheckpointOptions.Dir.
+type StartOptions struct{ Checkpoint, CheckpointDir string }
 
 // StopOptions is how a container is stopped. Timeout is in seconds; nil takes the container's, negative waits for ever.
 type StopOptions struct {

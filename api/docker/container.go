@@ -51,11 +51,11 @@ func noContent(w http.ResponseWriter, err error) error {
 }
 
 func (s *Server) containerStart(w http.ResponseWriter, r *request) error {
-	if r.text("checkpoint") != "" {
-		return notBuilt{"checkpoint"}
-	}
+	o := engine.StartOptions{Checkpoint: r.text("checkpoint"), CheckpointDir: r.text("checkpoint-dir")}
 	// A start that has begun is finished: half of one is nobody's wish.
-	return noContent(w, s.engine.Start(r.detached(), r.name(), engine.StartOptions{}))
+	err := s.engine.Start(r.detached(), r.name(), o)
+	s.audit(r.Context(), "container start", r.name(), hostDirectory(o.CheckpointDir), err)
+	return noContent(w, err)
 }
 
 func stopOptions(r *request) (engine.StopOptions, error) {

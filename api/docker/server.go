@@ -79,7 +79,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Api-Version", APIVersion)
 	w.Header().Set("Ostype", "linux")
 	w.Header().Set("Server", "Cale/"+s.opts.Version+" (linux)")
-	w.Header().Set("Docker-Experimental", "false")
+	w.Header().Set("Docker-Experimental", strconv.FormatBool(engine.CanCheckpoint()))
 
 	h, vars, known := find(r.Method, path)
 	if h == nil {

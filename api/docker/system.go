@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -37,7 +38,7 @@ func (s *Server) version(w http.ResponseWriter, r *request) error {
 		Os: "linux", Arch: runtime.GOARCH, GitCommit: s.opts.Commit, GoVersion: runtime.Version(), KernelVersion: kernel,
 		Components: []system.ComponentVersion{{Name: "Engine", Version: s.opts.Version, Details: map[string]string{
 			"ApiVersion": APIVersion, "MinAPIVersion": minAPIVersion, "Arch": runtime.GOARCH, "Os": "linux",
-			"GitCommit": s.opts.Commit, "GoVersion": runtime.Version(), "KernelVersion": kernel, "Experimental": "false",
+			"GitCommit": s.opts.Commit, "GoVersion": runtime.Version(), "KernelVersion": kernel, "Experimental": strconv.FormatBool(engine.CanCheckpoint()),
 		}}},
 	})
 }
@@ -56,7 +57,7 @@ func (s *Server) info(w http.ResponseWriter, r *request) error {
 		Architecture: i.Architecture, IndexServerAddress: "https://index.docker.io/v1/", NCPU: i.CPUs, MemTotal: i.Memory,
 		RegistryConfig: &registry.ServiceConfig{}, DockerRootDir: i.Root, HTTPProxy: os.Getenv("HTTP_PROXY"), HTTPSProxy: os.Getenv("HTTPS_PROXY"), NoProxy: os.Getenv("NO_PROXY"),
 		Name: name, Labels: i.Labels, ServerVersion: s.opts.Version, DefaultRuntime: i.DefaultRuntime,
-		Runtimes: map[string]system.RuntimeWithStatus{}, LiveRestoreEnabled: true, SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"},
+		Runtimes: map[string]system.RuntimeWithStatus{}, LiveRestoreEnabled: true, ExperimentalBuild: engine.CanCheckpoint(), SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"},
 		Warnings: []string{},
 	}
 	if i.CgroupVersion == "2" {
