@@ -63,9 +63,14 @@ interop: build ## images to and from skopeo, umoci, buildah, podman, docker and 
 	test/setup busybox-static skopeo umoci buildah podman docker.io containerd docker-registry
 	CALE_BIN=$(CURDIR)/bin CALE_INTEROP=1 go test -count=1 ./test/interop
 
+.PHONY: conformance-containerd
+conformance-containerd: build ## our runtime and shim under the newest containerd
+	test/conformance/containerd
+
 .PHONY: install
 install: build ## the programs into $(PREFIX)/bin and the systemd units
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(addprefix bin/,$(PROGRAMS) cale-cri)
+	ln -sf cale-shim $(DESTDIR)$(PREFIX)/bin/containerd-shim-cale-v2
 	install -D -m 0644 -t $(DESTDIR)/etc/systemd/system dist/caled.service dist/caled.socket
 PREFIX ?= /usr/local
 

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -227,13 +228,25 @@ func (s *Stack) Command(ctx context.Context, name string, args ...string) *exec.
 
 // Do runs a command with input as its stdin.
 func (s *Stack) Do(input, name string, args ...string) Result {
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
-	defer cancel()
-	cmd := s.Command(ctx, name, args...)
+	return Run(s.Command(context.Background(), name, args...), input)
+}
+
+// Run runs a command with input as its stdin, for as long as patience lasts.
+func Run(cmd *exec.Cmd, input string) Result {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &stdout, &stderr
-	err := cmd.Run()
-	r := Result{Args: append([]string{name}, args...), Stdout: stdout.String(), Stderr: stderr.String()}
+	cmd.WaitDelay = time.Second
+	var late atomic.Bool
+	err := cmd.Start()
+	if err == nil {
+		timer := time.AfterFunc(Patience, func() {
+			late.Store(true)
+			_ = cmd.Process.Kill()
+		})
+		err = cmd.Wait()
+		timer.Stop()
+	}
+	r := Result{Args: cmd.Args, Stdout: stdout.String(), Stderr: stderr.String()}
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
@@ -242,7 +255,7 @@ func (s *Stack) Do(input, name string, args ...string) Result {
 	default:
 		r.Code, r.Stderr = -1, r.Stderr+err.Error()
 	}
-	if ctx.Err() != nil {
+	if late.Load() {
 		r.Code, r.Stderr = -1, r.Stderr+"\n(took longer than "+Patience.String()+")"
 	}
 	return r

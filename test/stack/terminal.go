@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,7 @@ import (
 
 // Terminal is a command on a pseudo-terminal: what a person sees and types.
 type Terminal struct {
-	s    *Stack
+	t    testing.TB
 	cmd  *exec.Cmd
 	ptm  *os.File
 	done chan error
@@ -27,31 +28,34 @@ type Terminal struct {
 // Terminal starts a command on a terminal of 24 rows and 80 columns.
 func (s *Stack) Terminal(name string, args ...string) *Terminal {
 	s.t.Helper()
+	return OnTerminal(s.t, s.Command(context.Background(), name, args...))
+}
+
+// OnTerminal starts a command on a terminal of 24 rows and 80 columns.
+func OnTerminal(tb testing.TB, cmd *exec.Cmd) *Terminal {
+	tb.Helper()
 	ptm, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		s.t.Fatal(err)
+		tb.Fatal(err)
 	}
 	n, err := unix.IoctlGetInt(int(ptm.Fd()), unix.TIOCGPTN)
 	if err == nil {
 		err = unix.IoctlSetPointerInt(int(ptm.Fd()), unix.TIOCSPTLCK, 0)
 	}
 	if err != nil {
-		s.t.Fatal(err)
+		tb.Fatal(err)
 	}
 	pts, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		s.t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer pts.Close()
-	t := &Terminal{s: s, ptm: ptm, done: make(chan error, 1)}
+	t := &Terminal{t: tb, cmd: cmd, ptm: ptm, done: make(chan error, 1)}
 	t.Resize(24, 80)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*Patience)
-	t.cmd = s.Command(ctx, name, args...)
 	t.cmd.Stdin, t.cmd.Stdout, t.cmd.Stderr = pts, pts, pts
 	t.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := t.cmd.Start(); err != nil {
-		cancel()
-		s.t.Fatal(err)
+		tb.Fatal(err)
 	}
 	go func() {
 		buf := make([]byte, 4096)
@@ -65,24 +69,29 @@ func (s *Stack) Terminal(name string, args ...string) *Terminal {
 			}
 		}
 	}()
-	go func() { t.done <- t.cmd.Wait(); cancel() }()
-	s.t.Cleanup(func() { ptm.Close() })
+	timer := time.AfterFunc(2*Patience, func() { _ = t.cmd.Process.Kill() })
+	go func() {
+		err := t.cmd.Wait()
+		timer.Stop()
+		t.done <- err
+	}()
+	tb.Cleanup(func() { ptm.Close() })
 	return t
 }
 
 // Type sends keys.
 func (t *Terminal) Type(keys string) {
-	t.s.t.Helper()
+	t.t.Helper()
 	if _, err := t.ptm.WriteString(keys); err != nil {
-		t.s.t.Fatal(err)
+		t.t.Fatal(err)
 	}
 }
 
 // Resize changes the terminal's size and tells its processes, as a window manager does.
 func (t *Terminal) Resize(rows, cols uint16) {
-	t.s.t.Helper()
+	t.t.Helper()
 	if err := unix.IoctlSetWinsize(int(t.ptm.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}); err != nil {
-		t.s.t.Fatal(err)
+		t.t.Fatal(err)
 	}
 }
 
@@ -95,11 +104,11 @@ func (t *Terminal) Screen() string {
 
 // Expect waits until text has been shown.
 func (t *Terminal) Expect(text string) {
-	t.s.t.Helper()
+	t.t.Helper()
 	deadline := time.Now().Add(Patience)
 	for !strings.Contains(t.Screen(), text) {
 		if time.Now().After(deadline) {
-			t.s.t.Fatalf("the terminal never shows %q; it shows %q", text, t.Screen())
+			t.t.Fatalf("the terminal never shows %q; it shows %q", text, t.Screen())
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -107,11 +116,11 @@ func (t *Terminal) Expect(text string) {
 
 // Exit waits for the command's end and returns its exit code.
 func (t *Terminal) Exit() int {
-	t.s.t.Helper()
+	t.t.Helper()
 	select {
 	case <-t.done:
 	case <-time.After(Patience):
-		t.s.t.Fatalf("the command goes on; the terminal shows %q", t.Screen())
+		t.t.Fatalf("the command goes on; the terminal shows %q", t.Screen())
 	}
 	return t.cmd.ProcessState.ExitCode()
 }
