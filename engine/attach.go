@@ -131,6 +131,7 @@ func (eof) Read([]byte) (int, error) { return 0, io.EOF }
 
 // await connects the stream when the container starts.
 func (s *Stream) await(c *container, p *pendingAttach) {
+	s.ready = p.ready
 	s.Reader = readerFunc(func(b []byte) (int, error) {
 		<-p.ready
 		if p.err != nil {

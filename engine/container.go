@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -62,15 +63,18 @@ type container struct {
 
 // run is one life of the container's process.
 type run struct {
-	shim *shim.Client
-	pid  int
-	// checkpoint is the directory it goes on from; "" for one that began anew.
-	checkpoint string
-	started    time.Time
-	done       chan struct{} // closed when the exit is known and recorded
-	stop       context.CancelFunc
-	health     *monitor
-	netns      string // path of the pinned namespace, or ""
+	shim    *shim.Client
+	pid     int
+	started time.Time
+	done    chan struct{} // closed when the exit is known and recorded
+	stop    context.CancelFunc
+	health  *monitor
+	netns   string // path of the pinned namespace, or ""
+
+	checkpoint string // the directory it goes on from; "" for one that began anew
+
+	joined string     // path of the network namespace it is in: its own or another container's; "" is the host's
+	held   []*os.File // namespaces of others, for as long as it takes to join them
 }
 
 // opLock is a mutex one can give up waiting for.

@@ -77,18 +77,8 @@ func (e *Engine) prepareNetwork(c *container, rec *record, r *run) (netns string
 		return "", false, nil
 	}
 	if ref, ok := strings.CutPrefix(mode, "container:"); ok {
-		pid, err := e.otherPid(ref, "network")
-		if err != nil {
-			return "", false, err
-		}
-		other, err := e.find(ref)
-		if err != nil {
-			return "", false, err
-		}
-		if other.networkMode() == "host" {
-			return "", false, nil
-		}
-		return fmt.Sprintf("/proc/%d/ns/net", pid), false, nil
+		netns, err := e.otherNetwork(ref)
+		return netns, false, err
 	}
 	netns = filepath.Join(c.pod, "net")
 	if err := network.NewNamespace(netns); err != nil {
@@ -97,6 +87,33 @@ func (e *Engine) prepareNetwork(c *container, rec *record, r *run) (netns string
 	r.netns = netns
 	_, joins := isOwn(mode)
 	return netns, joins, nil
+}
+
+// otherNetwork gives the pinned network namespace of a running container; "" is the host's.
+func (e *Engine) otherNetwork(ref string) (string, error) {
+	for range 16 { // a chain of containers each of which has the next one's
+		other, err := e.find(ref)
+		if err != nil {
+			return "", err
+		}
+		other.mu.Lock()
+		running, mode := other.run != nil, other.rec.Spec.Network.Mode
+		other.mu.Unlock()
+		if !running {
+			return "", conflict("cannot join network of a non running container: %s", other.id)
+		}
+		next, shares := strings.CutPrefix(mode, "container:")
+		switch {
+		case other.group != nil:
+			return other.group.netns(), nil
+		case mode == "host":
+			return "", nil
+		case !shares:
+			return filepath.Join(other.pod, "net"), nil
+		}
+		ref = next
+	}
+	return "", invalid("cannot join network: containers that share it with each other in a circle")
 }
 
 func (c *container) networkMode() string {

@@ -1,18 +1,19 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"os"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"cale/engine/ocispec"
+	"cale/shim"
 )
 
 const (
@@ -23,7 +24,7 @@ const (
 
 // ociSpec builds the runtime's configuration of a container from its record. netns is the pinned namespace's path,
 // or "" for the host's network.
-func (e *Engine) ociSpec(c *container, rec *record, netns string) (*specs.Spec, error) {
+func (e *Engine) ociSpec(ctx context.Context, c *container, rec *record, r *run) (*specs.Spec, error) {
 	s := &rec.Spec
 	caps, err := ocispec.Capabilities(s.Security.CapAdd, s.Security.CapDrop, s.Security.Privileged)
 	if err != nil {
@@ -47,7 +48,7 @@ func (e *Engine) ociSpec(c *container, rec *record, netns string) (*specs.Spec, 
 	if spec.Linux.Seccomp, err = ocispec.Seccomp(s.Security.Seccomp, caps, s.Security.Privileged); err != nil {
 		return nil, invalid("%v", err)
 	}
-	if err := e.ociNamespaces(spec, rec, netns); err != nil {
+	if err := e.ociNamespaces(ctx, spec, rec, r); err != nil {
 		return nil, err
 	}
 	if err := ociDevices(spec, s); err != nil {
@@ -233,26 +234,36 @@ func (e *Engine) checkModes(s *Spec) error {
 	return nil
 }
 
-// otherPid gives the process of a running container another one shares a namespace with.
-func (e *Engine) otherPid(ref, what string) (int, error) {
+// otherNamespace opens a namespace of a running container that another one is to share. The process's number alone
+// could be another process's by the time the runtime looks: the shim says after the opening that it was the container's.
+func (e *Engine) otherNamespace(ctx context.Context, ref, kind string) (*os.File, error) {
 	other, err := e.find(ref)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
+	notRunning := fmt.Errorf("failed to join %s namespace: container %s is not running", strings.ToUpper(kind), other.id)
 	other.mu.Lock()
-	defer other.mu.Unlock()
-	if other.run == nil || other.run.pid == 0 {
-		if what == "network" {
-			return 0, conflict("cannot join network of a non running container: %s", other.id)
-		}
-		return 0, fmt.Errorf("failed to join %s namespace: container %s is not running", what, other.id)
+	r := other.run
+	other.mu.Unlock()
+	if r == nil || r.pid == 0 {
+		return nil, notRunning
 	}
-	return other.run.pid, nil
+	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", r.pid, kind))
+	if err != nil {
+		return nil, notRunning
+	}
+	st, err := r.shim.State(ctx, other.id, "")
+	if err != nil || int(st.Pid) != r.pid || st.Status == shim.StatusStopped {
+		f.Close()
+		return nil, notRunning
+	}
+	return f, nil
 }
 
-func (e *Engine) ociNamespaces(spec *specs.Spec, rec *record, netns string) error {
+func (e *Engine) ociNamespaces(ctx context.Context, spec *specs.Spec, rec *record, r *run) error {
 	s := &rec.Spec
 	ns := ocispec.Namespaces()
+	netns := r.joined
 	if netns == "" {
 		delete(ns, specs.NetworkNamespace)
 	} else {
@@ -265,11 +276,12 @@ func (e *Engine) ociNamespaces(spec *specs.Spec, rec *record, netns string) erro
 		if share.mode == "host" {
 			delete(ns, share.kind)
 		} else if ref, ok := strings.CutPrefix(share.mode, "container:"); ok {
-			pid, err := e.otherPid(ref, strings.ToUpper(share.file))
+			f, err := e.otherNamespace(ctx, ref, share.file)
 			if err != nil {
 				return err
 			}
-			ns[share.kind] = "/proc/" + strconv.Itoa(pid) + "/ns/" + share.file
+			r.held = append(r.held, f)
+			ns[share.kind] = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
 		}
 	}
 	if s.CgroupnsMode == "private" || s.CgroupnsMode == "" && ocispec.CgroupV2() && !s.Security.Privileged {

@@ -143,7 +143,14 @@ func (e *Engine) launch(ctx context.Context, c *container, rec *record, r *run) 
 		networked <- err
 		return err
 	}
-	g.Go(func() error { return e.writeBundle(c, rec, netns) })
+	r.joined = netns
+	defer func() {
+		for _, f := range r.held {
+			f.Close()
+		}
+		r.held = nil
+	}()
+	g.Go(func() error { return e.writeBundle(gctx, c, rec, r) })
 	if err := g.Wait(); err != nil {
 		join()
 		return err
@@ -185,13 +192,13 @@ func (e *Engine) launch(ctx context.Context, c *container, rec *record, r *run) 
 }
 
 // writeBundle writes config.json and what it refers to below the bundle.
-func (e *Engine) writeBundle(c *container, rec *record, netns string) error {
+func (e *Engine) writeBundle(ctx context.Context, c *container, rec *record, r *run) error {
 	if rec.Spec.IpcMode == "shareable" {
 		if err := mountShm(filepath.Join(c.pod, "shm"), rec.Spec.ShmSize, c.idMap()); err != nil {
 			return err
 		}
 	}
-	spec, err := e.ociSpec(c, rec, netns)
+	spec, err := e.ociSpec(ctx, c, rec, r)
 	if err != nil {
 		return err
 	}

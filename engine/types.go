@@ -85,7 +85,11 @@ type Stream struct {
 	closeWrite func() error
 	close      func() error
 	detached   func() // tells of Detach; nil where nobody asks
+	ready      <-chan struct{}
 }
+
+// Ready is closed when there is a process to write to, or there will be none; nil where that was so from the start.
+func (s *Stream) Ready() <-chan struct{} { return s.ready }
 
 // Write sends stdin.
 func (s *Stream) Write(p []byte) (int, error) { return s.write(p) }

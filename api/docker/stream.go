@@ -94,7 +94,7 @@ func pump(conn net.Conn, in *bufio.Reader, s *engine.Stream, stdin, bare bool) {
 	defer conn.Close()
 	defer s.Close()
 	go func() {
-		if gone := forward(s, in, stdin); !gone {
+		if gone := forward(s, conn, in, stdin); !gone {
 			if stdin {
 				go s.CloseWrite() // waits for the container's start, if that is still to come
 			}
@@ -114,11 +114,19 @@ func pump(conn net.Conn, in *bufio.Reader, s *engine.Stream, stdin, bare bool) {
 
 // forward sends a client's input until it ends, and says whether the client is gone. A process that has closed its
 // stdin goes on writing: the rest of the input is dropped. A client that only listens may close its half.
-func forward(s *engine.Stream, in io.Reader, stdin bool) (gone bool) {
+func forward(s *engine.Stream, conn net.Conn, in io.Reader, stdin bool) (gone bool) {
 	buf := make([]byte, 32<<10)
 	open := stdin
+	ready := s.Ready()
 	for {
 		n, err := in.Read(buf)
+		if n > 0 && open && ready != nil {
+			// The input waits for the start. Its client may leave without waiting along.
+			if gone := hungUpBefore(conn, ready); gone {
+				return true
+			}
+			ready = nil
+		}
 		if n > 0 && open {
 			if _, werr := s.Write(buf[:n]); werr != nil {
 				open = false
@@ -152,6 +160,31 @@ func waitHangup(conn net.Conn) bool {
 		}
 	})
 	return true
+}
+
+// hungUpBefore waits for ready, or for the client to be gone altogether, which it then says.
+func hungUpBefore(conn net.Conn, ready <-chan struct{}) bool {
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		if !waitHangup(conn) {
+			<-ready // it can't be told
+		}
+	}()
+	select {
+	case <-ready:
+	case <-left:
+		select {
+		case <-ready:
+		default:
+			return true
+		}
+	}
+	// Whoever watches the connection has to let go of it before it is read again.
+	_ = conn.SetReadDeadline(time.Unix(1, 0))
+	<-left
+	_ = conn.SetReadDeadline(time.Time{})
+	return false
 }
 
 // copyPlain takes the frames off: a terminal's output travels bare.

@@ -27,13 +27,24 @@ func TestSocketOwner(t *testing.T) {
 	}
 	defer server.Close()
 	mine, peer := netip.MustParseAddrPort(server.RemoteAddr().String()), netip.MustParseAddrPort(server.LocalAddr().String())
-	if uid, ok := socketOwner(mine, peer); !ok || int(uid) != os.Geteuid() {
-		t.Errorf("an open socket belongs to %d (%v), not to %d", uid, ok, os.Geteuid())
+	o, ok := socketOwner(mine, peer)
+	if !ok || int(o.uid) != os.Geteuid() {
+		t.Errorf("an open socket belongs to %d (%v), not to %d", o.uid, ok, os.Geteuid())
+	}
+	// It is a process that is let in, and one in a container is not.
+	if !heldOutside(o.inode, func(pid int) bool { return pid != os.Getpid() }) {
+		t.Error("nobody holds an open socket")
+	}
+	if heldOutside(o.inode, func(pid int) bool { return pid == os.Getpid() }) {
+		t.Error("a container's socket passes for the host's")
 	}
 	client.Close()
 	server.SetReadDeadline(time.Now().Add(10 * time.Second))
 	server.Read(make([]byte, 1)) // until it is known here
-	if uid, ok := socketOwner(mine, peer); ok {
-		t.Errorf("a closed socket belongs to %d", uid)
+	if o, ok := socketOwner(mine, peer); ok {
+		t.Errorf("a closed socket belongs to %d", o.uid)
+	}
+	if heldOutside(o.inode, func(int) bool { return false }) {
+		t.Error("somebody holds a closed socket")
 	}
 }

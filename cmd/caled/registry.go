@@ -21,7 +21,9 @@ type registries struct {
 	store *store.Store
 	group string
 	open  bool
-	file  string // where the addresses are kept that a client asked for: the next caled serves them again
+	// contained gives a test for processes of containers, nil while none of them has the host's network.
+	contained func() func(pid int) bool
+	file      string // where the addresses are kept that a client asked for: the next caled serves them again
 
 	mu     sync.Mutex
 	live   map[string]*http.Server
@@ -114,7 +116,7 @@ func (r *registries) serve(addr string) (string, error) {
 // localOnly lets only the user and the group of the API's socket in: the store holds every user's images.
 func (r *registries) localOnly(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		if !allowed(q.RemoteAddr, q.Context().Value(http.LocalAddrContextKey), r.group) {
+		if !allowed(q.RemoteAddr, q.Context().Value(http.LocalAddrContextKey), r.group, r.contained()) {
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusForbidden)
 			_, _ = w.Write([]byte(`{"errors":[{"code":"DENIED","message":"this registry serves root and the group of Cale's socket; caled --registry-open lets everyone in"}]}` + "\n"))

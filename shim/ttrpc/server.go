@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -41,7 +42,7 @@ func (s *Server) Serve(l net.Listener) error {
 	slots := make(chan struct{}, maxConns)
 	for {
 		slots <- struct{}{}
-		c, err := l.Accept()
+		c, err := accept(l)
 		if err != nil {
 			return err
 		}
@@ -55,6 +56,27 @@ func (s *Server) Serve(l net.Listener) error {
 			s.untrack(c)
 			<-slots
 		}()
+	}
+}
+
+// acceptPause is how long a server waits for what it lacks: descriptors or
+// memory, which others give back.
+const acceptPause = 50 * time.Millisecond
+
+// accept takes the next connection. That one could not be taken is no reason
+// to serve no more.
+func accept(l net.Listener) (net.Conn, error) {
+	for {
+		c, err := l.Accept()
+		switch {
+		case err == nil:
+			return c, nil
+		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM):
+			time.Sleep(acceptPause)
+		case errors.Is(err, syscall.ECONNABORTED), errors.Is(err, syscall.EINTR):
+		default:
+			return nil, err
+		}
 	}
 }
 

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -226,4 +228,39 @@ func FuzzMessages(f *testing.F) {
 		}
 		new(response).unmarshal(b)
 	})
+}
+
+// starved is a listener that lacks descriptors at first.
+type starved struct {
+	net.Listener
+	lacks int
+}
+
+func (l *starved) Accept() (net.Conn, error) {
+	if l.lacks > 0 {
+		l.lacks--
+		return nil, &net.OpError{Op: "accept", Net: "unix", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return l.Listener.Accept()
+}
+
+// TestStarvedListener: a server that had no descriptor left serves on once there are some.
+func TestStarvedListener(t *testing.T) {
+	inner, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inner.Close()
+	s := &Server{Handler: func(ctx context.Context, service, method string, payload []byte) ([]byte, error) { return payload, nil }}
+	defer s.Close()
+	go s.Serve(&starved{inner, 2})
+	c, err := net.Dial("unix", inner.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := NewClient(c)
+	defer client.Close()
+	if got, err := client.Call(context.Background(), "a", "b", []byte("still there")); err != nil || string(got) != "still there" {
+		t.Errorf("answer %q, %v", got, err)
+	}
 }
