@@ -166,7 +166,7 @@ func Time(s string, now time.Time) (string, error) {
 	if s == "" {
 		return "", nil
 	}
-	if d, err := time.ParseDuration(s); err == nil {
+	if d, err := time.ParseDuration(s); err == nil && s != "0" { // 0 is the beginning of all
 		return unixTime(now.Add(-d)), nil
 	}
 	layouts := []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02T15:04", "2006-01-02T15", "2006-01-02",
