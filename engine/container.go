@@ -59,6 +59,8 @@ type container struct {
 	exits       []chan WaitResult // told at the next exit
 	removals    []chan WaitResult
 	pending     []*pendingAttach
+
+	snapshots sync.Mutex // for one at a time
 }
 
 // run is one life of the container's process.

@@ -49,11 +49,6 @@ func (s *Server) UpdateRuntimeConfig(context.Context, *runtimeapi.UpdateRuntimeC
 	return &runtimeapi.UpdateRuntimeConfigResponse{}, nil
 }
 
-// CheckpointContainer is not built.
-func (s *Server) CheckpointContainer(context.Context, *runtimeapi.CheckpointContainerRequest) (*runtimeapi.CheckpointContainerResponse, error) {
-	return nil, unsupported("checkpointing containers is not built yet")
-}
-
 // CheckpointPod is not built.
 func (s *Server) CheckpointPod(context.Context, *runtimeapi.CheckpointPodRequest) (*runtimeapi.CheckpointPodResponse, error) {
 	return nil, unsupported("checkpointing pods is not built yet")
