@@ -26,6 +26,9 @@ const (
 
 // Container is a container that exists on disk. Its methods may be called by several processes at once.
 type Container struct {
+	// Warn is as in Options.
+	Warn func(msg string)
+
 	dir   string
 	rec   record
 	spec  *specs.Spec

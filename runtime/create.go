@@ -104,7 +104,7 @@ func (o *Options) load() (s *specs.Spec, raw []byte, bundle string, err error) {
 
 // newContainer makes the state directory, locked, with all on disk that finds what is made next.
 func newContainer(o Options, s *specs.Spec, raw []byte, bundle string) (*Container, *stateLock, error) {
-	c := &Container{dir: filepath.Join(o.StateDir, o.ID), spec: s}
+	c := &Container{Warn: o.Warn, dir: filepath.Join(o.StateDir, o.ID), spec: s}
 	c.rec = record{
 		Format: recordVersion, ID: o.ID, Bundle: bundle, Rootfs: spec.Rootfs(s, bundle), Created: time.Now().UTC(),
 		UID: os.Geteuid(), CgroupPath: s.Linux.CgroupsPath,
@@ -259,6 +259,10 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 
 // makeCgroup makes the container's group, unless the caller may not and didn't ask for anything.
 func (c *Container) makeCgroup(o Options, privileged bool) (*cgroup.Cgroup, error) {
+	if o.NoCgroup {
+		c.rec.NoCgroup = true
+		return nil, c.save()
+	}
 	res := c.spec.Linux.Resources
 	group, err := cgroup.Open(c.rec.CgroupPath, cgroup.Options{Name: c.rec.ID, Systemd: o.SystemdCgroup})
 	if err == nil {

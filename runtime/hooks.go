@@ -86,14 +86,31 @@ func (c *Container) awaitFirstRest() {
 	}
 }
 
+// HookError is a hook that failed.
+type HookError struct {
+	Kind   string // as in the configuration
+	Number int    // its place among those of its kind, from 0
+	Err    error
+}
+
+func (e *HookError) Error() string {
+	return fmt.Sprintf("error running %s hook #%d: %v", e.Kind, e.Number, e.Err)
+}
+
+func (e *HookError) Unwrap() error { return e.Err }
+
 // poststop runs the poststop hooks; the container is gone whatever they say.
 func (c *Container) poststop() {
 	s, err := c.Spec()
 	if err != nil || s.Hooks == nil {
 		return
 	}
-	for _, h := range s.Hooks.Poststop {
-		c.runHooks("poststop", []specs.Hook{h}, Stopped, nil)
+	for i, h := range s.Hooks.Poststop {
+		var hook *HookError
+		if errors.As(c.runHooks("poststop", []specs.Hook{h}, Stopped, nil), &hook) && c.Warn != nil {
+			hook.Number = i
+			c.Warn(hook.Error())
+		}
 	}
 }
 
@@ -122,7 +139,7 @@ func (c *Container) runHooks(kind string, hooks []specs.Hook, status Status, ins
 			err = c.runOutside(h, state)
 		}
 		if err != nil {
-			return fmt.Errorf("error running %s hook #%d: %w", kind, i, err)
+			return &HookError{Kind: kind, Number: i, Err: err}
 		}
 	}
 	return nil
@@ -134,10 +151,7 @@ func (c *Container) runOutside(h specs.Hook, state []byte) error {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, h.Path)
 	cmd.Args = hookArgs(h)
-	cmd.Env = h.Env
-	if cmd.Env == nil {
-		cmd.Env = []string{}
-	}
+	cmd.Env = h.Env // without one, the runtime's own, as in runc and crun
 	cmd.Dir = c.rec.Bundle
 	cmd.Stdin = bytes.NewReader(state)
 	cmd.WaitDelay = time.Second

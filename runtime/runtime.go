@@ -93,6 +93,8 @@ type Options struct {
 	NoNewKeyring bool
 	// SystemdCgroup asks for systemd's cgroup driver.
 	SystemdCgroup bool
+	// NoCgroup leaves the process in the caller's control group, without limits.
+	NoCgroup bool
 	// Warn gets a line for each thing that was asked, can't be had here, and may be done without. Nil drops them.
 	Warn func(msg string)
 	// Debug gets a line for what is worth knowing when something is looked for, of the child's progress too, which

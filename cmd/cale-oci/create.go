@@ -20,14 +20,15 @@ var specVersion = specs.Version
 
 // createFlags are the options that create and run share.
 type createFlags struct {
-	bundle, console, pidFile, pidFDSocket string
-	preserve                              int
-	noPivot, noKeyring                    bool
-	detach, keep, noSubreaper             bool
+	bundle, config, console, pidFile, pidFDSocket string
+	preserve                                      int
+	noPivot, noKeyring                            bool
+	detach, keep, noSubreaper                     bool
 }
 
 func (c *createFlags) add(f *flags) {
 	f.str(&c.bundle, "bundle", "b")
+	f.str(&c.config, "config", "f")
 	f.str(&c.console, "console-socket")
 	f.str(&c.pidFile, "pid-file")
 	f.str(&c.pidFDSocket, "pidfd-socket")
@@ -40,7 +41,7 @@ func (c *createFlags) add(f *flags) {
 func (a *app) options(c *createFlags, id string) (runtime.Options, error) {
 	o := runtime.Options{
 		ID: id, Bundle: c.bundle, StateDir: a.root, PidFile: c.pidFile, ConsoleSocket: c.console,
-		NoPivot: c.noPivot, NoNewKeyring: c.noKeyring, SystemdCgroup: a.systemd, PreserveFDs: c.preserve, Warn: a.warn, Debug: a.debugging(),
+		NoPivot: c.noPivot, NoNewKeyring: c.noKeyring, SystemdCgroup: a.systemd, NoCgroup: a.manager == "disabled", PreserveFDs: c.preserve, Warn: a.warn, Debug: a.debugging(),
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 	}
 	if o.Bundle == "" {
@@ -50,7 +51,14 @@ func (a *app) options(c *createFlags, id string) (runtime.Options, error) {
 	if o.Bundle, err = filepath.Abs(o.Bundle); err != nil {
 		return o, err
 	}
-	if o.Spec, o.Config, err = spec.Load(filepath.Join(o.Bundle, spec.File)); err != nil {
+	file := spec.File
+	if c.config != "" {
+		file = c.config
+	}
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(o.Bundle, file)
+	}
+	if o.Spec, o.Config, err = spec.Load(file); err != nil {
 		return o, err
 	}
 	n, err := listenFDs()
@@ -212,6 +220,13 @@ func cmdStart(a *app, args []string) error {
 		// takes it from the container, which has stopped, and from the log.
 		a.message("error", err.Error())
 		return nil
+	}
+	if hook := (*runtime.HookError)(nil); errors.As(err, &hook) {
+		// The container is destroyed (runtime.md, lifecycle, steps 7 and 9).
+		c.Warn = a.warn
+		if err := c.Delete(true); err != nil {
+			a.warn(err.Error())
+		}
 	}
 	return err
 }

@@ -26,6 +26,8 @@ type app struct {
 	format  string
 	debug   bool
 	systemd bool
+	// manager is crun's way to say which cgroup driver to use: cgroupfs, systemd or disabled.
+	manager string
 	logFile io.Writer
 }
 
@@ -84,6 +86,7 @@ func (a *app) main(args []string) int {
 	fs.str(&a.format, "log-format")
 	fs.bool(&a.debug, "debug")
 	fs.bool(&a.systemd, "systemd-cgroup")
+	fs.str(&a.manager, "cgroup-manager")
 	fs.str(&ignored, "criu")
 	fs.str(&ignored, "rootless")
 	fs.bool(&help, "help", "h")
@@ -95,6 +98,13 @@ func (a *app) main(args []string) int {
 	if err := a.openLog(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
+	}
+	switch a.manager {
+	case "", "cgroupfs", "disabled":
+	case "systemd":
+		a.systemd = true
+	default:
+		return a.fatal(fmt.Errorf("invalid cgroup-manager: %s", a.manager), 1)
 	}
 	switch {
 	case showVersion:
@@ -174,6 +184,7 @@ func usage() {
 	fmt.Print("\nGLOBAL OPTIONS:\n   --root value        directory of the containers' states\n" +
 		"   --log value         file for messages (default: stderr)\n   --log-format value  text or json\n" +
 		"   --debug             more messages\n   --systemd-cgroup    use systemd's cgroup driver\n" +
+		"   --cgroup-manager    cgroupfs, systemd or disabled (no cgroup), as crun has it\n" +
 		"   --version, -v       print the version\n")
 }
 

@@ -107,6 +107,7 @@ func cmdDelete(a *app, args []string) error {
 		}
 		return err
 	}
+	c.Warn = a.warn
 	return c.Delete(force)
 }
 
