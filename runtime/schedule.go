@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"errors"
+	"errors"
 	"fmt"
 	"math/bits"
 	"strconv"
@@ -54,7 +55,36 @@ func (pr *process) emitScheduling(p *launch.Program) error {
 	return nil
 }
 
+// checkScheduler finds what the kernel would only call an invalid argument (sched_setattr(2)).
+func checkScheduler(s *specs.Scheduler) error {
+	switch {
+	case s.Policy == "":
+		return errors.New("scheduler policy is required")
+	case (s.Policy == specs.SchedOther || s.Policy == specs.SchedBatch) && (s.Nice < -20 || s.Nice > 19):
+		return fmt.Errorf("invalid scheduler.nice: %d when scheduler.policy is %s", s.Nice, s.Policy)
+	case s.Priority != 0 && s.Policy != specs.SchedFIFO && s.Policy != specs.SchedRR:
+		return errors.New("scheduler.priority can only be specified for SchedFIFO or SchedRR policy")
+	case s.Policy != specs.SchedDeadline:
+		if s.Runtime != 0 || s.Deadline != 0 || s.Period != 0 {
+			return errors.New("scheduler runtime/deadline/period can only be specified for SchedDeadline policy")
+		}
+		return nil
+	case s.Runtime == 0 || s.Deadline == 0:
+		return fmt.Errorf("scheduler policy %s needs a runtime and a deadline, in nanoseconds", s.Policy)
+	case s.Runtime < 1024 || s.Runtime >= 1<<63:
+		return fmt.Errorf("scheduler.runtime %d is out of range: 1024 ns at least", s.Runtime)
+	case s.Runtime > s.Deadline:
+		return fmt.Errorf("scheduler.runtime %d is more than scheduler.deadline %d", s.Runtime, s.Deadline)
+	case s.Period != 0 && s.Deadline > s.Period:
+		return fmt.Errorf("scheduler.deadline %d is more than scheduler.period %d", s.Deadline, s.Period)
+	}
+	return nil
+}
+
 func schedAttr(s *specs.Scheduler) (unix.SchedAttr, error) {
+	if err := checkScheduler(s); err != nil {
+		return unix.SchedAttr{}, err
+	}
 	a := unix.SchedAttr{Size: unix.SizeofSchedAttr, Nice: s.Nice, Priority: uint32(s.Priority),
 		Runtime: s.Runtime, Deadline: s.Deadline, Period: s.Period}
 	policy, ok := map[specs.LinuxSchedulerPolicy]uint32{

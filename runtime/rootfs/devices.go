@@ -6,6 +6,7 @@ import (
 	"path"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -72,6 +73,7 @@ func (t *Tree) prepareDevices() error {
 			if n.path == "" {
 				return errors.New("device without a path")
 			}
+			n.owned = d.FileMode != nil || d.UID != nil || d.GID != nil
 			seen[n.path] = true
 			t.nodes = append(t.nodes, n)
 		}
@@ -86,27 +88,90 @@ func (t *Tree) prepareDevices() error {
 	if !t.o.NewUser && !t.o.Unprivileged {
 		return nil
 	}
-	// A user namespace can't make device nodes: bind the host's.
+	// A user namespace can't make device nodes: bind the host's, or what is made out here.
 	for i := range t.nodes {
 		n := &t.nodes[i]
 		if n.mode&unix.S_IFMT == unix.S_IFIFO {
 			continue
 		}
 		host := "/" + n.path
-		var stx unix.Statx_t
-		if err := unix.Statx(unix.AT_FDCWD, host, 0, unix.STATX_TYPE, &stx); err != nil {
-			return fmt.Errorf("device %s: %w", host, err)
+		s, err := t.hostDevice(host, n)
+		if (err != nil || n.owned) && !t.o.Unprivileged && t.makeNode(n) == nil {
+			continue
 		}
-		if uint32(stx.Mode)&unix.S_IFMT != n.mode&unix.S_IFMT || unix.Mkdev(stx.Rdev_major, stx.Rdev_minor) != n.dev {
-			return fmt.Errorf("device %s: the host has another device there", host)
-		}
-		s, err := t.openSource(host, false, false, false)
 		if err != nil {
 			return fmt.Errorf("device %s: %w", host, err)
 		}
 		n.src = &s
 	}
 	return nil
+}
+
+// hostDevice opens the host's device of that path, if it is the same one.
+func (t *Tree) hostDevice(host string, n *node) (source, error) {
+	var stx unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, host, 0, unix.STATX_TYPE, &stx); err != nil {
+		return source{}, err
+	}
+	if uint32(stx.Mode)&unix.S_IFMT != n.mode&unix.S_IFMT || unix.Mkdev(stx.Rdev_major, stx.Rdev_minor) != n.dev {
+		return source{}, errors.New("the host has another device there")
+	}
+	return t.openSource(host, false, false, false)
+}
+
+// makeNode makes a node on a file system that only we see, owned as the container's user namespace has it. It needs a
+// kernel that clones mounts which are not attached (6.15).
+func (t *Tree) makeNode(n *node) error {
+	l := t.o.Spec.Linux
+	uid, ok := mapped(l.UIDMappings, n.uid)
+	gid, ok2 := mapped(l.GIDMappings, n.gid)
+	if !ok || !ok2 {
+		return errors.New("its owner is not mapped")
+	}
+	if t.made == nil {
+		fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fs)
+		if err := unix.FsconfigSetString(fs, "mode", "0755"); err != nil {
+			return err
+		}
+		if err := unix.FsconfigCreate(fs); err != nil {
+			return err
+		}
+		fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOEXEC|unix.MOUNT_ATTR_NOSUID)
+		if err != nil {
+			return err
+		}
+		t.made = t.own(fd, "devices")
+	}
+	dir, name := int(t.made.Fd()), fmt.Sprint(len(t.fds))
+	if err := unix.Mknodat(dir, name, n.mode, int(n.dev)); err != nil {
+		return err
+	}
+	if err := unix.Fchownat(dir, name, int(uid), int(gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if err := unix.Fchmodat(dir, name, n.mode&0o777, 0); err != nil { // past the umask
+		return err
+	}
+	fd, err := unix.OpenTree(dir, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	n.src = &source{path: "/" + n.path, fd: t.own(fd, n.path)}
+	return nil
+}
+
+// mapped is what an ID of a user namespace is outside it.
+func mapped(ids []specs.LinuxIDMapping, id uint32) (uint32, bool) {
+	for _, m := range ids {
+		if id >= m.ContainerID && id-m.ContainerID < m.Size {
+			return m.HostID + (id - m.ContainerID), true
+		}
+	}
+	return 0, false
 }
 
 // canonical is the name of a path in the root with its links resolved as far as it exists, so that the missing part

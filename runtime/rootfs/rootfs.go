@@ -56,6 +56,7 @@ type Tree struct {
 	mounts   []mount
 	readonly []mount // mounts to be made read-only when all below them is there
 	nodes    []node
+	made     *os.File // a file system for nodes that the container couldn't make
 	fds      []*os.File
 	placed   int // how many of mounts come before what is being worked out
 
@@ -99,6 +100,7 @@ type node struct {
 	mode     uint32
 	dev      uint64
 	uid, gid uint32
+	owned    bool // mode or owner are the configuration's
 	src      *source
 }
 

@@ -202,6 +202,9 @@ func validateSysctls(s *specs.Spec, seen map[specs.LinuxNamespaceType]bool) erro
 			if !seen[specs.UTSNamespace] {
 				return fmt.Errorf("sysctl %q is not allowed without a private UTS namespace", key)
 			}
+			if s.Domainname != "" && s.Domainname != s.Linux.Sysctl[key] {
+				return fmt.Errorf("sysctl %q is not allowed as it conflicts with the OCI %q field", key, "domainname")
+			}
 		case dotted == "kernel.hostname":
 			return fmt.Errorf("sysctl %q is not allowed as it conflicts with the OCI %q field", key, "hostname")
 		case strings.HasPrefix(dotted, "user."):
