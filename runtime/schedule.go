@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"errors"
-	"errors"
 	"fmt"
 	"math/bits"
 	"strconv"
