@@ -48,7 +48,12 @@ bench-image: build ## pulls and pushes side by side (needs podman, docker.io, co
 .PHONY: conformance
 conformance: build ## the field's own suites, from the module proxy (long)
 	test/conformance/runtime-tools/run
+	test/conformance/runc/run
 	test/conformance/distribution/run
+
+.PHONY: conformance-runc
+conformance-runc: build ## runc's own integration tests against our runtime (ten minutes)
+	test/conformance/runc/run
 
 .PHONY: conformance-registry
 conformance-registry: build ## the distribution specification's own program against cale registry
