@@ -181,16 +181,22 @@ func (c *Client) NetworkDisconnect(ctx context.Context, network, container strin
 	return c.call(ctx, request{method: "POST", path: "/networks/" + esc(network) + "/disconnect", json: body}, nil)
 }
 
-// Registry is one registry the engine serves from its own store.
+// Registry is one registry the engine serves from its own store. Its files are
+// on the engine's machine.
 type Registry struct {
-	Address string
+	Address  string // host:port
+	ReadOnly bool   `json:",omitempty"`
+	Htpasswd string `json:",omitempty"`
+	Cert     string `json:",omitempty"`
+	Key      string `json:",omitempty"`
+	Mirror   string `json:",omitempty"` // the registry that is mirrored
 }
 
-// RegistryServe asks the engine to serve its store as a registry on an address
-// (host:port); it returns the address it really listens on.
-func (c *Client) RegistryServe(ctx context.Context, listen string) (string, error) {
+// RegistryServe asks the engine to serve its store as a registry; it returns
+// the address it really listens on.
+func (c *Client) RegistryServe(ctx context.Context, how Registry) (string, error) {
 	var out Registry
-	r, err := c.send(ctx, request{method: "POST", path: "/cale/registry", json: struct{ Listen string }{listen}})
+	r, err := c.send(ctx, request{method: "POST", path: "/cale/registry", json: how})
 	if err != nil {
 		return "", err
 	}

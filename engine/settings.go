@@ -77,5 +77,10 @@ func (e *Engine) clientFor(c *Credentials, domain string) *client.Client {
 		}})
 }
 
+// RegistryClient speaks to registries as the settings of this machine say, with the credentials given for each host.
+func (e *Engine) RegistryClient(credentials func(host string) (user, password string)) *client.Client {
+	return client.New(client.Options{PlainHTTP: e.cfg.PlainHTTP, HostDirs: e.cfg.hostDirs(), UserAgent: "cale", Credentials: credentials})
+}
+
 // isReferenceError tells a name that is none from settings that can't be read.
 func isReferenceError(err error) bool { return errors.Is(err, image.ErrReference) }

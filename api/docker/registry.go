@@ -9,11 +9,11 @@ func (s *Server) registryListen(w http.ResponseWriter, r *request) error {
 	if s.opts.Registry == nil {
 		return notBuilt{"a registry in this daemon"}
 	}
-	var in struct{ Listen string }
+	var in RegistrySettings
 	if err := r.decode(&in); err != nil {
 		return err
 	}
-	addr, err := s.opts.Registry.Listen(in.Listen)
+	addr, err := s.opts.Registry.Listen(in)
 	if err != nil {
 		return invalid("registry: %v", err)
 	}
@@ -32,11 +32,9 @@ func (s *Server) registryStop(w http.ResponseWriter, r *request) error {
 }
 
 func (s *Server) registryList(w http.ResponseWriter, r *request) error {
-	out := []map[string]string{}
+	out := []RegistrySettings{}
 	if s.opts.Registry != nil {
-		for _, a := range s.opts.Registry.List() {
-			out = append(out, map[string]string{"Address": a})
-		}
+		out = append(out, s.opts.Registry.List()...)
 	}
 	return writeJSON(w, http.StatusOK, out)
 }

@@ -45,9 +45,19 @@ type Options struct {
 
 // RegistryControl turns the daemon's own registry on and off.
 type RegistryControl interface {
-	Listen(addr string) (string, error)
-	Stop(addr string) error
-	List() []string
+	Listen(RegistrySettings) (address string, err error)
+	Stop(address string) error
+	List() []RegistrySettings
+}
+
+// RegistrySettings say on what address and how the image store is served as a registry. Files are the daemon's.
+type RegistrySettings struct {
+	Address  string
+	ReadOnly bool   `json:",omitempty"`
+	Htpasswd string `json:",omitempty"` // file of the users that are let in; empty for those who may use the API
+	Cert     string `json:",omitempty"` // file of the certificates for TLS, empty for plain HTTP
+	Key      string `json:",omitempty"` // file of its private key
+	Mirror   string `json:",omitempty"` // host of the registry that is mirrored
 }
 
 // Server answers the API's requests.
@@ -135,7 +145,7 @@ func (r *request) decode(v any) error {
 	d := json.NewDecoder(io.LimitReader(r.Body, maxBody+1))
 	if err := d.Decode(v); err != nil {
 		if errors.Is(err, io.EOF) {
-			return invalid("invalid JSON: got EOF while reading request body")
+			return errNoJSON
 		}
 		if d.InputOffset() >= maxBody {
 			return invalid("the request's body is larger than %d bytes", maxBody)
@@ -147,6 +157,8 @@ func (r *request) decode(v any) error {
 	}
 	return nil
 }
+
+var errNoJSON = invalid("invalid JSON: got EOF while reading request body")
 
 // checkJSON refuses a body that is said to be anything but JSON: a form that a browser was tricked into sending, say.
 func (r *request) checkJSON() error {

@@ -124,10 +124,10 @@ func run(args []string) error {
 		return err
 	}
 	defer audit.Close()
-	regs := &registries{store: e.Store(), group: s.group, open: s.registryOpen, contained: e.InHostNetwork, file: filepath.Join(s.run, "registries.json")}
+	regs := &registries{store: e.Store(), upstream: e.RegistryClient, group: s.group, open: s.registryOpen, contained: e.InHostNetwork, file: filepath.Join(s.run, "registries.json")}
 	defer regs.close()
 	for _, addr := range s.registry {
-		if _, err := regs.serve(addr); err != nil {
+		if _, err := regs.serve(docker.RegistrySettings{Address: addr}); err != nil {
 			return fmt.Errorf("registry: %w", err)
 		}
 	}

@@ -21,9 +21,17 @@ func (g *registry) getBlob(w http.ResponseWriter, r *http.Request, repo string, 
 	if err != nil {
 		return err
 	}
+	if !ok && g.opts.Upstream != nil {
+		return g.mirrorBlob(w, r, repo, d)
+	}
 	if !ok {
 		return blobUnknown()
 	}
+	return g.sendBlob(w, r, d)
+}
+
+// sendBlob sends a blob that is here, or the range of it that is asked for.
+func (g *registry) sendBlob(w http.ResponseWriter, r *http.Request, d image.Digest) error {
 	b, err := g.store.Open(d)
 	if errors.Is(err, store.ErrNotFound) {
 		return blobUnknown()

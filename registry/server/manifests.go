@@ -40,7 +40,13 @@ func (g *registry) find(repo, at string) (image.Digest, error) {
 }
 
 func (g *registry) getManifest(w http.ResponseWriter, r *http.Request, repo, at string) error {
-	d, err := g.find(repo, at)
+	var d image.Digest
+	var err error
+	if g.opts.Upstream != nil {
+		d, err = g.mirrored(r.Context(), repo, at)
+	} else {
+		d, err = g.find(repo, at)
+	}
 	if err != nil {
 		return err
 	}
@@ -320,7 +326,11 @@ func (g *registry) deleteDigest(repo string, d image.Digest) error {
 }
 
 func (g *registry) tags(w http.ResponseWriter, r *http.Request, repo string) error {
-	tags, known, err := g.tagList(repo)
+	list := g.tagList
+	if g.opts.Upstream != nil {
+		list = func(repo string) ([]string, bool, error) { return g.mirrorTags(r.Context(), repo) }
+	}
+	tags, known, err := list(repo)
 	if err != nil {
 		return err
 	}

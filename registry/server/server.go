@@ -37,6 +37,13 @@ type Options struct {
 	Domain string
 	// MaxBlob bounds one blob in bytes; 0 means 64 GiB.
 	MaxBlob int64
+	// Password, if not nil, decides who is let in, by HTTP's basic scheme.
+	Password func(user, password string) bool
+	// Upstream, if not nil, is a registry that this one mirrors: what is asked
+	// for and not here is fetched from there, under the same repository of
+	// UpstreamDomain, and kept. A mirror is read only.
+	Upstream       Upstream
+	UpstreamDomain string
 }
 
 // New returns the handler of /v2/.
@@ -48,6 +55,8 @@ func New(s *store.Store, o Options) http.Handler {
 		o.MaxBlob = defaultMaxBlob
 	}
 	g := &registry{store: s, opts: o, busy: make(chan struct{}, maxBusy)}
+	g.opts.ReadOnly = o.ReadOnly || o.Upstream != nil
+	g.mirror.blobs, g.mirror.pieces = map[string]image.Descriptor{}, map[string]image.Descriptor{}
 	g.uploads.store, g.uploads.all = s, map[string]*session{}
 	g.recent.init(s)
 	return g
@@ -60,6 +69,7 @@ type registry struct {
 	uploads uploads
 	recent  recent
 	docs    documents
+	mirror  mirror
 
 	// change is held while names and leases are changed together.
 	change sync.Mutex
@@ -76,6 +86,13 @@ func (g *registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "1")
 		fail(w, http.StatusTooManyRequests, "TOOMANYREQUESTS", "the registry is busy")
 		return
+	}
+	if g.opts.Password != nil {
+		if user, password, ok := r.BasicAuth(); !ok || !g.opts.Password(user, password) {
+			w.Header().Set("WWW-Authenticate", `Basic realm="cale registry"`)
+			fail(w, http.StatusUnauthorized, "UNAUTHORIZED", "authentication required")
+			return
+		}
 	}
 	if err := g.route(w, r); err != nil {
 		failed(w, err)
