@@ -41,21 +41,20 @@ func (c *container) checkpointDir(dir string) (string, error) {
 	return dir, nil
 }
 
-// checkpointPath is that of one checkpoint, there or not.
-func (c *container) checkpointPath(name, dir string) (string, error) {
+func checkCheckpointName(name string) error {
 	if !checkpointName.MatchString(name) {
-		return "", invalid("Invalid checkpoint ID (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
+		return invalid("invalid checkpoint ID %q, only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
 	}
-	dir, err := c.checkpointDir(dir)
-	return filepath.Join(dir, name), err
+	return nil
 }
 
-// findCheckpoint is checkpointPath of one that is there.
+// findCheckpoint is the path of a checkpoint that is there.
 func (c *container) findCheckpoint(name, dir string) (string, error) {
-	path, err := c.checkpointPath(name, dir)
+	dir, err := c.checkpointDir(dir)
 	if err != nil {
 		return "", err
 	}
+	path := filepath.Join(dir, name)
 	if st, err := os.Lstat(path); err != nil || !st.IsDir() {
 		return "", notFound("checkpoint %s does not exist for container %s", name, c.name())
 	}
@@ -65,14 +64,18 @@ func (c *container) findCheckpoint(name, dir string) (string, error) {
 // Checkpoint saves a running container's processes to files, from which Start makes it go on.
 func (e *Engine) Checkpoint(ctx context.Context, ref string, o CheckpointOptions) error {
 	defer e.begin()()
+	if err := checkCheckpointName(o.Name); err != nil {
+		return err
+	}
 	c, err := e.find(ref)
 	if err != nil {
 		return err
 	}
-	path, err := c.checkpointPath(o.Name, o.Dir)
+	dir, err := c.checkpointDir(o.Dir)
 	if err != nil {
 		return err
 	}
+	path := filepath.Join(dir, o.Name)
 	if err := c.op.lock(ctx); err != nil {
 		return err
 	}
@@ -151,12 +154,17 @@ func (e *Engine) Checkpoints(ref, dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if dir, err = c.checkpointDir(dir); err != nil {
+	where, err := c.checkpointDir(dir)
+	if err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	entries, err := os.ReadDir(where)
+	switch {
+	case err == nil:
+	case !errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("checkpoints of container %s: %w", c.id, err)
+	case dir != "":
+		return nil, notFound("checkpoint directory %q does not exist for container %s", dir, c.name())
 	}
 	var names []string
 	for _, d := range entries {
@@ -169,6 +177,9 @@ func (e *Engine) Checkpoints(ref, dir string) ([]string, error) {
 
 // RemoveCheckpoint removes a checkpoint's files.
 func (e *Engine) RemoveCheckpoint(ref, name, dir string) error {
+	if err := checkCheckpointName(name); err != nil {
+		return err
+	}
 	c, err := e.find(ref)
 	if err != nil {
 		return err

@@ -27,6 +27,11 @@ const (
 // Start starts a created or stopped container.
 func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) error {
 	defer e.begin()()
+	if o.Checkpoint != "" {
+		if err := checkCheckpointName(o.Checkpoint); err != nil {
+			return err
+		}
+	}
 	c, err := e.find(ref)
 	if err != nil {
 		return err

@@ -214,7 +214,8 @@ func (o *CheckpointOptions) explain(err error, log string) error {
 		}
 		o.Warn("---")
 		if e, ok := errors.AsType[*criu.Error](err); ok {
-			_, e.Message, _ = strings.Cut(lines[0], ") ")
+			_, text, _ := strings.Cut(lines[0], ") ")
+			e.Message = strings.TrimSpace(text)
 		}
 	}
 	return fmt.Errorf("%w (see %s)", err, file)

@@ -73,6 +73,11 @@ func TestCheckpoint(t *testing.T) {
 		do("start", "--checkpoint", "first", name).OK(t)
 		send("again")
 		logged("2 again")
+		for _, args := range [][]string{{"start", "--checkpoint", "../outside", name}, {"checkpoint", "create", name, "../outside"}} {
+			if r := do(args...).Exit(t, 1); !strings.Contains(r.Stderr, `invalid checkpoint ID "../outside"`) {
+				t.Errorf("%s: %s", args, r.Stderr)
+			}
+		}
 		do("checkpoint", "rm", name, "first").OK(t)
 		do("checkpoint", "rm", name, "first").Exit(t, 1)
 		do("rm", "-f", name).OK(t)
