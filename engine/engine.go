@@ -40,6 +40,8 @@ type Engine struct {
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
+	ending context.Context // ends with Ending
+	end    context.CancelFunc
 	work   sync.WaitGroup // goroutines that end with ctx
 	trash  sync.WaitGroup // removals of big trees under way
 
@@ -94,6 +96,7 @@ func Open(ctx context.Context, c Config) (*Engine, error) {
 		containers: map[string]*container{}, pods: map[string]*pod{}, names: map[string]string{}, execs: map[string]*session{},
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.ending, e.end = context.WithCancel(e.ctx)
 	if err := e.takeLock(); err != nil {
 		return nil, err
 	}

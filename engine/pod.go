@@ -28,6 +28,8 @@ type podRecord struct {
 	Spec    PodSpec   `json:"spec"`
 	Ready   bool      `json:"ready"`
 	Holder  int       `json:"holder,omitempty"` // pid of what holds the pid namespace
+	// Addrs are the pod's addresses, where plug-ins gave them.
+	Addrs []netip.Addr `json:"addrs,omitempty"`
 }
 
 // pod is a pod of many containers: pinned namespaces, a cgroup, an address, one shim. It is there without any
@@ -105,14 +107,23 @@ func (e *Engine) RunPod(ctx context.Context, s PodSpec) (id string, err error) {
 		err = p.save()
 	}
 	if err != nil {
-		e.stopPod(ctx, p)
-		os.RemoveAll(p.dir)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+		defer cancel()
+		if e.stopPod(ctx, p, false) == nil || !p.onCNI() {
+			os.RemoveAll(p.dir)
+		} else { // it stays, as a pod that is not ready: whoever removes it tries again
+			e.addPod(p)
+		}
 		return "", fmt.Errorf("pod %s: %w", id, err)
 	}
-	e.mu.Lock()
-	e.pods[id] = p
-	e.mu.Unlock()
+	e.addPod(p)
 	return id, nil
+}
+
+func (e *Engine) addPod(p *pod) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.pods[p.id] = p
 }
 
 func (e *Engine) checkPod(s *PodSpec) error {
@@ -164,7 +175,17 @@ func (e *Engine) startPod(ctx context.Context, p *pod) error {
 	rec := &record{ID: p.id, Name: p.id, Spec: Spec{Network: Network{Mode: modeOf(s), Publish: s.Publish, DNS: s.DNS, DNSSearch: s.DNSSearch, DNSOptions: s.DNSOptions}}}
 	rec.Run.Hostname = s.Hostname
 	var eps []*network.Endpoint
-	if !s.HostNetwork {
+	list, err := e.cniOf()
+	if err != nil && !s.HostNetwork {
+		return err
+	}
+	switch {
+	case s.HostNetwork:
+	case list != nil:
+		if eps, err = e.attachCNI(ctx, p, list); err != nil {
+			return err
+		}
+	default:
 		a := e.attachment(rec, p.ns("net"))
 		a.Network, a.Ports = network.Bridge, e.publish(rec)
 		ep, err := e.nets.Attach(ctx, a)
@@ -177,8 +198,9 @@ func (e *Engine) startPod(ctx context.Context, p *pod) error {
 	return e.writeEtc(&container{id: p.id, dir: p.dir}, rec, eps)
 }
 
-// stopPod takes away what a pod has at run time. Its containers are gone already.
-func (e *Engine) stopPod(ctx context.Context, p *pod) {
+// stopPod takes away what a pod has at run time. Its containers are gone already. Where plug-ins don't let go of its
+// network, its namespaces stay for the next try, unless this is the last one.
+func (e *Engine) stopPod(ctx context.Context, p *pod, last bool) error {
 	p.mu.Lock()
 	client := p.shim
 	p.shim = nil
@@ -192,8 +214,12 @@ func (e *Engine) stopPod(ctx context.Context, p *pod) {
 		}
 		client.Close()
 	}
-	if err := e.nets.Detach(ctx, p.id); err != nil {
-		e.cfg.Log("pod %s: disconnect: %v", p.id, err)
+	left := e.detachPod(ctx, p)
+	if left != nil {
+		e.cfg.Log("pod %s: disconnect: %v", p.id, left)
+		if !last && p.onCNI() {
+			return left
+		}
 	}
 	e.dropNamespaces(p)
 	if p.spec().CgroupParent == "" {
@@ -204,6 +230,7 @@ func (e *Engine) stopPod(ctx context.Context, p *pod) {
 	if err := os.RemoveAll(p.run); err != nil {
 		e.cfg.Log("pod %s: %v", p.id, err)
 	}
+	return left
 }
 
 // findPod looks a pod up by its id or a unique prefix of it.
@@ -239,10 +266,12 @@ func (e *Engine) StopPod(ctx context.Context, ref string) error {
 		return err
 	}
 	defer p.op.unlock()
-	return e.stopPodNow(context.WithoutCancel(ctx), p)
+	return e.stopPodNow(context.WithoutCancel(ctx), p, false)
 }
 
-func (e *Engine) stopPodNow(ctx context.Context, p *pod) error {
+func (e *Engine) stopPodNow(ctx context.Context, p *pod, last bool) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	p.mu.Lock()
 	was := p.rec.Ready
 	p.rec.Ready = false
@@ -269,14 +298,17 @@ func (e *Engine) stopPodNow(ctx context.Context, p *pod) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("pod %s: %w", p.id, err)
 	}
-	if was {
-		e.stopPod(ctx, p)
-		e.maybeIdle()
+	if was || p.onCNI() {
+		defer e.maybeIdle()
+		if err := e.stopPod(ctx, p, last); err != nil && p.onCNI() && !last {
+			return fmt.Errorf("pod %s: disconnect: %w", p.id, err)
+		}
 	}
 	return nil
 }
 
-// RemovePod removes a pod with all its containers, running or not.
+// RemovePod removes a pod with all its containers, running or not. Plug-ins that don't let go of its network can't
+// prevent it.
 func (e *Engine) RemovePod(ctx context.Context, ref string) error {
 	defer e.begin()()
 	p, err := e.findPod(ref)
@@ -288,7 +320,7 @@ func (e *Engine) RemovePod(ctx context.Context, ref string) error {
 	}
 	defer p.op.unlock()
 	ctx = context.WithoutCancel(ctx)
-	if err := e.stopPodNow(ctx, p); err != nil {
+	if err := e.stopPodNow(ctx, p, true); err != nil {
 		return err
 	}
 	for _, c := range e.members(p) {
@@ -317,13 +349,7 @@ func (e *Engine) podInfo(p *pod) PodInfo {
 	i := PodInfo{ID: rec.ID, Created: rec.Created, Spec: rec.Spec, Ready: rec.Ready, Pid: rec.Holder, CgroupParent: e.podCgroup(p)}
 	if !rec.Spec.HostNetwork && rec.Ready {
 		i.NetNS = p.ns("net")
-		for _, ep := range e.nets.Endpoints(p.id) {
-			for _, prefix := range []netip.Prefix{ep.IPv4, ep.IPv6} {
-				if prefix.IsValid() {
-					i.IPs = append(i.IPs, prefix.Addr())
-				}
-			}
-		}
+		i.IPs = e.addresses(p, &rec)
 	}
 	return i
 }

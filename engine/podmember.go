@@ -255,10 +255,20 @@ func (e *Engine) reconcilePods(ctx context.Context) {
 			continue
 		}
 		p.rec.Ready = false
-		e.stopPod(ctx, p)
 		if err := p.save(); err != nil {
 			e.cfg.Log("pod %s: %v", p.id, err)
 		}
+		if !p.onCNI() {
+			_ = e.stopPod(ctx, p, true) // it has told the log
+			continue
+		}
+		p.op <- struct{}{} // nobody else knows it yet
+		e.work.Go(func() { // plug-ins may take their time
+			defer p.op.unlock()
+			ctx, cancel := context.WithTimeout(e.ctx, startTimeout)
+			defer cancel()
+			_ = e.stopPod(ctx, p, false)
+		})
 	}
 }
 

@@ -20,6 +20,11 @@ type PodSpec struct {
 	DNSSearch  []string
 	DNSOptions []string
 
+	// NetworkArgs and NetworkOffers are for plug-ins of the Container Network Interface: what they are told of the pod,
+	// and the runtime's arguments by capability.
+	NetworkArgs   map[string]string
+	NetworkOffers map[string]any
+
 	Sysctls      map[string]string
 	CgroupParent string // where the containers' groups are; "" makes one for the pod below the engine's
 	ShmSize      int64  // bytes; 0 is 64 MiB

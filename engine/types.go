@@ -22,6 +22,7 @@ type Config struct {
 	Init           string // path of the init program for Spec.Init; "" looks for docker-init, tini, catatonit in $PATH
 	Runtimes       map[string]Runtime
 	DefaultRuntime string
+	CNI            CNI
 	DNS            []string                                  // name servers for containers that name none
 	Credentials    func(host string) (user, password string) // for pulls that bring none; may be nil
 	Log            func(format string, args ...any)          // where the engine says what nobody waits for; may be nil

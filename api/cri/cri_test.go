@@ -23,7 +23,8 @@ func TestNode(t *testing.T) {
 		"again": testAgain, "exec": testExec, "exec too long": testExecTimeout, "streams": testStreams, "hostile log path": testHostileLog,
 		"kill -9": testCrash, "statistics": testStats, "events": testEvents, "unsupported": testUnsupported, "image volume": testImageVolume,
 		"metrics": testMetrics, "handlers": testHandlers, "mount options": testMountOptions, "ambient capabilities": testAmbient,
-		"checkpoint": testCheckpoint, "user namespace": testUserNamespace, "user namespace on the host's network": testUserNamespaceHostNetwork, "no such user namespace": testUserNamespaceRefused,
+		"checkpoint": testCheckpoint, "CNI": testCNI, "CNI goes wrong": testBadCNI, "no CNI after all": testNoCNI,
+		"user namespace": testUserNamespace, "user namespace on the host's network": testUserNamespaceHostNetwork, "no such user namespace": testUserNamespaceRefused,
 	} {
 		t.Run(name, func(t *testing.T) {
 			was := n.t

@@ -40,7 +40,8 @@ func TestMain(m *testing.M) {
 func serve(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	e, err := engine.Open(ctx, engine.Config{Root: args[0], Run: args[1], Shim: args[2], ConfigDir: filepath.Join(filepath.Dir(args[0]), "etc"), Log: func(f string, a ...any) { fmt.Fprintf(os.Stderr, f+"\n", a...) }})
+	e, err := engine.Open(ctx, engine.Config{Root: args[0], Run: args[1], Shim: args[2], ConfigDir: filepath.Join(filepath.Dir(args[0]), "etc"),
+		CNI: engine.CNI{ConfDir: filepath.Join(filepath.Dir(args[0]), "net.d"), Bin: []string{filepath.Join(filepath.Dir(args[0]), "cni"), "/usr/lib/cni"}}, Log: func(f string, a ...any) { fmt.Fprintf(os.Stderr, f+"\n", a...) }})
 	if err != nil {
 		return err
 	}

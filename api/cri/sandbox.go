@@ -66,6 +66,10 @@ func podSpec(r *runtimeapi.RunPodSandboxRequest) (spec engine.PodSpec, err error
 	if spec.HostNetwork {
 		spec.Hostname = ""
 	}
+	spec.NetworkArgs = map[string]string{"K8S_POD_NAMESPACE": c.Metadata.Namespace, "K8S_POD_NAME": c.Metadata.Name, "K8S_POD_UID": c.Metadata.Uid}
+	if spec.NetworkOffers, err = networkOffers(c.Annotations); err != nil {
+		return spec, err
+	}
 	if spec.User, err = idMap(ns.GetUsernsOptions()); err != nil {
 		return spec, err
 	}

@@ -107,6 +107,7 @@ func (s *Server) Busy() bool { return s.active.Load() > 0 }
 
 // Close ends all calls and streams.
 func (s *Server) Close() {
+	s.engine.Ending()
 	s.grpc.Stop()
 	s.web.Close()
 }

@@ -15,13 +15,17 @@ func (s *Server) Version(context.Context, *runtimeapi.VersionRequest) (*runtimea
 	return &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: "cale", RuntimeVersion: s.opts.Version, RuntimeApiVersion: "v1"}, nil
 }
 
-// Status says that the runtime is ready; the network needs nothing of the node, so it always is.
+// Status says whether the runtime is ready, and the network of pods.
 func (s *Server) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
 	resp := &runtimeapi.StatusResponse{
 		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
 			{Type: runtimeapi.RuntimeReady, Status: true}, {Type: runtimeapi.NetworkReady, Status: true},
 		}},
 		Features: &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true, UserNamespacesHostNetwork: engine.MapsOwners(), MountOptions: true},
+	}
+	if err := s.engine.PodNetworkReady(ctx); err != nil {
+		ready := resp.Status.Conditions[1]
+		ready.Status, ready.Reason, ready.Message = false, "NetworkPluginNotReady", err.Error()
 	}
 	runtimes, err := s.engine.RuntimeList(ctx)
 	if err != nil {

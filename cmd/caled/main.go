@@ -48,6 +48,7 @@ type settings struct {
 	dns              []string
 	cri              bool
 	criStream        string
+	cni              engine.CNI
 }
 
 func parse(args []string) (s settings, done bool, err error) {
@@ -63,6 +64,9 @@ func parse(args []string) (s settings, done bool, err error) {
 	f.StringSliceVar(&s.dns, "dns", nil, "name servers for containers that name none")
 	f.BoolVar(&s.cri, "cri", false, "serve the Kubernetes container runtime interface on RUN/cri.sock too (by the program cale-cri)")
 	f.StringVar(&s.criStream, "cri-stream", "127.0.0.1:0", "where exec, attach and port-forward of the CRI are served (host:port)")
+	f.StringVar(&s.cni.ConfDir, "cni-conf", "/etc/cni/net.d", "where a configuration of CNI plug-ins for pods may be; pods are on Cale's own bridge without one")
+	f.StringSliceVar(&s.cni.Bin, "cni-bin", []string{"/opt/cni/bin", "/usr/libexec/cni", "/usr/lib/cni"}, "where CNI plug-ins are")
+	f.BoolVar(&s.cni.Required, "cni-required", false, "wait for a CNI configuration instead of using Cale's own bridge")
 	showVersion := f.BoolP("version", "v", false, "print the version and end")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
@@ -110,7 +114,7 @@ func run(args []string) error {
 	if err := makeDirs(s); err != nil {
 		return err
 	}
-	e, err := engine.Open(ctx, engine.Config{Root: s.root, Run: s.run, ConfigDir: s.config, DNS: s.dns, Log: log.Printf})
+	e, err := engine.Open(ctx, engine.Config{Root: s.root, Run: s.run, ConfigDir: s.config, CNI: s.cni, DNS: s.dns, Log: log.Printf})
 	if s.onDemand && errors.Is(err, engine.ErrConflict) {
 		return nil // whoever started this one finds the other's socket
 	}
