@@ -1,11 +1,11 @@
 package runtime
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -224,6 +224,9 @@ func (o *CheckpointOptions) explain(err error, log string) error {
 // harmless are errors that CRIU logs, and goes on, on machines that lack something it isn't asked for.
 var harmless = []string{"tun: Unable to create tun", "rlimit: Can't setup RLIMIT_NOFILE"}
 
+// maxLog bounds how much of a log is read.
+const maxLog = 16 << 20
+
 // logErrors finds the first lines of a log of CRIU's that tell of errors.
 func logErrors(file string) (lines []string) {
 	f, err := os.Open(file)
@@ -231,10 +234,12 @@ func logErrors(file string) (lines []string) {
 		return nil
 	}
 	defer f.Close()
-	in := bufio.NewScanner(f)
-	for n := 1; in.Scan() && len(lines) < 10; n++ {
-		text := in.Text()
-		if strings.Contains(text, "Error") && !slices.ContainsFunc(harmless, func(s string) bool { return strings.Contains(text, s) }) {
+	log, _ := io.ReadAll(io.LimitReader(f, maxLog))
+	n := 0
+	for text := range strings.Lines(string(log)) {
+		n++
+		text = strings.TrimSuffix(text, "\n")
+		if len(lines) < 10 && strings.Contains(text, "Error") && !slices.ContainsFunc(harmless, func(s string) bool { return strings.Contains(text, s) }) {
 			lines = append(lines, fmt.Sprintf("%d:%s", n, text))
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -79,9 +78,6 @@ func (c *criuFlags) options(a *app) (runtime.CheckpointOptions, error) {
 			return o, errors.New("Invalid port number")
 		}
 		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-		if _, err := netip.ParseAddr(host); err != nil {
-			return o, fmt.Errorf("--page-server: %w", err)
-		}
 		o.PageServer, o.PageServerPort = host, int(n)
 	}
 	if c.statusFD >= 0 {

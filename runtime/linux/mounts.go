@@ -1,7 +1,6 @@
 package linux
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"strconv"
@@ -23,25 +22,19 @@ func MountsOf(pid int) (*Mounts, error) {
 		return nil, err
 	}
 	m := &Mounts{root: root, points: map[uint64]string{}}
-	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
 	if err != nil {
 		root.Close()
 		return nil, err
 	}
-	defer f.Close()
-	in := bufio.NewScanner(f)
-	for in.Scan() {
-		fields := strings.Fields(in.Text())
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
 		if len(fields) < 5 {
 			continue
 		}
 		if id, err := strconv.ParseUint(fields[0], 10, 64); err == nil {
 			m.points[id] = unescapeMount(fields[4])
 		}
-	}
-	if err := in.Err(); err != nil {
-		root.Close()
-		return nil, err
 	}
 	return m, nil
 }
