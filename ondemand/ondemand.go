@@ -30,9 +30,6 @@ type Program struct {
 	Socket string   // absolute
 	Log    string   // a file in the socket's directory that its standard output and error are added to
 	Say    io.Writer
-	// Mounts gives it a mount namespace of its own, which it is told by
-	// $CALE_OWN_MOUNTS: what it mounts ends with it.
-	Mounts bool
 }
 
 // Dial connects to the socket and starts the program when nothing listens.
@@ -82,10 +79,6 @@ func (p *Program) start(ctx context.Context) (net.Conn, error) {
 	start := func() error {
 		// A session of its own: the terminal's signals are not the program's.
 		attr := &os.ProcAttr{Dir: "/", Env: os.Environ(), Files: []*os.File{null, log, log}, Sys: &syscall.SysProcAttr{Setsid: true}}
-		if p.Mounts {
-			attr.Sys.Unshareflags = syscall.CLONE_NEWNS
-			attr.Env = append(attr.Env, OwnMounts+"=1")
-		}
 		proc, err := os.StartProcess(binary, append([]string{binary}, p.Args...), attr)
 		if err != nil {
 			return fmt.Errorf("starting %s %s: %w", p.What, binary, err)
@@ -159,10 +152,6 @@ func tail(name string, since int64) string {
 	return "; " + name + " ends with:\n" + text
 }
 
-// OwnMounts is the variable by which a program knows that its mount namespace
-// is its own.
-const OwnMounts = "CALE_OWN_MOUNTS"
-
 // Find looks for one of our programs beside this one, then in $PATH.
 func Find(name string) (string, error) {
 	if self, err := os.Executable(); err == nil {
@@ -192,6 +181,6 @@ func Builder(root, run string) *Program {
 	return &Program{
 		What: "the builder", Name: "cale-build",
 		Args:   []string{"serve", "--root", root, "--run", run, "--idle", "5m", "--on-demand"},
-		Socket: filepath.Join(run, "build.sock"), Log: filepath.Join(run, "build.log"), Mounts: true,
+		Socket: filepath.Join(run, "build.sock"), Log: filepath.Join(run, "build.log"),
 	}
 }

@@ -9,15 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cale/ondemand"
+	"cale/runtime/linux"
 )
 
-// ownMounts gives this process a mount namespace of its own, if whoever started
-// it has not: what it mounts ends with it, however it ends. Mounts of the host
-// still come in. The engine, if one is needed, is started before. One thread
-// cannot leave the others behind, so this program is executed again.
+// mountsAreOwn is the variable by which this program knows that it was executed
+// again.
+const mountsAreOwn = "CALE_OWN_MOUNTS"
+
+// ownMounts gives this process a mount namespace of its own: what it mounts ends
+// with it, however it ends. Mounts of the host still come in. The engine, if one
+// is needed, is started before. One thread cannot leave the others behind, so
+// this program is executed again.
 func ownMounts(ctx context.Context, s settings) error {
-	if os.Getenv(ondemand.OwnMounts) != "" {
-		return os.Unsetenv(ondemand.OwnMounts)
+	if os.Getenv(mountsAreOwn) != "" {
+		return os.Unsetenv(mountsAreOwn)
 	}
 	if !s.alone {
 		c, err := ondemand.Engine(s.root, s.run).Dial(ctx)
@@ -37,5 +42,9 @@ func ownMounts(ctx context.Context, s settings) error {
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("a mount namespace for the builder: %w", err)
 	}
-	return unix.Exec(self, os.Args, append(os.Environ(), ondemand.OwnMounts+"=1"))
+	// Steps start as copies of this process among what an image has.
+	if err := linux.CoverUnwritable(self); err != nil {
+		return fmt.Errorf("make this program unwritable: %w", err)
+	}
+	return unix.Exec(self, os.Args, append(os.Environ(), mountsAreOwn+"=1"))
 }

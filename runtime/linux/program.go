@@ -76,6 +76,24 @@ func ExecUnwritable() error {
 	return fmt.Errorf("execute %s: %w", p.Path, syscall.Exec(p.Path, os.Args, os.Environ()))
 }
 
+// CoverUnwritable makes a file one that can't be written to by its name, nor by those who see a process that executes it
+// from then on. It is for callers with a mount namespace of their own, where the file keeps its name.
+func CoverUnwritable(file string) error {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, file, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return &os.PathError{Op: "open_tree", Path: file, Err: err}
+	}
+	defer unix.Close(fd)
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		return &os.PathError{Op: "mount_setattr", Path: file, Err: err}
+	}
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, file, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return &os.PathError{Op: "move_mount", Path: file, Err: err}
+	}
+	return nil
+}
+
 // mountProgram makes a read-only mount of the program's directory, seen by nobody else. Of the directory and not of
 // the file, so that the process is named after the program.
 func mountProgram(file string) (*Program, error) {
