@@ -17,8 +17,10 @@ import (
 // atCwd is AT_FDCWD as an argument.
 var atCwd = launch.N(unix.AT_FDCWD)
 
-// stepCwd names the steps that enter the working directory.
-const stepCwd = "enter the working directory"
+// stepCwd names the steps that enter the working directory, as runc words it.
+func (pr *process) stepCwd() string {
+	return fmt.Sprintf("chdir to cwd (%q) set in config.json failed", pr.spec.Cwd)
+}
 
 // process is what init and a process of exec have in common: who they are and what they run.
 type process struct {
@@ -230,7 +232,7 @@ func (pr *process) emitLabels(p *launch.Program) {
 // emitChdir enters the working directory as root; where that isn't allowed (root of a user namespace, on a network
 // file system), emitIdentity tries again as the user.
 func (pr *process) emitChdir(p *launch.Program) {
-	p.Step(stepCwd)
+	p.Step(pr.stepCwd())
 	pr.cwdDone = p.Reg()
 	p.Set(pr.cwdDone, launch.N(1))
 	p.Call(unix.SYS_CHDIR, p.Str(pr.spec.Cwd)).To(pr.cwdDone).Accept(unix.EACCES)
@@ -263,7 +265,7 @@ func (pr *process) emitIdentity(p *launch.Program, setgroups bool) error {
 	p.Step(fmt.Sprintf("set the user %d", u.UID))
 	p.Call(unix.SYS_SETRESUID, launch.N(u.UID), launch.N(u.UID), launch.N(u.UID))
 	pr.caps.emit(p, pr.lateSeccomp())
-	p.Step(stepCwd)
+	p.Step(pr.stepCwd())
 	inside := p.Label()
 	p.Equal(pr.cwdDone.Arg(), launch.N(0), unix.EACCES).Accept(unix.EACCES).Then(inside)
 	p.Call(unix.SYS_CHDIR, p.Str(pr.spec.Cwd))
