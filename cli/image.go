@@ -154,12 +154,23 @@ func (a *App) saveCommand() *cobra.Command {
 	f := c.Flags()
 	output := f.StringP("output", "o", "", "Write to a file, instead of STDOUT")
 	platform := f.String("platform", "", "Save only the given platform (os[/arch[/variant]])")
+	form := f.String("format", "archive", `Write a tar "archive" that Docker and OCI tools read, or an OCI layout folder ("oci-dir", needs -o)`)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		api, err := a.client()
 		if err != nil {
 			return err
 		}
-		return a.writeTo(*output, func() (io.ReadCloser, error) { return api.ImageSave(cmd.Context(), args, platformJSON(*platform)) })
+		open := func() (io.ReadCloser, error) { return api.ImageSave(cmd.Context(), args, platformJSON(*platform)) }
+		switch *form {
+		case "archive":
+			return a.writeTo(*output, open)
+		case "oci-dir":
+			if *output == "" {
+				return errors.New("--format oci-dir needs a folder to write: name it with -o")
+			}
+			return unpackLayout(*output, open)
+		}
+		return fmt.Errorf("unknown format %q: archive or oci-dir", *form)
 	}
 	return c
 }
@@ -220,12 +231,16 @@ func writeWhole(name string, r io.Reader) error {
 func (a *App) loadCommand() *cobra.Command {
 	c := &cobra.Command{Use: "load [OPTIONS]", Args: noArgs}
 	f := c.Flags()
-	input := f.StringP("input", "i", "", "Read from tar archive file, instead of STDIN")
+	input := f.StringP("input", "i", "", "Read from tar archive file or OCI layout folder, instead of STDIN")
 	quiet := f.BoolP("quiet", "q", false, "Suppress the load output")
 	platform := f.String("platform", "", "Load only the given platform (os[/arch[/variant]])")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		in := a.In
-		if *input != "" {
+		if fi, err := os.Stat(*input); *input != "" && err == nil && fi.IsDir() {
+			layout := packLayout(*input)
+			defer layout.Close()
+			in = layout
+		} else if *input != "" {
 			file, err := os.Open(*input)
 			if err != nil {
 				return err

@@ -44,6 +44,23 @@ func (e *Engine) Login(ctx context.Context, host string, c Credentials) error {
 	return nil
 }
 
+// Tags lists the tags that a repository has at its registry; one without any is ErrNoSuchImage.
+func (e *Engine) Tags(ctx context.Context, repository string, c *Credentials) ([]string, error) {
+	defer e.begin()()
+	parsed, err := e.parseName(repository)
+	if err != nil {
+		return nil, err
+	}
+	tags, err := e.clientFor(c, parsed.Domain).Tags(ctx, parsed)
+	if err != nil {
+		return nil, registryError(err)
+	}
+	if len(tags) == 0 {
+		return nil, fail(ErrNoSuchImage, "%s has no tags at its registry", e.familiarName(parsed))
+	}
+	return tags, nil
+}
+
 // Distribution is what a registry has under a name.
 type Distribution struct {
 	Descriptor image.Descriptor

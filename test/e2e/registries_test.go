@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"cale/test/images"
 	"cale/test/stack"
 )
 
@@ -39,4 +40,30 @@ func TestRegistrySettings(t *testing.T) {
 	if !strings.Contains(r.Stderr, "hosts.toml: ") {
 		t.Errorf("%q", r.Stderr)
 	}
+}
+
+// TestPullAllTags brings every tag of a repository, and says so as Docker does.
+func TestPullAllTags(t *testing.T) {
+	newest(t, func(t *testing.T, s *stack.Stack, client string) {
+		at := otherRegistry(t, "", "")
+		for _, name := range []string{"box:1", "box:2", "other:1"} {
+			if err := images.Push(t.Context(), at, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out := s.Do("", client, "pull", "-a", at+"/box").OK(t)
+		for _, want := range []string{"1: Pulling from box\n", "2: Pulling from box\n", "Status: Downloaded newer image for " + at + "/box\n"} {
+			if strings.Count(out, want) != 1 {
+				t.Errorf("without one %q:\n%s", want, out)
+			}
+		}
+		if out := s.Cale("images", "--format", "{{.Tag}}", at+"/box").OK(t); sorted(out) != sorted("1\n2\n") {
+			t.Errorf("tags: %s", out)
+		}
+		if out := s.Do("", client, "pull", "-a", at+"/box").OK(t); !strings.Contains(out, "Status: Image is up to date for "+at+"/box\n") {
+			t.Errorf("again: %s", out)
+		}
+		s.Do("", client, "pull", "-a", at+"/none").Exit(t, 1)
+		s.Do("", client, "pull", "-a", at+"/box:1").Exit(t, 1)
+	})
 }

@@ -168,6 +168,16 @@ func TestSkopeo(t *testing.T) {
 	}
 	copy("docker-archive:"+b.path("saved.tar"), at+"/saved:2")
 	b.read("saved as docker-archive", b.cale.Registry+"/saved:2", loose{})
+	b.cale.Cale("save", "--format", "oci-dir", "-o", b.path("folder"), b.ref()).OK(t)
+	copy("oci:"+b.path("folder"), at+"/saved:3")
+	if got := b.digest(b.cale.Registry + "/saved:3"); got != b.img.Manifest.Digest() {
+		t.Errorf("saved as a folder: the digest is %s, not %s", got, b.img.Manifest.Digest())
+	}
+	b.cale.Cale("save", "--format", "oci-dir", "-o", b.path("folder"), b.ref()).Exit(t, 1)
+	b.cale.Cale("rmi", "-f", b.ref()).OK(t)
+	b.cale.Cale("load", "-q", "-i", b.path("form0")).OK(t) // skopeo's folder
+	b.read("load of a folder", "whole:1", loose{})
+	b.cale.Cale("load", "-q", "-i", b.dir).Exit(t, 1) // a folder of other things
 }
 
 func TestUmoci(t *testing.T) {
