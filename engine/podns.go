@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,12 +30,9 @@ func (e *Engine) makeNamespaces(p *pod) error {
 			return err
 		}
 	}
-	done := make(chan error, 1)
-	go func() { // the thread is changed for good: it is locked, so it ends with the goroutine
-		runtime.LockOSThread()
-		done <- pinNamespaces(p, s)
-	}()
-	if err := <-done; err != nil {
+	var err error
+	linux.InThread(func() { err = pinNamespaces(p, s) })
+	if err != nil {
 		return err
 	}
 	if !s.HostIPC {

@@ -7,12 +7,12 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"cale/engine"
+	"cale/runtime/linux"
 )
 
 // dialTimeout is in seconds.
@@ -58,40 +58,39 @@ func (x streamer) PortForward(ctx context.Context, pod string, port int32, strea
 // dialIn connects to a port of the loopback of a network namespace ("" is the host's). The socket is made by a thread
 // in that namespace and stays in it.
 func dialIn(netns string, port int) (net.Conn, error) {
-	type result struct {
-		fd  int
-		err error
-	}
-	out := make(chan result, 1)
-	go func() {
-		if netns != "" {
-			runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-			ns, err := unix.Open(netns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			if err == nil {
-				err = unix.Setns(ns, unix.CLONE_NEWNET)
-				unix.Close(ns)
-			}
-			if err != nil {
-				out <- result{err: err}
+	fd, err := -1, error(nil)
+	if netns == "" {
+		fd, err = connectLoopback(port)
+	} else {
+		linux.InThread(func() {
+			var ns int
+			if ns, err = unix.Open(netns, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 				return
 			}
-		}
-		fd, err := connect(unix.AF_INET, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}})
-		if err != nil {
-			var err6 error
-			if fd, err6 = connect(unix.AF_INET6, &unix.SockaddrInet6{Port: port, Addr: [16]byte{15: 1}}); err6 == nil {
-				err = nil
+			err = unix.Setns(ns, unix.CLONE_NEWNET)
+			unix.Close(ns)
+			if err == nil {
+				fd, err = connectLoopback(port)
 			}
-		}
-		out <- result{fd, err}
-	}()
-	r := <-out
-	if r.err != nil {
-		return nil, r.err
+		})
 	}
-	f := os.NewFile(uintptr(r.fd), "port")
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "port")
 	defer f.Close()
 	return net.FileConn(f)
+}
+
+// connectLoopback connects to a port of the thread's loopback, by IPv6 if nothing listens by IPv4.
+func connectLoopback(port int) (int, error) {
+	fd, err := connect(unix.AF_INET, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}})
+	if err != nil {
+		if fd6, err6 := connect(unix.AF_INET6, &unix.SockaddrInet6{Port: port, Addr: [16]byte{15: 1}}); err6 == nil {
+			return fd6, nil
+		}
+	}
+	return fd, err
 }
 
 func connect(family int, to unix.Sockaddr) (int, error) {

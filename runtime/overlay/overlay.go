@@ -10,10 +10,11 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
+
+	"cale/runtime/linux"
 
 	"golang.org/x/sys/unix"
 )
@@ -88,15 +89,9 @@ func (m *Mount) detached() bool {
 	return m.Upper.Mount != nil || slices.ContainsFunc(m.Lower, func(d Dir) bool { return d.Mount != nil })
 }
 
-// inThread runs f in a thread of its own, which ends with it: what f changes of the thread is gone afterwards.
+// inThread is linux.InThread for what makes a file.
 func inThread(f func() (*os.File, error)) (file *os.File, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked
-		file, err = f()
-	}()
-	<-done
+	linux.InThread(func() { file, err = f() })
 	return file, err
 }
 
