@@ -144,25 +144,29 @@ func emitBecomeRoot(p *launch.Program, setgroups bool) {
 	p.Call(unix.SYS_SETRESUID, launch.N(0), launch.N(0), launch.N(0))
 }
 
-// emitTimeNamespace makes a time namespace. The process moves into it with its execve.
+// emitTimeNamespace makes a time namespace and enters it. The kernel would do the latter with the execve, but only
+// since Linux 6.3.
 func emitTimeNamespace(p *launch.Program, s *specs.Spec) {
 	p.Step("make the time namespace")
 	p.Call(unix.SYS_UNSHARE, launch.N(unix.CLONE_NEWTIME))
-	if len(s.Linux.TimeOffsets) == 0 {
-		return
-	}
-	var b strings.Builder
-	for _, clock := range []string{"monotonic", "boottime"} {
-		if o, ok := s.Linux.TimeOffsets[clock]; ok {
-			fmt.Fprintf(&b, "%s %d %d\n", clock, o.Secs, o.Nanosecs)
-		}
-	}
-	p.Step("set the time namespace's offsets")
-	// A process that may not be dumped can't write it as root of a user namespace.
+	// A process that may not be dumped can't write its files as root of a user namespace.
 	p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_DUMPABLE), launch.N(1), launch.N(0), launch.N(0), launch.N(0))
-	fd := p.Call(unix.SYS_OPENAT, atCwd, p.Str("/proc/self/timens_offsets"), launch.N(unix.O_WRONLY|unix.O_CLOEXEC)).New()
-	p.Call(unix.SYS_WRITE, fd.Arg(), p.Str(b.String()), launch.N(b.Len()))
-	p.Close(fd)
+	if len(s.Linux.TimeOffsets) > 0 {
+		var b strings.Builder
+		for _, clock := range []string{"monotonic", "boottime"} {
+			if o, ok := s.Linux.TimeOffsets[clock]; ok {
+				fmt.Fprintf(&b, "%s %d %d\n", clock, o.Secs, o.Nanosecs)
+			}
+		}
+		p.Step("set the time namespace's offsets")
+		fd := p.Call(unix.SYS_OPENAT, atCwd, p.Str("/proc/self/timens_offsets"), launch.N(unix.O_WRONLY|unix.O_CLOEXEC)).New()
+		p.Call(unix.SYS_WRITE, fd.Arg(), p.Str(b.String()), launch.N(b.Len()))
+		p.Close(fd)
+	}
+	p.Step("enter the time namespace")
+	ns := p.Call(unix.SYS_OPENAT, atCwd, p.Str("/proc/self/ns/time_for_children"), launch.N(unix.O_RDONLY|unix.O_CLOEXEC)).New()
+	p.Call(unix.SYS_SETNS, ns.Arg(), launch.N(unix.CLONE_NEWTIME))
+	p.Close(ns)
 	p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_DUMPABLE), launch.N(0), launch.N(0), launch.N(0), launch.N(0))
 }
 
