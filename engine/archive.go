@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,7 +27,7 @@ func (e *Engine) StatPath(ctx context.Context, ref, name string) (PathStat, erro
 		return PathStat{}, err
 	}
 	var st PathStat
-	err = e.withTree(ctx, c, func(root *filetree.Root) (err error) {
+	err = e.withTree(ctx, c, false, func(root *filetree.Root) (err error) {
 		st, err = statPath(root, ref, name)
 		return err
 	})
@@ -104,7 +106,7 @@ func (e *Engine) CopyFrom(ctx context.Context, ref, name string) (PathStat, io.R
 	go func() {
 		defer end()
 		told := false
-		err := e.withTree(ctx, c, func(root *filetree.Root) error {
+		err := e.withTree(ctx, c, false, func(root *filetree.Root) error {
 			var err error
 			if st, err = statPath(root, ref, name); err != nil {
 				return err
@@ -114,9 +116,9 @@ func (e *Engine) CopyFrom(ctx context.Context, ref, name string) (PathStat, io.R
 			opts := layer.TarOptions{Start: name, Name: st.Name}
 			if followed(name) {
 				opts.Start = strings.TrimRight(strings.TrimSuffix(name, "."), "/") + "/."
-				if strings.HasSuffix(name, "/.") {
-					opts.Name = "."
-				}
+			}
+			if path.Base("/"+name) == "." { // a directory named by its dot is called so
+				opts.Name = "."
 			}
 			return layer.Tar(ctx, pw, root, opts)
 		})
@@ -153,7 +155,9 @@ func (e *Engine) CopyTo(ctx context.Context, ref, name string, r io.Reader, o Co
 	c.mu.Lock()
 	rec := c.rec
 	c.mu.Unlock()
-	err = e.withTree(ctx, c, func(root *filetree.Root) error {
+	in, release := unstalled(r, c.op.wanted)
+	defer release()
+	err = e.withTree(ctx, c, true, func(root *filetree.Root) error {
 		st, err := root.Stat(name)
 		if errors.Is(err, unix.ENOTDIR) {
 			return invalid("%s in container %s: not a directory", name, ref)
@@ -186,7 +190,7 @@ func (e *Engine) CopyTo(ctx context.Context, ref, name string, r io.Reader, o Co
 			}
 			opts.Owner = &layer.Owner{UID: u.UID, GID: u.GID}
 		}
-		_, err = layer.Extract(ctx, root, r, opts)
+		_, err = layer.Extract(ctx, root, in, opts)
 		return err
 	})
 	if errors.Is(err, unix.EROFS) {
@@ -197,6 +201,54 @@ func (e *Engine) CopyTo(ctx context.Context, ref, name string, r io.Reader, o Co
 	}
 	e.emit(c, "extract-to-dir")
 	return nil
+}
+
+// mostStall is how long a client may keep a stopped container from others without sending anything.
+var mostStall = 10 * time.Second
+
+// unstalled passes r on until it gives nothing for mostStall while somebody is kept waiting. release lets go of it; the
+// read that is under way then ends with r.
+func unstalled(r io.Reader, wanted func() bool) (in io.Reader, release func()) {
+	pr, pw := io.Pipe()
+	var moved atomic.Int64
+	go func() {
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := r.Read(buf)
+			if n > 0 {
+				if _, werr := pw.Write(buf[:n]); werr != nil {
+					return
+				}
+				moved.Add(int64(n))
+			}
+			if err != nil {
+				pw.CloseWithError(err)
+				return
+			}
+		}
+	}()
+	stop := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(mostStall / 10)
+		defer tick.Stop()
+		for last, since := int64(-1), time.Now(); ; {
+			select {
+			case <-stop:
+				return
+			case now := <-tick.C:
+				if n := moved.Load(); n != last || !wanted() {
+					last, since = n, now
+				} else if now.Sub(since) >= mostStall {
+					pw.CloseWithError(conflict("nothing was sent for %s, and others wait for the container", mostStall))
+					return
+				}
+			}
+		}
+	}()
+	return pr, sync.OnceFunc(func() {
+		close(stop)
+		pr.CloseWithError(io.ErrClosedPipe)
+	})
 }
 
 // onRoot says whether a name leads to the container's own files, wherever links on the way go: not into a volume.
@@ -223,7 +275,10 @@ func (e *Engine) Export(ctx context.Context, ref string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	root, err := e.ownFiles(c)
+	root, err := e.rootAlone(ctx, c)
+	if err != nil { // it doesn't run
+		root, err = e.ownFiles(c)
+	}
 	if err != nil {
 		return err
 	}

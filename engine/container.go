@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cale/atomicfile"
@@ -80,20 +81,33 @@ type run struct {
 }
 
 // opLock is a mutex one can give up waiting for.
-type opLock chan struct{}
+type opLock struct {
+	held    chan struct{}
+	waiting *atomic.Int32
+}
 
-func newOpLock() opLock { return make(opLock, 1) }
+func newOpLock() opLock { return opLock{make(chan struct{}, 1), new(atomic.Int32)} }
 
 func (l opLock) lock(ctx context.Context) error {
 	select {
-	case l <- struct{}{}:
+	case l.held <- struct{}{}:
+		return nil
+	default:
+	}
+	l.waiting.Add(1)
+	defer l.waiting.Add(-1)
+	select {
+	case l.held <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-func (l opLock) unlock() { <-l }
+func (l opLock) unlock() { <-l.held }
+
+// wanted says whether anybody waits for the lock.
+func (l opLock) wanted() bool { return l.waiting.Load() > 0 }
 
 func (e *Engine) newContainer(rec record) *container {
 	c := &container{

@@ -57,6 +57,14 @@ func (e *Engine) ExecCreate(ctx context.Context, ref string, s ExecSpec) (string
 	if status == Paused {
 		return "", conflict("Container %s is paused, unpause the container before exec", ref)
 	}
+	if s.User != "" {
+		// Better now than in the middle of a stream. Whose the container itself is, was looked up when it started.
+		if r, err := c.running(); err == nil {
+			if _, err := e.execUser(c, r, &s); err != nil {
+				return "", err
+			}
+		}
+	}
 	raw := make([]byte, 32)
 	rand.Read(raw)
 	x := &session{id: hex.EncodeToString(raw), c: c, spec: s, done: make(chan struct{})}
@@ -268,33 +276,22 @@ func (e *Engine) execProcess(c *container, r *run, x *ExecSpec) (*specs.Process,
 	if err != nil {
 		return nil, invalid("%v", err)
 	}
-	user := x.User
-	if user == "" {
-		user = rec.Run.User
-	}
-	root, err := processRoot(r.pid)
-	if err != nil {
-		return nil, conflict("container %s is not running", c.id)
-	}
-	defer root.Close()
-	acc, err := readAccounts(root)
+	u, err := e.execUser(c, r, x)
 	if err != nil {
 		return nil, err
 	}
-	like := *s
-	if x.User != "" {
-		like.Security.GroupAdd = nil
-	}
-	u, _, err := lookupUser(user, acc, &like)
+	security := s.Security
+	security.Privileged = security.Privileged || x.Privileged
+	profile, err := apparmorOf(&security)
 	if err != nil {
-		return nil, invalid("%v", err)
+		return nil, err
 	}
 	p := &specs.Process{
 		Terminal: x.TTY, User: u, Args: x.Cmd, Cwd: x.WorkingDir,
 		Env:             processEnv(slices.Concat(rec.Run.Env, x.Env), rec.Run.Hostname, x.TTY),
 		Capabilities:    processCaps(caps, u.UID),
 		NoNewPrivileges: s.Security.NoNewPrivs,
-		ApparmorProfile: apparmor(s.Security.AppArmor),
+		ApparmorProfile: profile,
 	}
 	p.User.Umask = s.Umask
 	p.Rlimits = rlimits(s)
@@ -311,6 +308,30 @@ func (e *Engine) execProcess(c *container, r *run, x *ExecSpec) (*specs.Process,
 		p.ConsoleSize = &specs.Box{Height: x.ConsoleSize[0], Width: x.ConsoleSize[1]}
 	}
 	return p, nil
+}
+
+// execUser finds who a session's process is to be, by the files of the running container.
+func (e *Engine) execUser(c *container, r *run, x *ExecSpec) (u specs.User, err error) {
+	c.mu.Lock()
+	like, user := c.rec.Spec, c.rec.Run.User
+	c.mu.Unlock()
+	if x.User != "" {
+		user = x.User
+		like.Security.GroupAdd = nil
+	}
+	root, err := processRoot(r.pid)
+	if err != nil {
+		return u, conflict("container %s is not running", c.id)
+	}
+	defer root.Close()
+	acc, err := readAccounts(root)
+	if err != nil {
+		return u, err
+	}
+	if u, _, err = lookupUser(user, acc, &like); err != nil {
+		return u, invalid("%v", err)
+	}
+	return u, nil
 }
 
 // ExecInspect tells a session's state.

@@ -28,21 +28,6 @@ func (e *Engine) takeImage(ctx context.Context, c *container, m *Mount) error {
 		return fmt.Errorf("image %s: %w", m.Source, err)
 	}
 	m.Layers = img.Config.DiffIDs
-	if m.Subpath == "" {
-		return nil
-	}
-	dirs, err := e.store.Layers.Lower(m.Layers)
-	if err != nil {
-		return err
-	}
-	root, err := openLayers(dirs)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	if _, err := root.Stat(m.Subpath); err != nil {
-		return invalid("image %s has no subpath %q: %v", m.Source, m.Subpath, err)
-	}
 	return nil
 }
 

@@ -22,6 +22,7 @@ type ImportOptions struct {
 	Message  string
 	Platform string   // "" is the host's
 	Changes  []string // Dockerfile instructions
+	Began    func()   // called when a web server answers; may be nil
 }
 
 // Import makes an image of one layer out of a tar of files, which may be compressed with gzip, zstd or bzip2. It
@@ -117,8 +118,14 @@ func (e *Engine) ImportURL(ctx context.Context, from string, o ImportOptions) (i
 		return "", &Error{Class: ErrUnavailable, Text: fmt.Sprintf("import: %v", err), Cause: err}
 	}
 	defer res.Body.Close()
+	if res.StatusCode == http.StatusNotFound {
+		return "", notFound("import: %s answered %s", u.Redacted(), res.Status)
+	}
 	if res.StatusCode != http.StatusOK {
 		return "", fail(ErrUnavailable, "import: %s answered %s", u.Redacted(), res.Status)
+	}
+	if o.Began != nil {
+		o.Began()
 	}
 	return e.Import(ctx, res.Body, o)
 }

@@ -142,7 +142,7 @@ func checkMount(m *Mount) error {
 			return invalid("invalid mount config for type \"image\": field Source must not be empty")
 		}
 		if m.Subpath != "" && !filepath.IsLocal(m.Subpath) {
-			return invalid("invalid mount config for type \"image\": subpath must be a relative path within the image: %q is not", m.Subpath)
+			return invalid("invalid mount config for type \"image\": subpath must be a relative path within the volume: %q is not", m.Subpath)
 		}
 	case "tmpfs":
 		if m.Source != "" {
@@ -291,7 +291,8 @@ func (e *Engine) fillSubpath(ctx context.Context, v Volume, img *store.Image, m 
 	}
 	dst := filetree.FromFD(fd, m.Subpath)
 	defer dst.Close()
-	if st, err := dst.Stat(""); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return err
 	}
 	root, err := e.imageDir(img, m.Target)

@@ -91,7 +91,7 @@ func (e *Engine) RunPod(ctx context.Context, s PodSpec) (id string, err error) {
 		}
 	}
 	p := e.newPod(podRecord{Version: recordVersion, ID: id, Created: time.Now(), Spec: s})
-	p.op <- struct{}{}
+	p.op.held <- struct{}{}
 	defer p.op.unlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()

@@ -262,7 +262,7 @@ func (e *Engine) reconcilePods(ctx context.Context) {
 			_ = e.stopPod(ctx, p, true) // it has told the log
 			continue
 		}
-		p.op <- struct{}{} // nobody else knows it yet
+		p.op.held <- struct{}{} // nobody else knows it yet
 		e.work.Go(func() { // plug-ins may take their time
 			defer p.op.unlock()
 			ctx, cancel := context.WithTimeout(e.ctx, startTimeout)

@@ -2,12 +2,14 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -15,13 +17,13 @@ import (
 	"cale/shim"
 )
 
-// withTree calls fn with a container's files as the container sees them, its volumes included, and writable. While
-// fn works on a stopped container nobody can start it.
-func (e *Engine) withTree(ctx context.Context, c *container, fn func(*filetree.Root) error) error {
+// withTree calls fn with a container's files as the container sees them, its volumes included. While fn writes into a
+// stopped container nobody can start it; reading holds nobody up.
+func (e *Engine) withTree(ctx context.Context, c *container, write bool, fn func(*filetree.Root) error) error {
 	if err := c.op.lock(ctx); err != nil {
 		return err
 	}
-	unlock := func() { c.op.unlock() }
+	unlock := sync.OnceFunc(func() { c.op.unlock() })
 	c.mu.Lock()
 	r, rec, removing := c.run, c.rec, c.removing
 	c.mu.Unlock()
@@ -43,15 +45,91 @@ func (e *Engine) withTree(ctx context.Context, c *container, fn func(*filetree.R
 	if err != nil {
 		return err
 	}
-	own := slices.ContainsFunc(rec.Mounts, func(m Mount) bool { return m.Type != "tmpfs" })
-	if !own && !rec.Started && rec.Run.WorkingDir == "" {
-		root, err := openWritable(dirs, c.upper(), c.dir+"/work")
-		if err == nil {
-			defer root.Close()
-			return fn(root)
+	if write {
+		return e.withMounts(c, &rec, dirs, true, fn)
+	}
+	if err := e.makeTargets(c, &rec, dirs); err != nil {
+		return err
+	}
+	err = e.withMounts(c, &rec, dirs, false, func(root *filetree.Root) error {
+		unlock()
+		return fn(root)
+	})
+	c.mu.Lock()
+	removed := c.removing
+	c.mu.Unlock()
+	if err == nil && removed { // what was read may be a part
+		return conflict("container %s was removed meanwhile", c.id)
+	}
+	return err
+}
+
+// makeTargets makes what the start would make too: the directories that volumes are mounted on, and the working
+// directory.
+func (e *Engine) makeTargets(c *container, rec *record, dirs []string) error {
+	var names []string
+	for _, m := range rec.Mounts {
+		if m.Type == "volume" || m.Type == "bind" {
+			names = append(names, m.Target)
 		}
 	}
-	return e.withMounts(c, &rec, dirs, fn)
+	if dir := rec.Run.WorkingDir; dir != "" {
+		names = append(names, dir)
+	}
+	view, err := openLayers(append([]string{c.upper()}, dirs...))
+	if err != nil {
+		return err
+	}
+	missing := slices.DeleteFunc(names, func(n string) bool { _, err := view.Stat(n); return err == nil })
+	view.Close()
+	if len(missing) == 0 {
+		return nil
+	}
+	root, err := openWritable(dirs, c.upper(), c.dir+"/work")
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, n := range missing {
+		// A file's target, or one that links make impossible, is left to the start.
+		if fd, err := root.MkdirAll(n, 0o755); err == nil {
+			unix.Close(fd)
+		}
+	}
+	return nil
+}
+
+// rootAlone opens a running container's own files without what is mounted over them: a copy of the mount of its root,
+// made by a thread in its mount namespace. Another mount of the same directories would be what overlayfs warns of.
+func (e *Engine) rootAlone(ctx context.Context, c *container) (*filetree.Root, error) {
+	ns, err := e.otherNamespace(ctx, c.id, "mnt")
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	type result struct {
+		fd  int
+		err error
+	}
+	got := make(chan result)
+	go func() {
+		// The thread is never unlocked: it dies with this goroutine.
+		runtime.LockOSThread()
+		fd := -1
+		err := unix.Unshare(unix.CLONE_FS)
+		if err == nil {
+			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS)
+		}
+		if err == nil {
+			fd, err = unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		}
+		got <- result{fd, err}
+	}()
+	res := <-got
+	if res.err != nil {
+		return nil, fmt.Errorf("root of container %s: %w", c.id, res.err)
+	}
+	return filetree.FromFD(res.fd, "container"), nil
 }
 
 // runningRoot opens the root of a run's process. The shim says afterwards whether the process still runs: otherwise
@@ -72,7 +150,7 @@ func (e *Engine) runningRoot(ctx context.Context, c *container, r *run) (*filetr
 
 // withMounts mounts a stopped container's files and volumes in a mount namespace of one thread, which ends with fn:
 // nothing of it shows on the host or in another container.
-func (e *Engine) withMounts(c *container, rec *record, dirs []string, fn func(*filetree.Root) error) error {
+func (e *Engine) withMounts(c *container, rec *record, dirs []string, write bool, fn func(*filetree.Root) error) error {
 	at, err := os.MkdirTemp(e.cfg.Run, "tree-")
 	if err != nil {
 		return err
@@ -88,7 +166,7 @@ func (e *Engine) withMounts(c *container, rec *record, dirs []string, fn func(*f
 		defer close(ended)
 		// The thread is never unlocked: it dies with this goroutine, and its mount namespace with it.
 		runtime.LockOSThread()
-		root, err := e.mountTree(c, rec, dirs, at)
+		root, err := e.mountTree(c, rec, dirs, write, at)
 		mounted <- result{root, err}
 		<-done
 	}()
@@ -102,14 +180,14 @@ func (e *Engine) withMounts(c *container, rec *record, dirs []string, fn func(*f
 	return res.err
 }
 
-func (e *Engine) mountTree(c *container, rec *record, dirs []string, at string) (*filetree.Root, error) {
+func (e *Engine) mountTree(c *container, rec *record, dirs []string, write bool, at string) (*filetree.Root, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
 		return nil, fmt.Errorf("mount namespace: %w", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return nil, fmt.Errorf("mount namespace: %w", err)
 	}
-	root, err := openWritable(dirs, c.upper(), c.dir+"/work")
+	root, err := e.viewOf(c, dirs, write)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +197,7 @@ func (e *Engine) mountTree(c *container, rec *record, dirs []string, at string) 
 	}
 	mounts := slices.Clone(rec.Mounts)
 	slices.SortStableFunc(mounts, func(a, b Mount) int { return strings.Count(a.Target, "/") - strings.Count(b.Target, "/") })
-	if dir := rec.Run.WorkingDir; dir != "" { // the start makes it too
+	if dir := rec.Run.WorkingDir; dir != "" && write { // the start makes it too
 		if fd, err := root.MkdirAll(dir, 0o755); err == nil {
 			unix.Close(fd)
 		}
@@ -134,6 +212,14 @@ func (e *Engine) mountTree(c *container, rec *record, dirs []string, at string) 
 		}
 	}
 	return root, nil
+}
+
+// viewOf opens the image's files with the container's own over them.
+func (e *Engine) viewOf(c *container, dirs []string, write bool) (*filetree.Root, error) {
+	if write {
+		return openWritable(dirs, c.upper(), c.dir+"/work")
+	}
+	return openLayers(append([]string{c.upper()}, dirs...))
 }
 
 // etcMounts are the files that tell a container who it is, as it had them when it ran.
@@ -177,7 +263,12 @@ func (e *Engine) mountInto(root *filetree.Root, m *Mount) error {
 	}
 	var fd int
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		fd, err = root.MkdirAll(m.Target, 0o755)
+		if fd, err = root.OpenFD(m.Target, unix.O_PATH|unix.O_DIRECTORY, 0); filetree.NotExist(err) {
+			fd, err = root.MkdirAll(m.Target, 0o755)
+		}
+		if errors.Is(err, unix.EROFS) {
+			return nil
+		}
 	} else {
 		fd, err = root.OpenFD(m.Target, unix.O_PATH, 0)
 		if filetree.NotExist(err) {

@@ -23,7 +23,7 @@ type TarOptions struct {
 	// component is not followed. "" is the whole tree.
 	Start string
 	// Name is what Start is called in the archive. "" leaves the root entry
-	// out and gives the names below it as they are; "." writes "./" for it.
+	// out and gives the names below it as they are; "." and "/" begin them.
 	Name string
 	// Layer takes the tree for an overlayfs upper directory or an unpacked
 	// layer and writes whiteouts as OCI layers hold them.
@@ -79,7 +79,10 @@ func (a *archiver) name(e *filetree.Entry) string {
 	if e.Path == "" {
 		return a.opts.Name
 	}
-	if a.opts.Name == "" || a.opts.Name == "." {
+	if a.opts.Name == "/" {
+		return "/" + e.Path
+	}
+	if a.opts.Name == "" {
 		return e.Path
 	}
 	return a.opts.Name + "/" + e.Path
@@ -103,7 +106,7 @@ func (a *archiver) entry(ctx context.Context, e *filetree.Entry) error {
 	}
 	switch kind {
 	case unix.S_IFDIR:
-		h.Typeflag, h.Name = tar.TypeDir, name+"/"
+		h.Typeflag, h.Name = tar.TypeDir, strings.TrimSuffix(name, "/")+"/"
 	case unix.S_IFREG:
 		h.Typeflag, h.Size = tar.TypeReg, st.Size
 	case unix.S_IFLNK:

@@ -83,7 +83,8 @@ func TestTarNames(t *testing.T) {
 		want string
 	}{
 		{TarOptions{}, "a/ a/b/ a/b/c l"},
-		{TarOptions{Name: "."}, "./ a/ a/b/ a/b/c l"},
+		{TarOptions{Name: "."}, "./ ./a/ ./a/b/ ./a/b/c ./l"},
+		{TarOptions{Name: "/"}, "/ /a/ /a/b/ /a/b/c /l"},
 		{TarOptions{Start: "a/b", Name: "copy"}, "copy/ copy/c"},
 		{TarOptions{Start: "/l/c", Name: "c"}, "c"},
 		{TarOptions{Start: "l", Name: "l"}, "l"},

@@ -260,9 +260,12 @@ func (s *Store) find(name string) (*network, error) {
 	if name == "" {
 		name = Bridge
 	}
+	if n := s.nets[name]; n != nil {
+		return n, nil // a whole ID is nobody else's name
+	}
 	var found *network
-	for id, n := range s.nets {
-		if n.def.Name == name || id == name {
+	for _, n := range s.nets {
+		if n.def.Name == name {
 			return n, nil
 		}
 	}

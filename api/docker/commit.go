@@ -73,7 +73,9 @@ func (s *Server) imageImport(w http.ResponseWriter, r *request) error {
 	if src == "-" {
 		id, err = s.engine.Import(r.Context(), r.Body, o)
 	} else {
-		p.message(jsonstream.Message{Status: "Downloading from " + strings.ReplaceAll(src, "\n", "")})
+		o.Began = func() {
+			p.message(jsonstream.Message{Status: "Downloading from " + strings.ReplaceAll(src, "\n", "")})
+		}
 		id, err = s.engine.ImportURL(r.Context(), src, o)
 	}
 	if err != nil {

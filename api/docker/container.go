@@ -15,11 +15,10 @@ import (
 
 func (s *Server) containerCreate(w http.ResponseWriter, r *request) error {
 	var in createRequest
-	if err := r.decode(&in); err != nil {
-		return err
-	}
-	if r.ContentLength == 0 {
+	if err := r.decode(&in); err == errNoJSON || err == nil && r.ContentLength == 0 {
 		return invalid("invalid JSON: EOF")
+	} else if err != nil {
+		return err
 	}
 	if in.NetworkingConfig != nil && len(in.NetworkingConfig.EndpointsConfig) > 1 && r.before("1.44") {
 		return invalid("Container cannot be created with multiple network endpoints: it needs API version 1.44")

@@ -27,6 +27,9 @@ func (s *Server) containerInspect(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	out := inspectResponse(&info)
+	if r.before("1.48") {
+		out.ImageManifestDescriptor = nil
+	}
 	if !r.before("1.52") {
 		return writeJSON(w, http.StatusOK, out)
 	}
@@ -297,7 +300,7 @@ func (r *request) summary(c *engine.Info) container.Summary {
 	for _, as := range c.LinkedAs {
 		out.Names = append(out.Names, "/"+as)
 	}
-	if c.Manifest != nil {
+	if c.Manifest != nil && !r.before("1.48") {
 		out.ImageManifestDescriptor = manifestDescriptor(c.Manifest)
 	}
 	if c.SizeRw != nil {

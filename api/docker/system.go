@@ -66,6 +66,12 @@ func (s *Server) info(w http.ResponseWriter, r *request) error {
 	for n, rt := range i.Runtimes {
 		out.Runtimes[n] = system.RuntimeWithStatus{Runtime: system.Runtime{Path: rt.Path, Args: rt.Args}}
 	}
+	if r.before("1.50") {
+		return writeJSON(w, http.StatusOK, struct {
+			system.Info
+			BridgeNfIptables, BridgeNfIp6tables bool
+		}{Info: out})
+	}
 	return writeJSON(w, http.StatusOK, out)
 }
 
