@@ -10,6 +10,7 @@ import (
 
 	"cale/atomicfile"
 	"cale/runtime/cgroup"
+	"cale/runtime/launch"
 	"cale/runtime/linux"
 	"cale/runtime/spec"
 
@@ -34,6 +35,8 @@ type Container struct {
 	spec  *specs.Spec
 	pidfd *os.File // init's, if this process made it
 	group *cgroup.Cgroup
+	// holder is a process that keeps systemd's scope until init is in it.
+	holder *launch.Proc
 }
 
 // validID says whether an ID may name a directory.

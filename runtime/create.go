@@ -109,6 +109,11 @@ func newContainer(o Options, s *specs.Spec, raw []byte, bundle string) (*Contain
 		Format: recordVersion, ID: o.ID, Bundle: bundle, Rootfs: spec.Rootfs(s, bundle), Created: time.Now().UTC(),
 		UID: os.Geteuid(), CgroupPath: s.Linux.CgroupsPath,
 	}
+	if o.SystemdCgroup && !o.NoCgroup {
+		if err := c.setUnit(s); err != nil {
+			return nil, nil, err
+		}
+	}
 	err := os.Mkdir(c.dir, 0o700)
 	if errors.Is(err, os.ErrNotExist) {
 		if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
@@ -125,7 +130,7 @@ func newContainer(o Options, s *specs.Spec, raw []byte, bundle string) (*Contain
 	lock, err := c.lock()
 	if err == nil {
 		// Before the group is written down as this container's: removing the container ends what is in it.
-		err = checkCgroup(s.Linux.CgroupsPath, o.ID)
+		err = checkCgroup(c.rec.CgroupPath, o.ID)
 	}
 	if err == nil {
 		err = os.WriteFile(filepath.Join(c.dir, configFile), raw, 0o600)
@@ -165,6 +170,7 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 	if err != nil {
 		return err
 	}
+	defer c.endHolder()
 	cfg := launch.Config{Flags: ns.clone, PidNS: ns.pid}
 	var dirs map[string]string
 	if group != nil {
@@ -264,7 +270,12 @@ func (c *Container) makeCgroup(o Options, privileged bool) (*cgroup.Cgroup, erro
 		return nil, c.save()
 	}
 	res := c.spec.Linux.Resources
-	group, err := cgroup.Open(c.rec.CgroupPath, cgroup.Options{Name: c.rec.ID, Systemd: o.SystemdCgroup})
+	if u, ok := c.unit(); ok {
+		if err := c.startUnit(u, res); err != nil {
+			return nil, err
+		}
+	}
+	group, err := cgroup.Open(c.rec.CgroupPath, cgroup.Options{Name: c.rec.ID})
 	if err == nil {
 		c.group = group
 		err = group.Create(res)

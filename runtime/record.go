@@ -20,7 +20,10 @@ type record struct {
 	UID        int       `json:"uid"`
 	CgroupPath string    `json:"cgroupPath"`
 	NoCgroup   bool      `json:"noCgroup,omitempty"`
-	Pid        int       `json:"pid,omitempty"`
+	// Unit is the systemd unit that has the group, and Slice what it lies in; empty without systemd's driver.
+	Unit  string `json:"unit,omitempty"`
+	Slice string `json:"slice,omitempty"`
+	Pid   int    `json:"pid,omitempty"`
 	// PidStart is init's start time in clock ticks after boot: a pid alone may have come to mean another process.
 	PidStart uint64 `json:"pidStart,omitempty"`
 	BootID   string `json:"bootID,omitempty"`
@@ -53,6 +56,10 @@ func (r *record) encode() []byte {
 	b = appendJSON(append(b, `,"cgroupPath":`...), r.CgroupPath)
 	if r.NoCgroup {
 		b = append(b, `,"noCgroup":true`...)
+	}
+	if r.Unit != "" {
+		b = appendJSON(append(b, `,"unit":`...), r.Unit)
+		b = appendJSON(append(b, `,"slice":`...), r.Slice)
 	}
 	if r.Pid != 0 {
 		b = strconv.AppendInt(append(b, `,"pid":`...), int64(r.Pid), 10)

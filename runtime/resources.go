@@ -54,6 +54,11 @@ func (c *Container) Update(res *specs.LinuxResources) error {
 	if err != nil {
 		return err
 	}
+	if u, ok := c.unit(); ok {
+		if err := u.Update(res, g.V2()); err != nil {
+			return err
+		}
+	}
 	return g.Apply(res)
 }
 

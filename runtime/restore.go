@@ -88,6 +88,7 @@ func (r *restoring) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer c.endHolder()
 	into, joins, err := openCgroup(group)
 	if err != nil {
 		return err

@@ -115,6 +115,12 @@ func (c *Container) remove() error {
 				return err
 			}
 		}
+		if u, ok := c.unit(); ok {
+			// A scope goes by itself too, once nothing is in it.
+			if err := u.Stop(); err != nil && c.Warn != nil {
+				c.Warn(err.Error())
+			}
+		}
 		if err := g.Destroy(); err != nil {
 			return err
 		}

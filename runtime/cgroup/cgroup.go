@@ -45,7 +45,13 @@ type group struct {
 // every hierarchy's mount, any other below the caller's own group, as runc's cgroupfs driver has it.
 func Open(cgroupsPath string, opts Options) (*Cgroup, error) {
 	if opts.Systemd {
-		return nil, fmt.Errorf("cgroup %q: the systemd cgroup driver is not supported, use cgroupfs", cgroupsPath)
+		u, err := ParseUnit(cgroupsPath, opts.Name, os.Geteuid())
+		if err == nil {
+			cgroupsPath, err = u.Path()
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	p := cgroupsPath
 	if p == "" {
