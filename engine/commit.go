@@ -2,12 +2,15 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"cale/filetree"
 	"cale/image"
@@ -60,10 +63,14 @@ func (e *Engine) Commit(ctx context.Context, ref string, o CommitOptions) (id st
 	defer pin.Release()
 	pin.Add(parent.ManifestDescriptor.Digest)
 	if o.Pause && running && rec.State.Status != Paused {
-		if err := e.setPausedNow(ctx, c, ref, true); err != nil {
+		err := e.setPausedNow(ctx, c, ref, true)
+		if err != nil && !hasEnded(c) {
 			return "", err
 		}
 		defer func() {
+			if hasEnded(c) {
+				return // nothing changes any more
+			}
 			if e2 := e.setPausedNow(context.WithoutCancel(ctx), c, ref, false); e2 != nil && err == nil {
 				err = e2
 			}
@@ -245,4 +252,17 @@ func ociLayer(mt string) string {
 		return image.MediaTypeForeignGzip
 	}
 	return mt
+}
+
+// hasEnded says whether a container's process is gone, though its end may still wait to be recorded: for the lock that
+// the caller holds.
+func hasEnded(c *container) bool {
+	c.mu.Lock()
+	r := c.run
+	c.mu.Unlock()
+	if r == nil {
+		return true
+	}
+	err := unix.Kill(r.pid, 0)
+	return errors.Is(err, unix.ESRCH)
 }

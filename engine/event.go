@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"cale/image"
 )
 
 const (
@@ -131,6 +133,17 @@ func (e *Engine) emitVolumes(c *container, action string) {
 			e.emitOther("volume", action, m.Source, "container", c.id, "driver", "local")
 		}
 	}
+}
+
+// emitImage tells of an image that is here; its labels are what clients choose events by.
+func (e *Engine) emitImage(action string, target image.Descriptor, name string) {
+	id, attrs := target.Digest.String(), map[string]string{}
+	if img, err := e.loadImage(target, image.Platform{}); err == nil {
+		id = img.ID.String()
+		maps.Copy(attrs, img.Config.Run.Labels)
+	}
+	attrs["name"] = name
+	e.events.emit(Event{Type: "image", Action: action, ID: id, Attributes: attrs})
 }
 
 // emitOther tells of an image, a volume or a network.

@@ -280,18 +280,12 @@ func (e *Engine) execProcess(c *container, r *run, x *ExecSpec) (*specs.Process,
 	if err != nil {
 		return nil, err
 	}
-	security := s.Security
-	security.Privileged = security.Privileged || x.Privileged
-	profile, err := apparmorOf(&security)
-	if err != nil {
-		return nil, err
-	}
 	p := &specs.Process{
 		Terminal: x.TTY, User: u, Args: x.Cmd, Cwd: x.WorkingDir,
 		Env:             processEnv(slices.Concat(rec.Run.Env, x.Env), rec.Run.Hostname, x.TTY),
 		Capabilities:    processCaps(caps, u.UID),
 		NoNewPrivileges: s.Security.NoNewPrivs,
-		ApparmorProfile: profile,
+		ApparmorProfile: apparmor(s.Security.AppArmor),
 	}
 	p.User.Umask = s.Umask
 	p.Rlimits = rlimits(s)

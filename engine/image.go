@@ -301,7 +301,7 @@ func (e *Engine) setName(to image.Reference, target image.Descriptor) error {
 		}
 	}
 	e.dropUntagged(target)
-	e.emitOther("image", "tag", target.Digest.String(), "name", e.familiar(to))
+	e.emitImage("tag", target, e.familiar(to))
 	return nil
 }
 

@@ -76,7 +76,7 @@ func (e *Engine) dropNames(ref string, force bool) (out []RemovedImage, last boo
 				text = e.familiar(r)
 			}
 			out = append(out, RemovedImage{Untagged: text})
-			e.emitOther("image", "untag", img.ID.String(), "name", text)
+			e.emitImage("untag", img.Target, text)
 		}
 	}
 	if last {

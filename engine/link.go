@@ -95,10 +95,12 @@ func (e *Engine) linkedHosts(rec *record) ([]network.HostEntry, error) {
 			}
 			return nil, fmt.Errorf("Cannot link to a non running container: /%s AS /%s/%s", name, rec.Name, alias)
 		}
-		names := []string{alias, id[:12]}
-		if name := other.name(); name != alias {
+		other.mu.Lock()
+		names := []string{alias, other.rec.Run.Hostname}
+		if name := other.rec.Name; name != alias {
 			names = append(names, name)
 		}
+		other.mu.Unlock()
 		out = append(out, network.HostEntry{Addr: ep.IPv4.Addr(), Names: names})
 		if ep.IPv6.IsValid() {
 			out = append(out, network.HostEntry{Addr: ep.IPv6.Addr(), Names: names})

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -62,6 +63,7 @@ func (e *Engine) resolveMounts(ctx context.Context, c *container, img *store.Ima
 		}
 		taken[clean] = true
 	}
+	slices.Reverse(inherited) // of two with the same target the later one counts
 	for _, m := range inherited {
 		if !taken[m.Target] { // what the container says itself wins
 			taken[m.Target] = true
@@ -158,6 +160,9 @@ func checkMount(m *Mount) error {
 
 // checkTarget refuses what nothing can be mounted on.
 func checkTarget(kind, target string) error {
+	if target == "" {
+		return invalid("invalid mount config for type %q: field Target must not be empty", kind)
+	}
 	if !path.IsAbs(target) {
 		return invalid("invalid mount config for type %q: invalid mount path: '%s' mount path must be absolute", kind, target)
 	}

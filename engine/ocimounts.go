@@ -108,12 +108,19 @@ func (e *Engine) etcDir(c *container, s *Spec) string {
 	if c.group != nil {
 		return c.group.dir
 	}
-	if ref, ok := strings.CutPrefix(s.Network.Mode, "container:"); ok {
-		if other, err := e.find(ref); err == nil {
-			return other.dir
+	mode, at := s.Network.Mode, c
+	for range 16 { // it may in turn share another's
+		ref, ok := strings.CutPrefix(mode, "container:")
+		if !ok {
+			break
 		}
+		other, err := e.find(ref)
+		if err != nil {
+			break
+		}
+		at, mode = other, other.networkMode()
 	}
-	return c.dir
+	return at.dir
 }
 
 // ociMount translates one mount of the client's, or one volume of the image's.

@@ -263,7 +263,7 @@ func (e *Engine) reconcilePods(ctx context.Context) {
 			continue
 		}
 		p.op.held <- struct{}{} // nobody else knows it yet
-		e.work.Go(func() { // plug-ins may take their time
+		e.work.Go(func() {      // plug-ins may take their time
 			defer p.op.unlock()
 			ctx, cancel := context.WithTimeout(e.ctx, startTimeout)
 			defer cancel()

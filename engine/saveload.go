@@ -29,12 +29,14 @@ func (e *Engine) LoadImages(ctx context.Context, r io.Reader, platform string, l
 			if err := e.keepUntagged(l.Target); err != nil {
 				return err
 			}
+			e.emitImage("load", l.Target, l.ID.String())
 			loaded(l.ID.String())
 			return nil
 		}
 		if err := e.setName(l.Name, l.Target); err != nil {
 			return err
 		}
+		e.emitImage("load", l.Target, e.familiar(l.Name))
 		loaded(e.familiar(l.Name))
 		return nil
 	})
@@ -110,7 +112,13 @@ func (e *Engine) SaveImages(ctx context.Context, refs []string, platform string,
 			}
 		}
 	}
-	return archive.Save(ctx, w, e.store, items)
+	if err := archive.Save(ctx, w, e.store, items); err != nil {
+		return err
+	}
+	for _, it := range items {
+		e.emitImage("save", it.Target, it.Target.Digest.String())
+	}
+	return nil
 }
 
 type taggedImage struct {

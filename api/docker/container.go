@@ -26,6 +26,9 @@ func (s *Server) containerCreate(w http.ResponseWriter, r *request) error {
 	if in.HostConfig != nil && in.HostConfig.IpcMode == "" && r.before("1.40") {
 		in.HostConfig.IpcMode = "shareable" // what the default was
 	}
+	if h := in.HostConfig; h != nil && h.NetworkMode == "container" {
+		return invalid("invalid container format container:<name|id>")
+	}
 	spec, err := toSpec(r.text("name"), r.text("platform"), &in)
 	if err != nil {
 		return err

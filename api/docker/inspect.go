@@ -416,7 +416,13 @@ func (s *Server) containerFilter(r *request, f filters, infos []engine.Info) (fu
 				}
 				return v == c.Spec.Network.Mode
 			}) &&
-			f.match("publish", func(v string) bool { return portMatches(v, published(c)) }) &&
+			f.match("publish", func(v string) bool {
+				onHost := published(c)
+				for i := range onHost {
+					onHost[i].Number = onHost[i].HostPort
+				}
+				return portMatches(v, onHost)
+			}) &&
 			f.match("expose", func(v string) bool {
 				exposed := make([]engine.Publish, 0, len(c.Run.Exposed))
 				for _, p := range c.Run.Exposed {

@@ -27,6 +27,9 @@ func parseBind(b string) (engine.Mount, error) {
 				m.RecursiveReadOnly = strings.HasPrefix(m.Source, "/")
 			case "rw", "", "z", "Z", "consistent", "cached", "delegated":
 			case "nocopy":
+				if strings.HasPrefix(m.Source, "/") {
+					return engine.Mount{}, invalid("invalid mode: %s: a bind mount copies nothing", parts[2])
+				}
 				m.NoCopy = true
 			case "private", "rprivate", "slave", "rslave", "shared", "rshared":
 				m.Propagation = o
@@ -51,6 +54,9 @@ func parseBind(b string) (engine.Mount, error) {
 
 func toMount(m mount.Mount) (engine.Mount, error) {
 	e := engine.Mount{Type: string(m.Type), Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly}
+	if m.Target == "" {
+		return e, badMount(&m, "field Target must not be empty")
+	}
 	if !strings.HasPrefix(m.Target, "/") {
 		return e, invalid("invalid mount config for type %q: invalid mount path: '%s' mount path must be absolute", m.Type, m.Target)
 	}

@@ -143,14 +143,25 @@ func eventStream(r *request) (kind string, sequence bool) {
 func eventMatches(f filters, e engine.Event) bool {
 	actor := func(kind string) func(string) bool {
 		return func(v string) bool {
-			return e.Type == kind && (e.ID == v || e.Attributes["name"] == v || len(v) >= 12 && strings.HasPrefix(e.ID, v)) ||
-				e.Attributes[kind] == v
+			return e.Type == kind && (e.ID == v || e.Attributes["name"] == v || len(v) >= 12 && strings.HasPrefix(e.ID, v))
 		}
+	}
+	// An image is meant with or without its tag, and containers of it are too.
+	ofImage := func(v string) bool {
+		name := e.Attributes["name"]
+		if e.Type == "container" {
+			name = e.Attributes["image"]
+		}
+		if e.Type != "image" && e.Type != "container" {
+			return false
+		}
+		repo, _, _ := cutTag(name)
+		return v == name || v == repo || e.Type == "image" && actor("image")(v)
 	}
 	return f.match("type", func(v string) bool { return v == e.Type }) &&
 		f.match("event", func(v string) bool { return v == e.Action || strings.HasPrefix(e.Action, v+":") }) &&
 		f.match("scope", func(v string) bool { return v == "local" }) &&
-		f.match("container", actor("container")) && f.match("image", actor("image")) &&
+		f.match("container", actor("container")) && f.match("image", ofImage) &&
 		f.match("volume", actor("volume")) && f.match("network", actor("network")) && f.match("daemon", actor("daemon")) &&
 		f.labels(e.Attributes)
 }
