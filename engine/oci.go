@@ -116,12 +116,16 @@ func (e *Engine) ociProcess(c *container, rec *record, caps []string) (*specs.Pr
 	if err != nil {
 		return nil, invalid("%v", err)
 	}
+	profile, err := apparmorOf(&s.Security)
+	if err != nil {
+		return nil, err
+	}
 	p := &specs.Process{
 		Terminal: s.TTY, User: user, Cwd: rec.Run.WorkingDir,
 		Args:            slices.Concat(rec.Run.Entrypoint, rec.Run.Cmd),
 		Env:             processEnv(rec.Run.Env, rec.Run.Hostname, s.TTY),
 		NoNewPrivileges: s.Security.NoNewPrivs,
-		ApparmorProfile: apparmor(s.Security.AppArmor),
+		ApparmorProfile: profile,
 	}
 	p.User.Umask = s.Umask
 	if p.Cwd == "" {
@@ -155,13 +159,6 @@ func processCaps(caps []string, uid uint32) *specs.LinuxCapabilities {
 		lc.Effective, lc.Permitted = caps, caps
 	}
 	return lc
-}
-
-func apparmor(profile string) string {
-	if profile == "unconfined" || profile == "docker-default" {
-		return ""
-	}
-	return profile
 }
 
 // processEnv puts the variables every process gets below those that were configured; a name without "=" takes one away.

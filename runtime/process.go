@@ -220,7 +220,13 @@ func (pr *process) emitLabels(p *launch.Program) {
 	if s := pr.spec.ApparmorProfile; s != "" {
 		pr.emitProcfs(p)
 		p.Step("set the AppArmor profile " + s)
-		pr.emitWriteProc(p, "thread-self/attr/exec", "exec "+s)
+		// Beside other modules AppArmor has a folder of its own, since Linux 5.8.
+		fd, opened, text := p.Reg(), p.Label(), "exec "+s
+		p.Open(pr.procfs, "thread-self/attr/apparmor/exec", unix.O_WRONLY).To(fd).Then(opened).Accept(unix.ENOENT)
+		p.Open(pr.procfs, "thread-self/attr/exec", unix.O_WRONLY).To(fd)
+		p.Bind(opened)
+		p.Call(unix.SYS_WRITE, fd.Arg(), p.Str(text), launch.N(len(text)))
+		p.Close(fd)
 	}
 	if s := pr.spec.SelinuxLabel; s != "" {
 		pr.emitProcfs(p)

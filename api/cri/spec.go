@@ -62,8 +62,12 @@ func (s *Server) containerSpec(ctx context.Context, pod *engine.PodInfo, r *runt
 	if sec.GetPrivileged() { // as the CRI has it, whatever profile is named
 		spec.Security.Seccomp = "unconfined"
 	}
-	if p := sec.GetApparmor(); p != nil && p.ProfileType == runtimeapi.SecurityProfile_Localhost {
+	switch p := sec.GetApparmor(); {
+	case p == nil:
+	case p.ProfileType == runtimeapi.SecurityProfile_Localhost:
 		spec.Security.AppArmor = strings.TrimPrefix(p.LocalhostRef, "localhost/")
+	case p.ProfileType == runtimeapi.SecurityProfile_Unconfined:
+		spec.Security.AppArmor = "unconfined"
 	}
 	if spec.User, err = userSpec(sec); err != nil {
 		return spec, err
