@@ -280,12 +280,18 @@ func (e *Engine) execProcess(c *container, r *run, x *ExecSpec) (*specs.Process,
 	if err != nil {
 		return nil, err
 	}
+	security := s.Security
+	security.Privileged = security.Privileged || x.Privileged
+	profile, err := apparmorOf(&security)
+	if err != nil {
+		return nil, err
+	}
 	p := &specs.Process{
 		Terminal: x.TTY, User: u, Args: x.Cmd, Cwd: x.WorkingDir,
 		Env:             processEnv(slices.Concat(rec.Run.Env, x.Env), rec.Run.Hostname, x.TTY),
 		Capabilities:    processCaps(caps, u.UID),
 		NoNewPrivileges: s.Security.NoNewPrivs,
-		ApparmorProfile: apparmor(s.Security.AppArmor),
+		ApparmorProfile: profile,
 	}
 	p.User.Umask = s.Umask
 	p.Rlimits = rlimits(s)
