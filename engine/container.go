@@ -33,10 +33,11 @@ type record struct {
 	Mounts   []Mount           `json:"mounts"`
 	State    State             `json:"state"`
 	Restarts int               `json:"restarts,omitempty"`
-	Started  bool              `json:"started,omitempty"` // at least once
-	Stopped  bool              `json:"stopped,omitempty"` // by a client: restart policies keep away
-	Others   []NetworkEndpoint `json:"others,omitempty"`  // networks joined later
-	Left     []string          `json:"left,omitempty"`    // networks taken away later
+	Started  bool              `json:"started,omitempty"`  // at least once
+	Stopped  bool              `json:"stopped,omitempty"`  // by a client: restart policies keep away
+	Others   []NetworkEndpoint `json:"others,omitempty"`   // networks joined later
+	Left     []string          `json:"left,omitempty"`     // networks taken away later
+	Snapshot bool              `json:"snapshot,omitempty"` // its first start goes on from the checkpoint of that name
 }
 
 const recordVersion = 1

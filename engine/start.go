@@ -40,6 +40,11 @@ func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) error {
 		return err
 	}
 	defer c.op.unlock()
+	c.mu.Lock()
+	if o.Checkpoint == "" && c.rec.Snapshot && !c.rec.Started {
+		o = StartOptions{Checkpoint: snapshotName}
+	}
+	c.mu.Unlock()
 	checkpoint := ""
 	if o.Checkpoint != "" {
 		if checkpoint, err = c.findCheckpoint(o.Checkpoint, o.CheckpointDir); err != nil {

@@ -13,6 +13,7 @@ import (
 	"cale/atomicfile"
 	"cale/runtime/criu"
 	"cale/runtime/launch"
+	"cale/runtime/linux"
 	"cale/runtime/rootfs"
 	"cale/runtime/spec"
 
@@ -80,6 +81,9 @@ type restoring struct {
 	co   CheckpointOptions
 	term terminalTarget
 	conn *criu.Conn
+
+	uts   *os.File // the UTS namespace to join; nil is one of its own
+	names unix.Utsname
 }
 
 func (r *restoring) run(ctx context.Context) error {
@@ -126,6 +130,12 @@ func (r *restoring) run(ctx context.Context) error {
 	}
 	if err := r.stdio(opts); err != nil {
 		return err
+	}
+	if err := r.keepNames(); err != nil {
+		return err
+	}
+	if r.uts != nil {
+		defer r.uts.Close()
 	}
 	r.conn, err = criu.Start(ctx, criu.Config{
 		Stdin: r.o.Stdin, Stdout: r.o.Stdout, Stderr: r.o.Stderr, Files: files,
@@ -177,6 +187,9 @@ func (r *restoring) notified(n criu.Response, file *os.File) error {
 		}
 		return c.runHooks("createRuntime", h.CreateRuntime, Creating, nil)
 	case "post-restore":
+		if err := r.putNamesBack(); err != nil {
+			return err
+		}
 		c.rec.Restored = true
 		return c.setInit(&launch.Proc{Pid: n.Pid})
 	case "orphan-pts-master":
@@ -212,6 +225,34 @@ func (r *restoring) stdio(opts *criu.Options) error {
 		r.c.noteStdio([3]*os.File{r.o.Stdin, r.o.Stdout, r.o.Stderr})
 	}
 	return nil
+}
+
+// keepNames remembers what a UTS namespace to be joined calls the machine: CRIU gives it the names it has saved.
+func (r *restoring) keepNames() (err error) {
+	path := namespacePath(r.c.spec, specs.UTSNamespace)
+	if path == "" {
+		return nil
+	}
+	if r.uts, err = os.Open(path); err != nil {
+		return fmt.Errorf("namespace uts: %w", err)
+	}
+	return linux.InUTS(r.uts, func() error { return unix.Uname(&r.names) })
+}
+
+// putNamesBack is for when all is restored and nothing runs yet.
+func (r *restoring) putNamesBack() error {
+	if r.uts == nil {
+		return nil
+	}
+	return linux.InUTS(r.uts, func() error {
+		if err := unix.Sethostname([]byte(unix.ByteSliceToString(r.names.Nodename[:]))); err != nil {
+			return fmt.Errorf("set the hostname: %w", err)
+		}
+		if err := unix.Setdomainname([]byte(unix.ByteSliceToString(r.names.Domainname[:]))); err != nil {
+			return fmt.Errorf("set the domainname: %w", err)
+		}
+		return nil
+	})
 }
 
 // namespaces says which namespaces are to be joined, and opens those that CRIU gets by descriptor.

@@ -42,11 +42,11 @@ func (s *Server) CheckpointContainer(ctx context.Context, r *runtimeapi.Checkpoi
 	if err != nil {
 		return nil, err
 	}
-	err = s.engine.Snapshot(ctx, i.ID, func(dir string) error {
-		if err := describe(dir, status.Status); err != nil {
+	err = s.engine.Snapshot(ctx, []string{i.ID}, func(dirs []string) error {
+		if err := describe(dirs[0], status.Status); err != nil {
 			return err
 		}
-		return archiveAt(ctx, r.Location, dir)
+		return archiveAt(ctx, r.Location, dirs[0])
 	})
 	if err != nil {
 		return nil, fmt.Errorf("checkpointing container %q failed: %w", i.ID, err)

@@ -23,7 +23,7 @@ func TestNode(t *testing.T) {
 		"again": testAgain, "exec": testExec, "exec too long": testExecTimeout, "streams": testStreams, "hostile log path": testHostileLog,
 		"kill -9": testCrash, "statistics": testStats, "events": testEvents, "unsupported": testUnsupported, "image volume": testImageVolume,
 		"metrics": testMetrics, "handlers": testHandlers, "mount options": testMountOptions, "ambient capabilities": testAmbient,
-		"checkpoint": testCheckpoint, "CNI": testCNI, "CNI goes wrong": testBadCNI, "no CNI after all": testNoCNI,
+		"checkpoint": testCheckpoint, "checkpoint of a pod": testCheckpointPod, "CNI": testCNI, "CNI goes wrong": testBadCNI, "no CNI after all": testNoCNI,
 		"user namespace": testUserNamespace, "user namespace on the host's network": testUserNamespaceHostNetwork, "no such user namespace": testUserNamespaceRefused,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -399,7 +399,10 @@ func testImageVolume(t *testing.T, n *node) {
 }
 
 func testUnsupported(t *testing.T, n *node) {
-	if _, err := n.CheckpointContainer(n.ctx(), &runtimeapi.CheckpointContainerRequest{}); status.Code(err) != codes.Unimplemented {
+	p := n.podConfig("unsupported")
+	c := n.config("c", "true")
+	c.CDIDevices = []*runtimeapi.CDIDevice{{Name: "vendor.com/device=one"}}
+	if _, err := n.CreateContainer(n.ctx(), &runtimeapi.CreateContainerRequest{PodSandboxId: n.pod(p), Config: c, SandboxConfig: p}); status.Code(err) != codes.Unimplemented {
 		t.Errorf("%v", err)
 	}
 }

@@ -21,7 +21,7 @@ func criuUsable() string {
 }
 
 // counter is a container that counts the lines it is sent through a pipe in its file system.
-const counter = `mkfifo /q; n=0; while read l </q; do n=$((n+1)); echo "$n $l"; done`
+const counter = `mkfifo /q; n=0; while :; do read l </q || continue; n=$((n+1)); echo "$n $l"; done`
 
 // TestCheckpoint: a container goes on where it was, after its end, as often as one likes; also at its port.
 func TestCheckpoint(t *testing.T) {
