@@ -180,6 +180,12 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 		defer closeAll(append(plan.cgroups, cfg.Cgroup))
 		dirs = group.Dirs()
 	}
+	shares, err := c.makeResctrl()
+	if err != nil {
+		return err
+	}
+	defer closeAll(shares)
+	plan.cgroups = append(plan.cgroups, shares...)
 	hasUser := spec.HasNamespace(s, specs.UserNamespace)
 	plan.tree, err = rootfs.Prepare(rootfs.Options{
 		Spec: s, Bundle: c.rec.Bundle, Mounts: o.Rootfs, CgroupDirs: dirs, NewUser: hasUser,

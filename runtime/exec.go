@@ -196,6 +196,11 @@ func (j *joining) close() {
 
 // openCgroups opens the container's groups, or those below them that sub names by controller.
 func (j *joining) openCgroups(c *Container, sub map[string]string) (err error) {
+	shares, err := openTasks(c.rec.Resctrl)
+	if err != nil {
+		return err
+	}
+	defer func() { j.cgroups = append(j.cgroups, shares...) }()
 	g, err := c.Cgroup()
 	if err != nil || g == nil {
 		return err

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"cale/runtime/resctrl"
 )
 
 // recordVersion is the version of state.json's format.
@@ -23,7 +25,9 @@ type record struct {
 	// Unit is the systemd unit that has the group, and Slice what it lies in; empty without systemd's driver.
 	Unit  string `json:"unit,omitempty"`
 	Slice string `json:"slice,omitempty"`
-	Pid   int    `json:"pid,omitempty"`
+	// Resctrl is the container's group of caches and memory bandwidth; zero without one.
+	Resctrl resctrl.Group `json:"resctrl,omitzero"`
+	Pid     int           `json:"pid,omitempty"`
 	// PidStart is init's start time in clock ticks after boot: a pid alone may have come to mean another process.
 	PidStart uint64 `json:"pidStart,omitempty"`
 	BootID   string `json:"bootID,omitempty"`
@@ -60,6 +64,11 @@ func (r *record) encode() []byte {
 	if r.Unit != "" {
 		b = appendJSON(append(b, `,"unit":`...), r.Unit)
 		b = appendJSON(append(b, `,"slice":`...), r.Slice)
+	}
+	if g := r.Resctrl; g.Dir != "" {
+		b = appendJSON(append(b, `,"resctrl":{"Dir":`...), g.Dir)
+		b = strconv.AppendBool(append(b, `,"Made":`...), g.Made)
+		b = append(appendJSON(append(b, `,"Monitor":`...), g.Monitor), '}')
 	}
 	if r.Pid != 0 {
 		b = strconv.AppendInt(append(b, `,"pid":`...), int64(r.Pid), 10)

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"testing"
 	"time"
+
+	"cale/runtime/resctrl"
 )
 
 // What is written is what package json reads.
@@ -13,7 +15,7 @@ func TestRecordEncode(t *testing.T) {
 		{
 			Format: recordVersion, ID: "a-b_c", Bundle: "/a \"b\"\\c\n\x01/é", Rootfs: "/r\u2028<>&", UID: 1000,
 			Created: time.Date(2024, 2, 29, 1, 2, 3, 45600, time.UTC), CgroupPath: "x:y:z", NoCgroup: true,
-			Unit: "u", Slice: "s",
+			Unit: "u", Slice: "s", Resctrl: resctrl.Group{Dir: "/r", Made: true, Monitor: "/r/m"},
 			Pid: 42, PidStart: 1<<64 - 1, BootID: "b",
 			Restored: true, Stdio: [3]string{"pipe:[1]", "/dev/null", "/a\"b"},
 		},

@@ -3,8 +3,10 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"cale/runtime/cgroup"
+	"cale/runtime/resctrl"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -60,6 +62,55 @@ func (c *Container) Update(res *specs.LinuxResources) error {
 		}
 	}
 	return g.Apply(res)
+}
+
+// makeResctrl makes the container's group of caches and memory bandwidth, and opens the files that it joins by.
+func (c *Container) makeResctrl() ([]*os.File, error) {
+	rdt := c.spec.Linux.IntelRdt
+	if rdt == nil {
+		return nil, nil
+	}
+	mount, err := resctrl.Mount()
+	if err != nil {
+		return nil, err
+	}
+	g, err := resctrl.Place(mount, rdt, c.rec.ID)
+	if err != nil {
+		return nil, err
+	}
+	c.rec.Resctrl = g
+	if err := c.save(); err != nil {
+		return nil, err
+	}
+	if err := g.Create(rdt); err != nil {
+		return nil, err
+	}
+	return openTasks(g)
+}
+
+// openTasks opens the files by which a process joins a group; none without one.
+func openTasks(g resctrl.Group) ([]*os.File, error) {
+	if g.Dir == "" {
+		return nil, nil
+	}
+	var files []*os.File
+	for _, name := range g.TaskFiles() {
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			closeAll(files)
+			return nil, fmt.Errorf("intelRdt: %w", err)
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// UpdateResctrl changes the container's shares of caches and memory bandwidth.
+func (c *Container) UpdateResctrl(rdt *specs.LinuxIntelRdt) error {
+	if c.rec.Resctrl.Dir == "" {
+		return fmt.Errorf("container %s has no intelRdt class", c.rec.ID)
+	}
+	return c.rec.Resctrl.Update(rdt)
 }
 
 // Pids lists the processes of the container, as the caller's pid namespace numbers them.

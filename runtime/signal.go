@@ -125,6 +125,9 @@ func (c *Container) remove() error {
 			return err
 		}
 	}
+	if err := c.rec.Resctrl.Remove(); err != nil {
+		return err
+	}
 	if c.pidfd != nil {
 		c.pidfd.Close()
 		c.pidfd = nil

@@ -16,7 +16,7 @@ func cmdFeatures(a *app, args []string) error {
 	if err := exactly("features", args, 0, 0); err != nil {
 		return err
 	}
-	yes, no := new(bool), new(bool)
+	yes := new(bool)
 	*yes = true
 	return printJSON(features.Features{
 		OCIVersionMin: "1.0.0",
@@ -41,7 +41,7 @@ func cmdFeatures(a *app, args []string) error {
 			},
 			Apparmor: &features.Apparmor{Enabled: yes},
 			Selinux:  &features.Selinux{Enabled: yes},
-			IntelRdt: &features.IntelRdt{Enabled: no},
+			IntelRdt: &features.IntelRdt{Enabled: yes, Schemata: yes, Monitoring: yes},
 			MemoryPolicy: &features.MemoryPolicy{
 				Modes: []string{"MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED",
 					"MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE"},

@@ -66,6 +66,14 @@ func cmdUpdate(a *app, args []string) error {
 	if err != nil {
 		return err
 	}
+	if u.l3 != "" || u.membw != "" {
+		if err := c.UpdateResctrl(&specs.LinuxIntelRdt{L3CacheSchema: u.l3, MemBwSchema: u.membw}); err != nil {
+			return err
+		}
+		if u == (updateFlags{l3: u.l3, membw: u.membw}) {
+			return nil
+		}
+	}
 	return c.Update(&res)
 }
 
@@ -86,9 +94,6 @@ func readResources(name string, res *specs.LinuxResources) error {
 
 // fill takes the limits that were given.
 func (u *updateFlags) fill(res *specs.LinuxResources) error {
-	if u.l3 != "" || u.membw != "" {
-		return fmt.Errorf("intelRdt is not supported")
-	}
 	var cpu specs.LinuxCPU
 	var mem specs.LinuxMemory
 	var hasCPU, hasMem bool

@@ -115,9 +115,6 @@ func Validate(s *specs.Spec) error {
 			return errors.New("mount without a destination")
 		}
 	}
-	if rdt := s.Linux.IntelRdt; rdt != nil {
-		return errors.New("intelRdt is not supported")
-	}
 	if err := validateSysctls(s, seen); err != nil {
 		return err
 	}
