@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cale/filetree"
+	"cale/runtime/linux"
 	"cale/shim"
 )
 
@@ -107,29 +107,20 @@ func (e *Engine) rootAlone(ctx context.Context, c *container) (*filetree.Root, e
 		return nil, err
 	}
 	defer ns.Close()
-	type result struct {
-		fd  int
-		err error
-	}
-	got := make(chan result)
-	go func() {
-		// The thread is never unlocked: it dies with this goroutine.
-		runtime.LockOSThread()
-		fd := -1
-		err := unix.Unshare(unix.CLONE_FS)
-		if err == nil {
-			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS)
+	var fd int
+	linux.InThread(func() {
+		if err = unix.Unshare(unix.CLONE_FS); err != nil {
+			return
 		}
-		if err == nil {
-			fd, err = unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		if err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
+			return
 		}
-		got <- result{fd, err}
-	}()
-	res := <-got
-	if res.err != nil {
-		return nil, fmt.Errorf("root of container %s: %w", c.id, res.err)
+		fd, err = unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("root of container %s: %w", c.id, err)
 	}
-	return filetree.FromFD(res.fd, "container"), nil
+	return filetree.FromFD(fd, "container"), nil
 }
 
 // runningRoot opens the root of a run's process. The shim says afterwards whether the process still runs: otherwise
@@ -156,28 +147,15 @@ func (e *Engine) withMounts(c *container, rec *record, dirs []string, write bool
 		return err
 	}
 	defer os.Remove(at)
-	type result struct {
-		root *filetree.Root
-		err  error
-	}
-	mounted, done := make(chan result), make(chan struct{})
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		// The thread is never unlocked: it dies with this goroutine, and its mount namespace with it.
-		runtime.LockOSThread()
-		root, err := e.mountTree(c, rec, dirs, write, at)
-		mounted <- result{root, err}
-		<-done
-	}()
-	res := <-mounted
-	if res.err == nil {
-		res.err = fn(res.root)
-		res.root.Close()
-	}
-	close(done)
-	<-ended
-	return res.err
+	linux.InThread(func() {
+		var root *filetree.Root
+		if root, err = e.mountTree(c, rec, dirs, write, at); err != nil {
+			return
+		}
+		defer root.Close()
+		err = fn(root)
+	})
+	return err
 }
 
 func (e *Engine) mountTree(c *container, rec *record, dirs []string, write bool, at string) (*filetree.Root, error) {
