@@ -68,6 +68,10 @@ interop: build ## images to and from skopeo, umoci, buildah, podman, docker and 
 	test/setup busybox-static skopeo umoci buildah podman docker.io containerd docker-registry
 	CALE_BIN=$(CURDIR)/bin CALE_INTEROP=1 go test -count=1 ./test/interop
 
+.PHONY: test-vm
+test-vm: ## the runtime's, network's and shim's tests on Debian's own kernel in QEMU (needs qemu-system-x86, cpio; long)
+	test/vm/run
+
 .PHONY: conformance-containerd
 conformance-containerd: build ## our runtime and shim under the newest containerd
 	test/conformance/containerd
