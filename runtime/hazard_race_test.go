@@ -106,3 +106,34 @@ func TestMountsOverProc(t *testing.T) {
 	w.mount("/host/proc", "bind", "/proc", "rbind", "ro")
 	want(t, "the host's proc beside it", w.must("[ -e /host/proc/version ] && echo there"), "there")
 }
+
+// CVE-2016-9962: a process that joins a container has the host's descriptors and file until its execve. Root in the
+// container looks at every process it can see, as fast as it can, and must not get hold of either.
+func TestJoiningProcessIsOutOfReach(t *testing.T) {
+	w := newWorld(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.spec.Process.Capabilities.Bounding = []string{"CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"}
+	w.spec.Process.Capabilities.Effective = w.spec.Process.Capabilities.Bounding
+	w.spec.Process.Capabilities.Permitted = w.spec.Process.Capabilities.Bounding
+	w.spec.Process.Args = []string{"/bin/sh", "-c", `while [ ! -e /stop ]; do
+		ls -l /proc/[0-9]*/exe /proc/[0-9]*/fd /proc/[0-9]*/root/ 2>/dev/null | grep -e "$0" -e ' -> socket:' && : >/reached
+	done; true`, filepath.Base(self)}
+	c, err := Run(context.Background(), w.options("c"+random(), nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.spec.Process.Args = []string{"/bin/true"}
+	for range 200 {
+		if _, code, err := w.exec(c, w.process("true")); err != nil || code != 0 {
+			t.Fatalf("exec: %d, %v", code, err)
+		}
+	}
+	w.file("stop", "")
+	reap(t, c.InitPid())
+	if _, err := os.Stat(filepath.Join(w.root(), "reached")); err == nil {
+		t.Error("the container got hold of a process that was joining it")
+	}
+}
