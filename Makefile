@@ -50,10 +50,15 @@ conformance: build ## the field's own suites, from the module proxy (long)
 	test/conformance/runtime-tools/run
 	test/conformance/runc/run
 	test/conformance/distribution/run
+	test/conformance/cri/run
 
 .PHONY: conformance-runc
 conformance-runc: build ## runc's own integration tests against our runtime (ten minutes)
 	test/conformance/runc/run
+
+.PHONY: conformance-cri
+conformance-cri: build ## Kubernetes' own suite for container runtimes against cale-cri (three minutes)
+	test/conformance/cri/run
 
 .PHONY: conformance-registry
 conformance-registry: build ## the distribution specification's own program against cale registry

@@ -399,10 +399,10 @@ func testImageVolume(t *testing.T, n *node) {
 }
 
 func testUnsupported(t *testing.T, n *node) {
-	p := n.podConfig("unsupported")
-	c := n.config("c", "true")
-	c.CDIDevices = []*runtimeapi.CDIDevice{{Name: "vendor.com/device=one"}}
-	if _, err := n.CreateContainer(n.ctx(), &runtimeapi.CreateContainerRequest{PodSandboxId: n.pod(p), Config: c, SandboxConfig: p}); status.Code(err) != codes.Unimplemented {
+	if _, err := n.CheckpointPod(n.ctx(), &runtimeapi.CheckpointPodRequest{}); status.Code(err) != codes.Unimplemented {
+		t.Errorf("%v", err)
+	}
+	if _, err := n.RestorePod(n.ctx(), &runtimeapi.RestorePodRequest{}); status.Code(err) != codes.Unimplemented {
 		t.Errorf("%v", err)
 	}
 }

@@ -138,8 +138,12 @@ func (s *Server) Exec(ctx context.Context, r *runtimeapi.ExecRequest) (*runtimea
 	if err != nil {
 		return nil, err
 	}
+	if err := checkStreams(r.Tty, r.Stdin, r.Stdout, r.Stderr); err != nil {
+		return nil, err
+	}
 	r.ContainerId = i.ID
-	return s.streams.GetExec(r)
+	url, err := s.streamURL("exec", r)
+	return &runtimeapi.ExecResponse{Url: url}, err
 }
 
 // Attach gives the address where one connection may attach to a container.
@@ -148,8 +152,12 @@ func (s *Server) Attach(ctx context.Context, r *runtimeapi.AttachRequest) (*runt
 	if err != nil {
 		return nil, err
 	}
+	if err := checkStreams(r.Tty, r.Stdin, r.Stdout, r.Stderr); err != nil {
+		return nil, err
+	}
 	r.ContainerId = i.ID
-	return s.streams.GetAttach(r)
+	url, err := s.streamURL("attach", r)
+	return &runtimeapi.AttachResponse{Url: url}, err
 }
 
 // PortForward gives the address where one connection may reach ports of a pod.
@@ -162,7 +170,8 @@ func (s *Server) PortForward(_ context.Context, r *runtimeapi.PortForwardRequest
 		return nil, &engine.Error{Class: engine.ErrConflict, Text: "pod " + p.ID + " is not ready"}
 	}
 	r.PodSandboxId = p.ID
-	return s.streams.GetPortForward(r)
+	url, err := s.streamURL("portforward", r)
+	return &runtimeapi.PortForwardResponse{Url: url}, err
 }
 
 func (s *Server) running(ctx context.Context, id string) (engine.Info, error) {

@@ -19,7 +19,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/cri-streaming/pkg/streaming"
 
 	"cale/engine"
 )
@@ -41,13 +40,13 @@ type Server struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
 	runtimeapi.UnimplementedImageServiceServer
 
-	engine  *engine.Engine
-	opts    Options
-	grpc    *grpc.Server
-	streams streaming.Server
-	web     *http.Server
-	listen  net.Listener
-	active  atomic.Int64
+	engine *engine.Engine
+	opts   Options
+	grpc   *grpc.Server
+	tokens tokens
+	web    *http.Server
+	listen net.Listener
+	active atomic.Int64
 
 	making keyed // pods and containers being made, by what names them
 	usage  usageCache
@@ -64,13 +63,7 @@ func New(e *engine.Engine, o Options) (*Server, error) {
 		return nil, fmt.Errorf("streaming server: %w", err)
 	}
 	s.listen = l
-	cfg := streaming.DefaultConfig
-	cfg.Addr = l.Addr().String()
-	if s.streams, err = streaming.NewServer(cfg, streamer{s}); err != nil {
-		l.Close()
-		return nil, fmt.Errorf("streaming server: %w", err)
-	}
-	s.web = &http.Server{Handler: s.streams, ReadHeaderTimeout: 30 * time.Second, MaxHeaderBytes: 64 << 10}
+	s.web = &http.Server{Handler: http.HandlerFunc(s.serveStream), ReadHeaderTimeout: 30 * time.Second, MaxHeaderBytes: 64 << 10}
 	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.WaitForHandlers(true),
 		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream))
 	runtimeapi.RegisterRuntimeServiceServer(s.grpc, s)
