@@ -202,6 +202,9 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 		return err
 	}
 	defer plan.proc.close()
+	if plan.proc.landlock, err = newLandlocked(s); err != nil {
+		return err
+	}
 	if !s.Process.Terminal {
 		c.noteStdio(plan.proc.stdio)
 	}

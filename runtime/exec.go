@@ -66,6 +66,9 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 		return nil, err
 	}
 	defer pr.close()
+	if pr.landlock, err = newLandlocked(s); err != nil {
+		return nil, err
+	}
 	pr.setHome(func() string { return homeIn(j.root, o.Process.User.UID) })
 	plan := &initPlan{spec: s, proc: pr, setgroups: j.setgroups, progress: progress{debug: o.Debug}}
 	p := launch.New()

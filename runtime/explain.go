@@ -53,6 +53,9 @@ func Explain(bundle string, w io.Writer) error {
 		return err
 	}
 	defer pr.close()
+	if pr.landlock, err = newLandlocked(s); err != nil {
+		return err
+	}
 	plan := &initPlan{spec: s, ns: ns, tree: tree, proc: pr, setgroups: true, hooks: s.Hooks != nil}
 	p := launch.New()
 	defer p.Free()

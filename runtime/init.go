@@ -112,6 +112,9 @@ func (i *initPlan) finish(p *launch.Program, last string) error {
 		command = emitLookup(p, pr.spec.Args[0], pr.env)
 	}
 	i.progress.stage(p, last)
+	if pr.landlock != nil {
+		pr.landlock.emit(p)
+	}
 	if pr.filter.NeedsListener {
 		fd := pr.emitSeccomp(p)
 		p.SyncValue(syncNotify, fd)

@@ -30,6 +30,7 @@ type process struct {
 	opened   []*os.File
 	caps     capSets
 	filter   seccomp.Filter
+	landlock *landlocked
 	preserve int
 	procfs   launch.Reg // a proc file system nobody else sees, once made
 	hasProc  bool
@@ -289,8 +290,10 @@ func (pr *process) emitIdentity(p *launch.Program, setgroups bool) error {
 	return nil
 }
 
-// lateSeccomp reports whether installing the filter needs CAP_SYS_ADMIN after the identity is set.
-func (pr *process) lateSeccomp() bool { return len(pr.filter.Program) > 0 && !pr.spec.NoNewPrivileges }
+// lateSeccomp reports whether installing the filter, or Landlock's rules, needs CAP_SYS_ADMIN after the identity is set.
+func (pr *process) lateSeccomp() bool {
+	return (len(pr.filter.Program) > 0 || pr.landlock != nil) && !pr.spec.NoNewPrivileges
+}
 
 // emitSeccomp installs the filter. It is the last step before the execve, so that the filter needs to allow nothing
 // but that.
