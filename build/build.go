@@ -118,7 +118,7 @@ func openBooks(ctx context.Context, o Options) (b *books, err error) {
 	if err := b.meta.Init(ctx); err != nil {
 		return nil, err
 	}
-	b.content = containerdsnapshot.NewContentStore(noticing{b.meta.ContentStore(), b.snapshots}, namespace)
+	b.content = containerdsnapshot.NewContentStore(ourLayers{b.meta.ContentStore(), b.snapshots}, namespace)
 	b.cache, err = cachemd.NewStore(filepath.Join(b.dir, "metadata.db"))
 	return b, err
 }
@@ -168,15 +168,18 @@ func newWorker(ctx context.Context, o Options, b *books, nets *network.Store) (*
 		Snapshotter:      containerdsnapshot.NewSnapshotter(snapshotter, b.meta.Snapshotter(snapshotter), namespace, nil),
 		ContentStore:     b.content,
 		Applier:          &snapshot.Applier{Snapshots: b.snapshots, Content: b.content},
-		Differ:           walking.NewWalkingDiff(b.content),
-		ImageStore:       &names.Store{Keeper: o.Keeper},
-		RegistryHosts:    registryHosts(o.Config, o.HostDirs),
-		LeaseManager:     leaseutil.WithNamespace(metadata.NewLeaseManager(b.meta), namespace),
-		GarbageCollect:   b.meta.GarbageCollect,
-		MetadataStore:    b.cache,
-		ContentMetadata:  b.db,
-		MountPoolRoot:    filepath.Join(o.Run, "build", "cachemounts"),
-		CDIManager:       devices,
+		Differ: &snapshot.Comparer{
+			Snapshots: b.snapshots, Content: containerdsnapshot.NewContentStore(b.meta.ContentStore(), namespace),
+			Other: walking.NewWalkingDiff(b.content),
+		},
+		ImageStore:      &names.Store{Keeper: o.Keeper},
+		RegistryHosts:   registryHosts(o.Config, o.HostDirs),
+		LeaseManager:    leaseutil.WithNamespace(metadata.NewLeaseManager(b.meta), namespace),
+		GarbageCollect:  b.meta.GarbageCollect,
+		MetadataStore:   b.cache,
+		ContentMetadata: b.db,
+		MountPoolRoot:   filepath.Join(o.Run, "build", "cachemounts"),
+		CDIManager:      devices,
 	})
 	return w, run, err
 }

@@ -21,9 +21,14 @@ import (
 	"github.com/moby/buildkit/solver/bboltcachestorage"
 	"github.com/moby/buildkit/util/db/boltutil"
 	"github.com/moby/buildkit/util/grpcerrors"
+	"github.com/moby/buildkit/util/tracing"
+	"github.com/moby/buildkit/util/tracing/detect"
 	"github.com/moby/buildkit/worker"
 	bolt "go.etcd.io/bbolt"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -55,6 +60,12 @@ func Open(ctx context.Context, o Options) (*Builder, error) {
 		return nil, fmt.Errorf("open the builder: %w", err)
 	}
 	return b, nil
+}
+
+func init() {
+	detect.ServiceName = "cale-build"
+	// What a build did, when, is a part of its history.
+	detect.Recorder = detect.NewTraceRecorder()
 }
 
 func open(ctx context.Context, o Options) (_ *Builder, err error) {
@@ -104,6 +115,10 @@ func open(ctx context.Context, o Options) (_ *Builder, err error) {
 	if o.Config.CDI.Disabled == nil || !*o.Config.CDI.Disabled {
 		entitlements = append(entitlements, "device")
 	}
+	env, err := provenanceEnv(o.Config.ProvenanceEnvDir)
+	if err != nil {
+		return nil, err
+	}
 	hosts := w.RegistryHosts
 	b.controller, err = control.NewController(control.Opt{
 		SessionManager:   sessions,
@@ -120,6 +135,7 @@ func open(ctx context.Context, o Options) (_ *Builder, err error) {
 		},
 		CacheManager:   solver.NewCacheManager(ctx, "local", cache, worker.NewCacheResultStorage(b.worker)),
 		Entitlements:   entitlements,
+		TraceCollector: detect.Recorder,
 		MeterProvider:  noop.NewMeterProvider(),
 		HistoryDB:      history,
 		CacheStore:     cache,
@@ -128,11 +144,15 @@ func open(ctx context.Context, o Options) (_ *Builder, err error) {
 		HistoryConfig:  o.Config.History,
 		GarbageCollect: w.GarbageCollect,
 		GracefulStop:   b.stop,
+		ProvenanceEnv:  env,
 	})
 	if err != nil {
 		return nil, err
 	}
+	tracer := sdktrace.NewTracerProvider(sdktrace.WithResource(detect.Resource()), sdktrace.WithSyncer(detect.Recorder))
 	b.server = grpc.NewServer(
+		grpc.StatsHandler(tracing.ServerStatsHandler(otelgrpc.WithTracerProvider(tracer), otelgrpc.WithMeterProvider(noop.NewMeterProvider()),
+			otelgrpc.WithPropagators(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})))),
 		grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 	)
@@ -171,6 +191,9 @@ func (b *Builder) Server() *grpc.Server { return b.server }
 // credentials.
 func (b *Builder) Sessions() *session.Manager { return b.sessions }
 
+// Renew holds in the image store, anew, all that the cache needs.
+func (b *Builder) Renew(ctx context.Context) error { return b.books.holds.Renew(ctx) }
+
 // Close ends what runs and closes the cache.
 func (b *Builder) Close() error {
 	close(b.stop)
@@ -187,5 +210,5 @@ func (b *Builder) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	// The controller closes the worker, and that the networks' providers.
-	return errors.Join(b.controller.Close(), b.steps.Close(), b.nets.Close(), b.books.close(ctx, b.opts.Keeper))
+	return errors.Join(b.controller.Close(), b.steps.Close(), b.nets.Teardown(), b.nets.Close(), b.books.close(ctx, b.opts.Keeper))
 }

@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 
+	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -33,4 +35,43 @@ func (a *App) buildCommand() *cobra.Command {
 		}
 		return unix.Exec(program, append([]string{program, "build"}, args...), os.Environ())
 	}}
+}
+
+// builderCommands are those of the build cache.
+func builderCommands() []entry {
+	return append(same("build"),
+		entry{name: "prune", short: "Remove build cache", build: (*App).builderPruneCommand})
+}
+
+func (a *App) builderPruneCommand() *cobra.Command {
+	c := &cobra.Command{Use: "prune [OPTIONS]", Args: noArgs}
+	f := c.Flags()
+	all := f.BoolP("all", "a", false, "Remove all unused build cache, not just dangling ones")
+	filter := list(f, "filter", "", "filter", `Provide filter values (e.g. "until=24h")`)
+	force := f.BoolP("force", "f", false, "Do not prompt for confirmation")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		api, err := a.client()
+		if err != nil {
+			return err
+		}
+		warning := "This will remove all dangling build cache."
+		if *all {
+			warning = "This will remove all build cache."
+		}
+		if ok, err := a.mayPrune(*force, warning); !ok {
+			return err
+		}
+		fs, err := pruneFilters(filter.Values)
+		if err != nil {
+			return err
+		}
+		p, err := api.PruneBuild(cmd.Context(), *all, fs)
+		if err != nil {
+			return err
+		}
+		a.printPruned("Deleted build cache objects:", p.CachesDeleted)
+		fmt.Fprintln(a.Out, "Total reclaimed space:", units.HumanSize(float64(p.SpaceReclaimed)))
+		return nil
+	}
+	return c
 }

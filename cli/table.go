@@ -17,6 +17,7 @@ func commands() []entry {
 		{name: "info", short: "Display system-wide information", build: (*App).infoCommand, group: common},
 
 		{name: "checkpoint", short: "Manage checkpoints", build: group(checkpointCommands), group: management},
+		{name: "builder", short: "Manage builds", build: group(builderCommands), group: management},
 		{name: "container", short: "Manage containers", build: group(containerCommands), group: management},
 		{name: "image", short: "Manage images", build: group(imageCommands), group: management},
 		{name: "network", short: "Manage networks", build: group(networkCommands), group: management},

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"cale/image"
 	"cale/image/store"
@@ -18,8 +19,8 @@ type BuildContent struct {
 }
 
 const (
-	leaseBuildBlob  = "build/blob/"
-	leaseBuildLayer = "build/layer/"
+	leaseBuildBlob  = store.Only + "build/blob/"
+	leaseBuildLayer = store.Only + "build/layer/"
 )
 
 // HasBuilt tells whether a builder keeps anything here.
@@ -56,8 +57,9 @@ func (e *Engine) BuildHold(c BuildContent) error {
 	return nil
 }
 
-// BuildRelease ends what BuildHold began. What nothing else needs goes with the next collection.
+// BuildRelease ends what BuildHold began. What nothing else needs goes with the next collection, which comes soon.
 func (e *Engine) BuildRelease(c BuildContent) error {
+	defer e.collectSoon()
 	for _, d := range c.Blobs {
 		if err := e.store.RemoveLease(leaseBuildBlob + d.String()); err != nil {
 			return err
@@ -69,6 +71,30 @@ func (e *Engine) BuildRelease(c BuildContent) error {
 		}
 	}
 	return nil
+}
+
+// releaseRest is how long nothing was released before it is collected: releases come many at a time.
+const releaseRest = 5 * time.Second
+
+// collectSoon has what was released collected.
+func (e *Engine) collectSoon() {
+	if e.releases.Add(1) > 1 {
+		return
+	}
+	e.work.Go(func() {
+		for seen := int64(0); seen != e.releases.Load(); {
+			seen = e.releases.Load()
+			select {
+			case <-e.ctx.Done():
+				return
+			case <-time.After(releaseRest):
+			}
+		}
+		e.releases.Store(0)
+		if _, err := e.store.GC(e.ctx); err != nil && e.ctx.Err() == nil {
+			e.cfg.Log("%v", err)
+		}
+	})
 }
 
 // BuildAdded tells of content that the builder added to the store's files. It survives a power cut after the next

@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -159,7 +160,8 @@ func (l *Store) note(d image.Digest) (info, error) {
 
 // Lower is what overlayfs takes as lowerdir for these layers, which are given
 // lowest first as in an image config: their paths, the top one first. A layer
-// that hides all below it ends the list.
+// that hides all below it ends the list. One that is there twice is named once,
+// as overlayfs wants it: the upper one has all that the lower one has.
 func (l *Store) Lower(diffIDs []image.Digest) ([]string, error) {
 	if err := l.fit(diffIDs); err != nil {
 		return nil, err
@@ -170,7 +172,9 @@ func (l *Store) Lower(diffIDs []image.Digest) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, filepath.Join(l.path(diffIDs[i]), "fs"))
+		if path := filepath.Join(l.path(diffIDs[i]), "fs"); !slices.Contains(out, path) {
+			out = append(out, path)
+		}
 		if in.opaque {
 			break
 		}

@@ -99,6 +99,9 @@ func (f *flags) build(ctx context.Context, s Streams, dial func(context.Context)
 		for _, src := range errdefs.Sources(err) {
 			_ = src.Print(s.Err)
 		}
+		if strings.HasPrefix(err.Error(), "failed to solve: ") {
+			return err
+		}
 		return fmt.Errorf("failed to solve: %w", err)
 	}
 	if f.call != "build" {

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	leaseBlob  = "build/blob/"
-	leaseLayer = "build/layer/"
+	leaseBlob  = store.Only + "build/blob/"
+	leaseLayer = store.Only + "build/layer/"
 )
 
 // Direct is a Keeper for a store that this process has open itself.

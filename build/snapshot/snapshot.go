@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cale/build/keep"
+	"cale/filetree"
 	"cale/image"
 	"cale/layer"
 )
@@ -35,7 +36,8 @@ type Store struct {
 	holds  *keep.Holds
 	dbPath string
 
-	mu sync.Mutex // one change of directories into layers at a time
+	mu    sync.Mutex        // one change of directories into layers at a time
+	named map[string]string // committed snapshots' keys, by BuildKit's name; guarded by mu
 }
 
 var _ snapshots.Snapshotter = (*Store)(nil)
@@ -52,7 +54,7 @@ func Open(ctx context.Context, dbPath string, layers *layer.Store, holds *keep.H
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{meta: meta, layers: layers, holds: holds, dbPath: dbPath}
+	s := &Store{meta: meta, layers: layers, holds: holds, dbPath: dbPath, named: map[string]string{}}
 	if err := s.settle(ctx); err != nil {
 		meta.Close()
 		return nil, fmt.Errorf("build snapshots: %w", err)
@@ -64,8 +66,15 @@ func Open(ctx context.Context, dbPath string, layers *layer.Store, holds *keep.H
 func (s *Store) settle(ctx context.Context) error {
 	known := map[string]string{}
 	err := s.meta.WithTransaction(ctx, true, func(ctx context.Context) (err error) {
-		known, err = storage.IDMap(ctx)
-		return err
+		if known, err = storage.IDMap(ctx); err != nil {
+			return err
+		}
+		return storage.WalkInfo(ctx, func(_ context.Context, i snapshots.Info) error {
+			if i.Kind == snapshots.KindCommitted {
+				s.named[nameOf(i.Name)] = i.Name
+			}
+			return nil
+		})
 	})
 	if err != nil && !errdefs.IsNotFound(err) { // nothing was ever made
 		return err
@@ -202,15 +211,34 @@ func (s *Store) Mounts(ctx context.Context, key string) (mounts []mount.Mount, e
 
 func (s *Store) fs(id string) string { return filepath.Join(s.layers.Built(id), "fs") }
 
-// mounts is how a snapshot is seen. A parent that hides all below it ends the
-// list, as overlayfs has no mark for that on a root.
-func (s *Store) mounts(sn storage.Snapshot) []mount.Mount {
-	var lower []string
+// lower lists the numbers of a snapshot's parents that overlayfs is to stack, the
+// top one first. A parent that hides all below it ends the list, as overlayfs
+// has no mark for that on a root; a layer that is there twice is named once, as
+// in layer.Store.Lower.
+func (s *Store) lower(sn storage.Snapshot) []string {
+	var out []string
+	seen := map[image.Digest]bool{}
 	for _, id := range sn.ParentIDs {
-		lower = append(lower, s.fs(id))
-		if layer.Opaque(s.layers.Built(id)) {
+		dir := s.layers.Built(id)
+		if d := s.layers.Referred(dir); !d.IsZero() {
+			if seen[d] {
+				continue
+			}
+			seen[d] = true
+		}
+		out = append(out, id)
+		if layer.Opaque(dir) {
 			break
 		}
+	}
+	return out
+}
+
+// mounts is how a snapshot is seen.
+func (s *Store) mounts(sn storage.Snapshot) []mount.Mount {
+	var lower []string
+	for _, id := range s.lower(sn) {
+		lower = append(lower, s.fs(id))
 	}
 	if sn.Kind == snapshots.KindView {
 		switch len(lower) {
@@ -219,12 +247,12 @@ func (s *Store) mounts(sn storage.Snapshot) []mount.Mount {
 		case 1:
 			return bind(lower[0], "ro")
 		}
-		return overlay("lowerdir=" + strings.Join(lower, ":"))
+		return overlaid("lowerdir=" + strings.Join(lower, ":"))
 	}
 	if len(lower) == 0 {
 		return bind(s.fs(sn.ID), "rw")
 	}
-	return overlay("workdir="+filepath.Join(s.layers.Built(sn.ID), "work"), "upperdir="+s.fs(sn.ID),
+	return overlaid("workdir="+filepath.Join(s.layers.Built(sn.ID), "work"), "upperdir="+s.fs(sn.ID),
 		"lowerdir="+strings.Join(lower, ":"))
 }
 
@@ -232,28 +260,67 @@ func bind(dir, mode string) []mount.Mount {
 	return []mount.Mount{{Type: "bind", Source: dir, Options: []string{mode, "rbind"}}}
 }
 
-func overlay(options ...string) []mount.Mount {
+func overlaid(options ...string) []mount.Mount {
 	return []mount.Mount{{Type: "overlay", Source: "overlay", Options: append(options, "index=off")}}
 }
 
+// nameOf is the name that BuildKit knows a snapshot by: the book's keys have a
+// namespace and a number in front.
+func nameOf(key string) string { return key[strings.LastIndexByte(key, '/')+1:] }
+
 // Commit implements snapshots.Snapshotter.
 func (s *Store) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
-	var id string
+	var sn storage.Snapshot
 	err := s.meta.WithTransaction(ctx, false, func(ctx context.Context) (err error) {
-		id, _, _, err = storage.GetInfo(ctx, key)
+		sn, err = storage.GetSnapshot(ctx, key)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	usage, err := s.usage(ctx, id)
+	// It takes its time, and holds up no other snapshot.
+	usage, err := s.settled(ctx, sn)
 	if err != nil {
 		return fmt.Errorf("commit snapshot %s: %w", name, err)
 	}
-	return s.meta.WithTransaction(ctx, true, func(ctx context.Context) error {
-		_, err := storage.CommitActive(ctx, key, name, snapshots.Usage(usage), opts...)
+	err = s.meta.WithTransaction(ctx, true, func(ctx context.Context) error {
+		_, err := storage.CommitActive(ctx, key, name, usage, opts...)
 		return err
 	})
+	if err == nil {
+		s.mu.Lock()
+		s.named[nameOf(name)] = name
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// settled leaves in a snapshot's tree what it changed, and counts it.
+func (s *Store) settled(ctx context.Context, sn storage.Snapshot) (u snapshots.Usage, err error) {
+	if d := s.layers.Referred(s.layers.Built(sn.ID)); !d.IsZero() {
+		u.Size, err = s.layers.Size(d)
+		return u, err
+	}
+	upper, err := filetree.Open(s.fs(sn.ID))
+	if err != nil {
+		return u, err
+	}
+	defer upper.Close()
+	var lower []*filetree.Root
+	defer func() {
+		for _, r := range lower {
+			r.Close()
+		}
+	}()
+	for _, id := range s.lower(sn) {
+		r, err := filetree.Open(s.fs(id))
+		if err != nil {
+			return u, err
+		}
+		lower = append(lower, r)
+	}
+	sum, err := layer.Settle(ctx, upper, lower)
+	return snapshots.Usage{Size: sum.Bytes, Inodes: sum.Files}, err
 }
 
 // usage is what a snapshot's own tree takes. The walk takes its time: it holds
@@ -278,6 +345,9 @@ func (s *Store) Remove(ctx context.Context, key string) error {
 	}
 	s.mu.Lock()
 	d := s.layers.Referred(s.layers.Built(id))
+	if s.named[nameOf(key)] == key {
+		delete(s.named, nameOf(key))
+	}
 	s.mu.Unlock()
 	if err := s.layers.DropBuilt(id); err != nil {
 		return fmt.Errorf("remove snapshot %s: %w", key, err)
@@ -298,33 +368,33 @@ func (s *Store) Walk(ctx context.Context, fn snapshots.WalkFunc, filters ...stri
 // mergeLabel is on snapshots that BuildKit put together from several others.
 const mergeLabel = "buildkit.mergeUsageSize"
 
-// Became notes that a committed snapshot's own tree is the layer diffID, which
-// has just been computed from it. It becomes the layer that images are run
-// from, unless that is there already.
-//
-// name is the snapshot's as BuildKit has it: the book's keys have a namespace
-// and a number in front.
-func (s *Store) Became(ctx context.Context, name string, diffID image.Digest) error {
-	var id string
-	var info snapshots.Info
-	var usage snapshots.Usage
-	err := s.meta.WithTransaction(ctx, false, func(ctx context.Context) error {
-		return storage.WalkInfo(ctx, func(ctx context.Context, i snapshots.Info) (err error) {
-			if strings.HasSuffix(i.Name, "/"+name) {
-				id, info, usage, err = storage.GetInfo(ctx, i.Name)
-			}
-			return err
-		})
-	})
-	if err != nil || id == "" {
-		return err
+// Own tells whether BuildKit's name is that of a committed snapshot whose layer
+// is its own tree.
+func (s *Store) Own(ctx context.Context, name string) bool {
+	s.mu.Lock()
+	key, ok := s.named[name]
+	s.mu.Unlock()
+	if !ok {
+		return false
 	}
-	if _, merged := info.Labels[mergeLabel]; merged || info.Kind != snapshots.KindCommitted {
-		return nil // its tree is more, or not yet, what the layer holds
+	info, err := s.Stat(ctx, key)
+	_, merged := info.Labels[mergeLabel]
+	return err == nil && !merged
+}
+
+// became notes that a committed snapshot's tree, in dir, is the layer diffID,
+// which has just been computed from it. It becomes the layer that images are
+// run from, unless that is there already.
+func (s *Store) became(ctx context.Context, name, dir string, diffID image.Digest) error {
+	s.mu.Lock()
+	key := s.named[name]
+	s.mu.Unlock()
+	usage, err := s.Usage(ctx, key)
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	dir := s.layers.Built(id)
 	if !s.layers.Referred(dir).IsZero() {
 		return nil
 	}

@@ -7,14 +7,24 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 
+	"github.com/sirupsen/logrus"
+
+	apibuild "cale/api/build"
 	"cale/build/command"
 	"cale/ondemand"
 )
 
 // buildCommand is cale build.
 func buildCommand(ctx context.Context, args []string) int {
-	err := command.Run(ctx, args, command.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, connect)
+	var err error
+	if slices.Contains(args, "--daemonless") {
+		err = ownMounts(ctx, settings{alone: true})
+	}
+	if err == nil {
+		err = command.Run(ctx, args, command.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, connect)
+	}
 	switch {
 	case err == nil, isHelp(err):
 		return 0
@@ -31,9 +41,6 @@ func buildCommand(ctx context.Context, args []string) int {
 // connect is a command.Builder: the builder of this machine, which is started,
 // and before it the engine, if they do not run.
 func connect(ctx context.Context, root, run string, alone bool) (func(context.Context) (net.Conn, error), func() error, error) {
-	if alone {
-		return nil, nil, errors.New("--daemonless is not built yet in Cale")
-	}
 	root, err := filepath.Abs(root)
 	if err != nil {
 		return nil, nil, err
@@ -41,11 +48,13 @@ func connect(ctx context.Context, root, run string, alone bool) (func(context.Co
 	if run, err = filepath.Abs(run); err != nil {
 		return nil, nil, err
 	}
+	if alone {
+		return here(ctx, settings{root: root, run: run, config: env("CALE_CONFIG", "/etc/cale")})
+	}
 	b := ondemand.Builder(root, run)
 	dial := func(ctx context.Context) (net.Conn, error) {
-		if c, err := b.Connect(ctx); err == nil || !ondemand.NotRunning(err) {
-			return c, err
-		}
+		// The engine first: it must not be started from the builder, and may
+		// be what serves the registry of a base image.
 		c, err := ondemand.Engine(root, run).Dial(ctx)
 		if err != nil {
 			return nil, err
@@ -54,4 +63,42 @@ func connect(ctx context.Context, root, run string, alone bool) (func(context.Co
 		return b.Dial(ctx)
 	}
 	return dial, func() error { return nil }, nil
+}
+
+// here opens a builder in this process. An engine that runs keeps the image
+// store; without one this process has it for itself.
+func here(ctx context.Context, s settings) (func(context.Context) (net.Conn, error), func() error, error) {
+	if err := os.MkdirAll(filepath.Join(s.run, "build"), 0o700); err != nil {
+		return nil, nil, err
+	}
+	lock, err := lockFile(filepath.Join(s.run, "build", "lock"))
+	if errors.Is(err, errOther) {
+		err = fmt.Errorf("%w: leave --daemonless out", err)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := ondemand.Engine(s.root, s.run).Connect(ctx)
+	if s.alone = err != nil; err == nil {
+		c.Close()
+	}
+	logrus.SetLevel(logrus.ErrorLevel)
+	k, err := openKeeper(ctx, s)
+	if err != nil {
+		lock.Close()
+		return nil, nil, err
+	}
+	b, err := open(ctx, s, k)
+	if err != nil {
+		k.close()
+		lock.Close()
+		return nil, nil, err
+	}
+	split := apibuild.NewSplit(nil)
+	go func() { _ = b.Server().Serve(split.HTTP2()) }()
+	return split.Dial, func() error {
+		err := b.Close()
+		k.close()
+		return errors.Join(err, lock.Close())
+	}, nil
 }

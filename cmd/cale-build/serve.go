@@ -23,8 +23,6 @@ import (
 	apibuild "cale/api/build"
 	"cale/build"
 	"cale/build/keep"
-	"cale/image/store"
-	"cale/ondemand"
 	"cale/registry/hosts"
 )
 
@@ -34,8 +32,10 @@ type settings struct {
 	addr, group       string
 	idle              time.Duration
 	onDemand, alone   bool
+	strict            bool // as buildkitd: base images are resolved at their registry first
 	labels            map[string]string
 	entitlements      []string
+	devices           []string
 	debug             bool
 }
 
@@ -50,8 +50,10 @@ func parse(args []string) (s settings, err error) {
 	f.DurationVar(&s.idle, "idle", 0, "end after this long with nothing to do (0: never)")
 	f.BoolVar(&s.onDemand, "on-demand", false, "end without a word if another builder serves already")
 	f.BoolVar(&s.alone, "alone", false, "open the image store without an engine, which must not run")
+	f.BoolVar(&s.strict, "resolve-remote", false, "ask registries for base images although they are in the image store, as buildkitd does")
 	f.StringToStringVar(&s.labels, "label", nil, "labels of the worker")
 	f.StringSliceVar(&s.entitlements, "allow-insecure-entitlement", nil, "what builds may be granted: network.host, security.insecure, device")
+	f.StringSliceVar(&s.devices, "cdi-spec-dir", nil, "where devices are described (default /etc/cdi, /var/run/cdi, /etc/buildkit/cdi)")
 	f.BoolVar(&s.debug, "debug", false, "log more")
 	if err := f.Parse(args); err != nil {
 		return s, err
@@ -99,11 +101,11 @@ func serve(ctx context.Context, args []string) error {
 	}
 	defer lock.Close()
 
-	k, closeKeeper, gone, err := keeper(ctx, s)
+	k, err := openKeeper(ctx, s)
 	if err != nil {
 		return err
 	}
-	defer closeKeeper()
+	defer k.close()
 	b, err := open(ctx, s, k)
 	if err != nil {
 		return err
@@ -124,11 +126,12 @@ func serve(ctx context.Context, args []string) error {
 	go func() { failed <- b.Server().Serve(split.HTTP2()) }()
 	go func() { failed <- docker.Serve(split.HTTP1()) }()
 	go func() { failed <- split.Run() }()
+	go k.watch(ctx, b, counted)
 	log.Printf("cale-build %s listens on %s", version, s.addr)
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
-	case err = <-gone:
+	case err = <-k.gone:
 	case <-counted.idle(ctx, s.idle):
 	}
 	// The path goes first: a client that comes now starts the next builder.
@@ -139,7 +142,7 @@ func serve(ctx context.Context, args []string) error {
 
 func open(ctx context.Context, s settings, k keep.Keeper) (*build.Builder, error) {
 	o := build.Options{
-		Root: s.root, Run: s.run, Keeper: k, Labels: s.labels, Log: log.Printf, PreferLocal: !s.alone,
+		Root: s.root, Run: s.run, Keeper: k, Labels: s.labels, Log: log.Printf, PreferLocal: !s.strict,
 		HostDirs: append(hosts.Dirs{filepath.Join(s.config, "certs.d")}, hosts.System...),
 	}
 	file := s.buildkit
@@ -156,43 +159,18 @@ func open(ctx context.Context, s settings, k keep.Keeper) (*build.Builder, error
 		}
 		o.Config = c
 	}
+	if len(s.devices) > 0 {
+		o.Config.CDI.SpecDirs = s.devices
+	}
 	switch {
 	case len(s.entitlements) > 0:
 		o.Config.Entitlements = s.entitlements
-	case o.Config.Entitlements == nil && !s.alone:
+	case o.Config.Entitlements == nil && !s.strict:
 		// As Docker's engine has it: who may ask for a build may ask for
 		// containers that have as much.
 		o.Config.Entitlements = []string{"network.host"}
 	}
 	return build.Open(ctx, o)
-}
-
-// keeper is the image store's owner: the engine, which is started if need be,
-// or this process itself.
-func keeper(ctx context.Context, s settings) (k keep.Keeper, closer func(), gone <-chan error, err error) {
-	if s.alone {
-		st, err := store.Open(s.root)
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		return keep.Direct{Store: st}, func() { st.Close() }, nil, nil
-	}
-	// It is not started from here: it would share this process's mounts.
-	e := keep.NewEngine(ondemand.Engine(s.root, s.run).Connect)
-	attached, cancel := context.WithCancel(context.Background())
-	lost, err := e.Attach(attached)
-	if err != nil {
-		cancel()
-		return nil, nil, nil, err
-	}
-	fail := make(chan error, 1)
-	go func() {
-		<-lost
-		if attached.Err() == nil {
-			fail <- errors.New("the engine is gone")
-		}
-	}()
-	return e, cancel, fail, nil
 }
 
 func lockFile(path string) (*os.File, error) {
@@ -205,6 +183,15 @@ func lockFile(path string) (*os.File, error) {
 		if err == unix.EWOULDBLOCK {
 			return nil, errOther
 		}
+		return nil, err
+	}
+	// Who holds it, for people and tests.
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = fmt.Fprintln(f, os.Getpid())
+	}
+	if err != nil {
+		f.Close()
 		return nil, err
 	}
 	return f, nil

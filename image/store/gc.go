@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -181,8 +182,13 @@ func (m *marker) roots(ctx context.Context) error {
 	for _, n := range names {
 		todo = append(todo, n.Target.Digest)
 	}
+	var only []image.Digest
 	m.s.mu.Lock()
-	for _, all := range m.s.leases {
+	for id, all := range m.s.leases {
+		if strings.HasPrefix(id, Only) {
+			only = append(only, all...)
+			continue
+		}
 		todo = append(todo, all...)
 	}
 	for p := range m.s.pins {
@@ -206,6 +212,9 @@ func (m *marker) roots(ctx context.Context) error {
 			return err
 		}
 		todo = append(todo, more...)
+	}
+	for _, d := range only {
+		m.live[d] = true
 	}
 	return nil
 }

@@ -44,6 +44,14 @@ func (s *Store) Holders(ctx context.Context, want ...image.Digest) ([]Holder, er
 		}
 	}
 	for id, digests := range s.Leases() {
+		if strings.HasPrefix(id, Only) {
+			for _, d := range digests {
+				if slices.Contains(want, d) {
+					out = append(out, Holder{Lease: id, Path: []image.Digest{d}})
+				}
+			}
+			continue
+		}
 		if err := add(Holder{Lease: id}, digests...); err != nil {
 			return nil, err
 		}

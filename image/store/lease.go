@@ -48,6 +48,10 @@ func (p *Pin) Release() {
 	delete(p.s.pins, p)
 }
 
+// Only begins the ids of leases that keep the digests they name and not what
+// those refer to: a build cache has each of its parts counted by itself.
+const Only = "only/"
+
 // AddLease keeps digests, and all they refer to, from being collected until
 // RemoveLease: those of manifests or indexes, of image configs (whose unpacked
 // layers stay), of other blobs, or diffIDs. It replaces a lease of that id. It

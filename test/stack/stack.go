@@ -49,7 +49,7 @@ var build = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-o", dir+"/", "./cmd/cale", "./cmd/caled", "./cmd/cale-shim", "./cmd/cale-oci")
+	cmd := exec.Command("go", "build", "-o", dir+"/", "./cmd/cale", "./cmd/caled", "./cmd/cale-shim", "./cmd/cale-oci", "./cmd/cale-build", "./cmd/cale-verify")
 	cmd.Dir = strings.TrimSpace(string(root))
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -58,7 +58,7 @@ var build = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-// Programs is the folder with the four programs, built if need be.
+// Programs is the folder with the programs, built if need be.
 func Programs(t testing.TB) string {
 	t.Helper()
 	dir, err := build()
@@ -112,7 +112,7 @@ func (s *Stack) PID() int {
 		return 0
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
-	if err != nil || syscall.Kill(pid, 0) != nil {
+	if err != nil || !alive(pid) {
 		return 0
 	}
 	return pid
@@ -158,6 +158,7 @@ func (s *Stack) end(dir string) {
 		}
 		s.Cale(append([]string{"rm", "-f", "-v"}, ids...)...)
 	}
+	s.StopBuilder(syscall.SIGTERM)
 	if pid := s.PID(); pid != 0 {
 		_ = syscall.Kill(pid, syscall.SIGTERM)
 		deadline := time.Now().Add(Patience)
@@ -171,6 +172,35 @@ func (s *Stack) end(dir string) {
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		s.t.Errorf("something is still mounted: %v", err)
+	}
+}
+
+// Builder is the builder's process, 0 when none runs.
+func (s *Stack) Builder() int {
+	raw, err := os.ReadFile(filepath.Join(s.Run, "build", "lock"))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil || !alive(pid) {
+		return 0
+	}
+	return pid
+}
+
+// StopBuilder ends the builder, if one runs, and waits until it is gone.
+func (s *Stack) StopBuilder(sig syscall.Signal) {
+	pid := s.Builder()
+	if pid == 0 {
+		return
+	}
+	_ = syscall.Kill(pid, sig)
+	for deadline := time.Now().Add(Patience); alive(pid); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Errorf("cale-build %d does not end", pid)
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+			return
+		}
 	}
 }
 
