@@ -2,7 +2,7 @@
 
 VERSION := 0.1.0
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
-PROGRAMS := cale caled cale-shim cale-oci cale-build
+PROGRAMS := cale caled cale-shim cale-oci cale-build cale-verify
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 

@@ -1,11 +1,14 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -24,15 +27,66 @@ func (e *Engine) judge(reg *client.Client, ref image.Reference) func(context.Con
 		if err != nil {
 			return err
 		}
-		_, err = p.Check(ctx, signedImage(reg, ref, digests))
+		_, err = p.Check(ctx, e.signedImage(reg, ref, digests))
 		return err
 	}
 }
 
-func signedImage(reg *client.Client, ref image.Reference, digests []image.Digest) trust.Image {
-	return trust.Image{Ref: ref, Digests: digests, Signatures: func(ctx context.Context, d image.Digest) ([]trust.Signature, error) {
-		return signature.Fetch(ctx, reg, ref, d)
-	}}
+func (e *Engine) signedImage(reg *client.Client, ref image.Reference, digests []image.Digest) trust.Image {
+	return trust.Image{
+		Ref: ref, Digests: digests,
+		Signatures: func(ctx context.Context, d image.Digest) ([]trust.Signature, error) {
+			return signature.Fetch(ctx, reg, ref, d)
+		},
+		Simple: func(ctx context.Context, d image.Digest, keys [][]byte) ([]trust.Opened, error) {
+			return e.openSimple(ctx, trust.SimpleRequest{Reference: ref.String(), Digest: d, Keys: keys})
+		},
+	}
+}
+
+// maxOpened bounds what cale-verify answers, in bytes.
+const maxOpened = 64 << 20
+
+// openSimple has the simple signing signatures of an image opened, by a program of its own: what that takes would make
+// this one larger, and reads what strangers wrote.
+func (e *Engine) openSimple(ctx context.Context, r trust.SimpleRequest) ([]trust.Opened, error) {
+	path, err := program("cale-verify")
+	if err != nil {
+		return nil, fmt.Errorf("OpenPGP signatures can't be checked: %w", err)
+	}
+	r.Folders = []string{"/etc/containers/registries.d"}
+	if e.cfg.ConfigDir != "" {
+		r.Folders = append([]string{filepath.Join(e.cfg.ConfigDir, "registries.d")}, r.Folders...)
+	}
+	in, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, path)
+	cmd.Stdin = bytes.NewReader(in)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("OpenPGP signatures can't be checked: %w", err)
+	}
+	raw, rerr := io.ReadAll(io.LimitReader(out, maxOpened))
+	out.Close() // nobody waits for one that writes more
+	if err := cmd.Wait(); err != nil {
+		text, _, _ := strings.Cut(strings.TrimSpace(errs.String()), "\n")
+		return nil, fmt.Errorf("cale-verify: %w: %.500s", err, text)
+	}
+	if rerr != nil {
+		return nil, fmt.Errorf("cale-verify: %w", rerr)
+	}
+	var list []trust.Opened
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return nil, fmt.Errorf("cale-verify: %w", err)
+	}
+	return list, nil
 }
 
 // VerifyOptions says what an image must be signed with: a key in PEM and a kind of signedIdentity, or, without a key,
@@ -67,7 +121,7 @@ func (e *Engine) VerifyImage(ctx context.Context, ref string, o VerifyOptions, c
 		return v, registryError(err)
 	}
 	v.Ref, v.Digest = e.familiar(parsed), digests[0].String()
-	img := signedImage(reg, parsed, digests)
+	img := e.signedImage(reg, parsed, digests)
 	if o.Key != "" {
 		v.Verdict, err = trust.CheckKey(ctx, img, []byte(o.Key), o.Identity)
 	} else {

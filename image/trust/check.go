@@ -21,6 +21,25 @@ type Image struct {
 	// Signatures finds an image's signatures. It is called only if they matter.
 	// With an error it may give those that it found before.
 	Signatures func(ctx context.Context, digest image.Digest) ([]Signature, error)
+	// Simple finds those of simple signing, and opens them with the policy's
+	// keys. Nil where that can't be done.
+	Simple func(ctx context.Context, digest image.Digest, keys [][]byte) ([]Opened, error)
+}
+
+// SimpleRequest asks for the simple signing signatures of a manifest.
+type SimpleRequest struct {
+	Folders   []string     // of settings that say where signatures lie
+	Reference string       // of the image, in full
+	Digest    image.Digest // of the manifest
+	Keys      [][]byte     // files of OpenPGP keys
+}
+
+// Opened is a signature of simple signing: what it says, and which key says so;
+// or why it is not one that counts.
+type Opened struct {
+	Payload []byte
+	Key     string // fingerprint
+	Refused string
 }
 
 // Signed is a signature that was accepted.
@@ -97,10 +116,10 @@ func (c *checker) meets(ctx context.Context, r requirement) (*Signed, error) {
 		return nil, nil
 	case TypeReject:
 		return nil, errors.New("no image from there is let in")
-	case TypeSigstore:
-		return c.signed(ctx, r)
+	case TypeSignedBy:
+		return c.signedSimply(ctx, r)
 	}
-	return nil, fmt.Errorf("requirements of type %s are not built yet", r.kind)
+	return c.signed(ctx, r)
 }
 
 // signed finds a signature that meets the requirement. The reasons why others
@@ -130,10 +149,52 @@ func (c *checker) signed(ctx context.Context, r requirement) (*Signed, error) {
 	if lacking != nil {
 		return nil, lacking
 	}
+	return nil, unsigned(why)
+}
+
+// unsigned is the error of an image without a good signature, and why those
+// that there are aren't.
+func unsigned(why []string) error {
 	if why == nil {
-		return nil, errors.New("it is not signed")
+		return errors.New("it is not signed")
 	}
-	return nil, errors.New("no signature is good: " + strings.Join(why, "; "))
+	return errors.New("no signature is good: " + strings.Join(why, "; "))
+}
+
+// signedSimply finds a signature of simple signing that meets the requirement.
+func (c *checker) signedSimply(ctx context.Context, r requirement) (*Signed, error) {
+	if c.img.Simple == nil {
+		return nil, errors.New("OpenPGP signatures can't be checked here")
+	}
+	var keys [][]byte
+	for _, s := range r.keys {
+		raw, err := c.p.read(s)
+		if err != nil {
+			return nil, fmt.Errorf("key %s: %w", s.path, err)
+		}
+		keys = append(keys, raw)
+	}
+	var why []string
+	for _, d := range c.img.Digests {
+		list, err := c.img.Simple(ctx, d, keys)
+		if err != nil {
+			return nil, fmt.Errorf("its signatures can't be had: %w", err)
+		}
+		for _, o := range list {
+			reason := o.Refused
+			if reason == "" {
+				reference, err := says(simpleType, o.Payload, r, c.img.Ref, d)
+				if err == nil {
+					return &Signed{Digest: d, Reference: reference, Key: o.Key}, nil
+				}
+				reason = err.Error()
+			}
+			if len(why) < 4 {
+				why = append(why, reason)
+			}
+		}
+	}
+	return nil, unsigned(why)
 }
 
 // trusted are the keys of a requirement, read.
@@ -190,18 +251,23 @@ func (t *trusted) accept(s Signature, r requirement, ref image.Reference, d imag
 	if err != nil {
 		return nil, err
 	}
-	p, err := parsePayload(s.Payload)
-	if err != nil {
-		return nil, fmt.Errorf("what it signs can't be read: %w", err)
-	}
-	if p.digest != d {
-		return nil, fmt.Errorf("it is a signature of %s", p.digest)
-	}
-	if err := r.identity.match(ref, p.reference); err != nil {
+	if out.Reference, err = says(cosignType, s.Payload, r, ref, d); err != nil {
 		return nil, err
 	}
-	out.Reference = p.reference
 	return out, nil
+}
+
+// says reads what was signed, and tells whether it is about the image; it gives
+// the reference in it.
+func says(kind string, payload []byte, r requirement, ref image.Reference, d image.Digest) (reference string, err error) {
+	p, err := parsePayload(kind, payload)
+	if err != nil {
+		return "", fmt.Errorf("what it signs can't be read: %w", err)
+	}
+	if p.digest != d {
+		return "", fmt.Errorf("it is a signature of %s", p.digest)
+	}
+	return p.reference, r.identity.match(ref, p.reference)
 }
 
 func (t *trusted) byKey(s Signature) (fingerprint string, err error) {

@@ -162,7 +162,7 @@ func TestSigned(t *testing.T) {
 		{"no tag", []Signature{sign(t, private, manifest, "a.b/c")}, "matchRepository accepts that"},
 		{"bad ones first", []Signature{sign(t, otherPrivate, manifest, "a.b/c:1"), sign(t, private, other, "a.b/c:1"), good}, ""},
 		{"no payload", []Signature{raw("")}, "can't be read"},
-		{"other type", []Signature{raw(strings.Replace(text, payloadType, "atomic container signature", 1))}, "can't be read"},
+		{"other type", []Signature{raw(strings.Replace(text, cosignType, "atomic container signature", 1))}, "can't be read"},
 		{"unknown condition", []Signature{raw(strings.Replace(text, `"critical":{`, `"critical":{"until":1,`, 1))}, "can't be read"},
 		{"two digests", []Signature{raw(strings.Replace(text, `"docker-manifest-digest"`, `"docker-manifest-digest":"`+manifest.String()+`","docker-manifest-digest"`, 1))}, "can't be read"},
 		{"trailing", []Signature{raw(text + "{}")}, "can't be read"},
@@ -208,7 +208,7 @@ func TestSigned(t *testing.T) {
 		t.Error(err)
 	}
 	for _, policy := range []string{
-		with(`{"type":"signedBy","keyType":"GPGKeys","keyPath":"/x"}`),
+		with(`{"type":"signedBy","keyType":"X509Certificates","keyPath":"/x"}`),
 		with(`{"type":"sigstoreSigned","pki":{}}`),
 	} {
 		if _, err := check(t, policy, img); !errors.Is(err, ErrRejected) || !strings.Contains(err.Error(), "not built yet") {
@@ -217,6 +217,52 @@ func TestSigned(t *testing.T) {
 	}
 	if _, err := CheckKey(context.Background(), img, public, "exactReference"); err == nil {
 		t.Error("took an identity without its value")
+	}
+}
+
+// Simple signing: the message is opened by the keys of the policy, and says what it signs.
+func TestSignedBy(t *testing.T) {
+	d := image.FromBytes([]byte("manifest"))
+	p, err := Payload(d, "a.b/c:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	say := strings.Replace(string(p), cosignType, simpleType, 1)
+	policy := `{"default":[{"type":"signedBy","keyType":"GPGKeys","keyData":"` + base64.StdEncoding.EncodeToString([]byte("the key")) + `"}]}`
+	img := Image{Ref: image.Reference{Domain: "a.b", Path: "c", Tag: "1"}, Digests: []image.Digest{d}, Signatures: none}
+	opened := func(keys [][]byte, message string) Opened {
+		text, ok := strings.CutPrefix(message, "signed:")
+		if !ok || len(keys) != 1 || string(keys[0]) != "the key" {
+			return Opened{Refused: "not by that key"}
+		}
+		return Opened{Payload: []byte(text), Key: "FINGERPRINT"}
+	}
+	for _, c := range []struct{ message, refused string }{
+		{"signed:" + say, ""},
+		{"unsigned:" + say, "not by that key"},
+		{"signed:" + string(p), "not a"}, // what cosign signs is not what gpg does
+		{"signed:" + strings.Replace(say, d.String(), image.FromBytes(nil).String(), 1), "it is a signature of"},
+		{"signed:" + strings.Replace(say, "a.b/c:1", "a.b/c:2", 1), "it is a signature for"},
+		{"", "it is not signed"},
+	} {
+		img.Simple = func(_ context.Context, of image.Digest, keys [][]byte) ([]Opened, error) {
+			if c.message == "" || of != d {
+				return nil, nil
+			}
+			return []Opened{opened(keys, c.message)}, nil
+		}
+		v, err := check(t, policy, img)
+		if c.refused == "" {
+			if err != nil || v.Signed[0].Key != "FINGERPRINT" || v.Signed[0].Reference != "a.b/c:1" {
+				t.Errorf("%+v, %v", v, err)
+			}
+		} else if !errors.Is(err, ErrRejected) || !strings.Contains(err.Error(), c.refused) {
+			t.Errorf("%q: %v", c.refused, err)
+		}
+	}
+	img.Simple = nil
+	if _, err := check(t, policy, img); !errors.Is(err, ErrRejected) {
+		t.Error(err)
 	}
 }
 
@@ -251,7 +297,7 @@ func FuzzPayload(f *testing.F) {
 	f.Add(p)
 	f.Add([]byte(`{"critical":{"identity":{"docker-reference":"index.docker.io/a/b"},"image":{"docker-manifest-digest":"` + image.FromBytes(nil).String() + `"},"type":"cosign container image signature"},"optional":null}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		p, err := parsePayload(raw)
+		p, err := parsePayload(cosignType, raw)
 		if err == nil && (p.digest.IsZero() || p.reference == "" || !strings.Contains(string(raw), p.digest.Encoded()[:8]) && !strings.Contains(string(raw), `\`)) {
 			t.Errorf("%+v", p)
 		}

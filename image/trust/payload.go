@@ -11,8 +11,11 @@ import (
 // MaxPayload bounds a signature's payload, in bytes.
 const MaxPayload = 256 << 10
 
-// payloadType is what cosign and skopeo call what they sign.
-const payloadType = "cosign container image signature"
+// What is signed is called by cosign, and by those who sign with OpenPGP.
+const (
+	cosignType = "cosign container image signature"
+	simpleType = "atomic container signature"
+)
 
 // Signature is one signature of an image, as it was found: nothing of it can
 // be believed yet.
@@ -30,10 +33,10 @@ type payload struct {
 	reference string
 }
 
-// parsePayload reads a payload, of which the signature must have been checked
+// parsePayload reads a payload of a kind, of which the signature must have been checked
 // before. Keys that are unknown where it matters make it another kind of
 // statement.
-func parsePayload(raw []byte) (payload, error) {
+func parsePayload(kind string, raw []byte) (payload, error) {
 	var p payload
 	if len(raw) > MaxPayload {
 		return p, fmt.Errorf("it is larger than %d bytes", MaxPayload)
@@ -46,8 +49,8 @@ func parsePayload(raw []byte) (payload, error) {
 	if err != nil {
 		return p, fmt.Errorf("critical: %w", err)
 	}
-	if s, err := text(critical, "type"); err != nil || s != payloadType {
-		return p, fmt.Errorf("it is a %q, not a %q", clip(s), payloadType)
+	if s, err := text(critical, "type"); err != nil || s != kind {
+		return p, fmt.Errorf("it is a %q, not a %q", clip(s), kind)
 	}
 	img, err := object(critical["image"], "docker-manifest-digest")
 	if err != nil {
@@ -102,7 +105,7 @@ func Payload(digest image.Digest, reference string) ([]byte, error) {
 	}
 	p.Critical.Identity.Reference = reference
 	p.Critical.Image.Digest = digest
-	p.Critical.Type = payloadType
+	p.Critical.Type = cosignType
 	return json.Marshal(p)
 }
 

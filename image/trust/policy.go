@@ -188,7 +188,6 @@ func parseRequirement(raw []byte) (r requirement, err error) {
 		_, err = object(raw, "type")
 		return r, err
 	case TypeSignedBy:
-		r.missing = "GPG signatures (signedBy)"
 		o, err = object(raw, "type", "keyType", "keyPath", "keyPaths", "keyData", "signedIdentity")
 	case TypeSigstore:
 		o, err = object(raw, "type", "keyPath", "keyPaths", "keyData", "keyDatas", "fulcio", "pki",
@@ -205,6 +204,8 @@ func parseRequirement(raw []byte) (r requirement, err error) {
 	if r.kind == TypeSignedBy {
 		if s, err := text(o, "keyType"); err != nil || s != "GPGKeys" && s != "signedByGPGKeys" && s != "X509Certificates" && s != "signedByX509CAs" {
 			return r, fmt.Errorf("unknown keyType %q", clip(s))
+		} else if s != "GPGKeys" {
+			r.missing = "signatures by " + s
 		}
 	}
 	if r.identity, err = parseIdentity(o["signedIdentity"]); err != nil {
@@ -296,7 +297,7 @@ func (p *Policy) read(s source) ([]byte, error) {
 // the wildcards that it is in, "" for all registries; "default" if none is
 // written down.
 func (p *Policy) required(ref image.Reference) (scope string, list []requirement) {
-	for _, scope := range scopes(ref) {
+	for _, scope := range Scopes(ref) {
 		if list, ok := p.docker[scope]; ok {
 			return scope, list
 		}
@@ -307,7 +308,9 @@ func (p *Policy) required(ref image.Reference) (scope string, list []requirement
 	return "default", p.defaults
 }
 
-func scopes(ref image.Reference) []string {
+// Scopes are what settings may name a reference by, the most specific first: itself, its repository, the namespaces
+// above that, its registry, the wildcards that it is in, "" for all registries.
+func Scopes(ref image.Reference) []string {
 	var out []string
 	name := ref.Name()
 	if !ref.Digest.IsZero() {

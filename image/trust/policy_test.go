@@ -108,7 +108,7 @@ func TestScopes(t *testing.T) {
 		"localhost/a" + digest:     "localhost/a" + digest + " localhost/a localhost ",
 		"a.b/c:1" + digest:         "a.b/c" + digest + " a.b/c:1 a.b/c a.b *.b ",
 	} {
-		if got := strings.Join(scopes(reference(t, ref)), " "); got != want {
+		if got := strings.Join(Scopes(reference(t, ref)), " "); got != want {
 			t.Errorf("%s: %q", ref, got)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -95,4 +96,71 @@ func TestTrust(t *testing.T) {
 	setting(t, s, "policy.json", "{}")
 	refused("policy.json: it has no default", "pull", mirrored)
 	refused("policy.json: it has no default", "trust", "set", "-t", "accept", "default")
+}
+
+// TestTrustGPG: simple signing, by gpg and skopeo.
+func TestTrustGPG(t *testing.T) {
+	for _, tool := range []string{"gpg", "skopeo"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip(tool + " is not installed")
+		}
+	}
+	s := stack.New(t)
+	dir, err := os.MkdirTemp("", "gpg") // sockets want short paths
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		exec.Command("gpgconf", "--homedir", dir, "--kill", "all").Run()
+		os.RemoveAll(dir)
+	})
+	run := func(name string, args ...string) string {
+		t.Helper()
+		cmd := exec.Command(name, args...)
+		cmd.Env = append(os.Environ(), "GNUPGHOME="+dir)
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%s %s: %v", name, args, err)
+		}
+		return string(out)
+	}
+	gpg := []string{"--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""}
+	run("gpg", append(gpg, "--quick-generate-key", "tester@example.com", "rsa2048", "sign", "1d")...)
+	run("gpg", append(gpg, "--output", filepath.Join(dir, "key.gpg"), "--export")...)
+	_, fingerprint, _ := strings.Cut(run("gpg", "--list-keys", "--with-colons"), "\nfpr:::::::::")
+	fingerprint, _, _ = strings.Cut(fingerprint, ":")
+
+	name := "simple.invalid/busybox"
+	setting(t, s, "certs.d/simple.invalid/hosts.toml", "server = 'http://"+s.Registry+"'\n")
+	setting(t, s, "registries.d/simple.yaml", "docker:\n  simple.invalid:\n    lookaside: file://"+dir+"/signatures\n")
+	setting(t, s, "policy.json", `{"default":[{"type":"insecureAcceptAnything"}],"transports":{"docker":{"simple.invalid":[{"type":"signedBy","keyType":"GPGKeys","keyPath":"`+dir+`/key.gpg"}]}}}`)
+	refused := func(why string) {
+		t.Helper()
+		if r := s.Cale("pull", "-q", name).Exit(t, 1); !strings.Contains(r.Stderr, why) {
+			t.Errorf("without %q: %s", why, r.Stderr)
+		}
+	}
+	refused("it is not signed")
+	manifest := run("skopeo", "inspect", "--raw", "--tls-verify=false", "docker://"+s.Registry+"/busybox:latest")
+	if err := os.WriteFile(filepath.Join(dir, "manifest"), []byte(manifest), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	digest := strings.TrimSpace(run("skopeo", "manifest-digest", filepath.Join(dir, "manifest")))
+	place := filepath.Join(dir, "signatures", "busybox@"+strings.Replace(digest, ":", "=", 1))
+	if err := os.MkdirAll(place, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	signed := func(n, as string) {
+		run("skopeo", "standalone-sign", "-o", filepath.Join(place, "signature-"+n), filepath.Join(dir, "manifest"), as, fingerprint)
+	}
+	signed("1", "elsewhere.invalid/busybox:latest")
+	refused("it is a signature for elsewhere.invalid/busybox:latest")
+	signed("2", name+":latest")
+	s.Cale("pull", "-q", name).OK(t)
+	if out := s.Cale("image", "verify", name).OK(t); !strings.Contains(out, fingerprint) {
+		t.Errorf("without %s: %s", fingerprint, out)
+	}
+	if out := s.Cale("trust", "show").OK(t); !strings.Contains(out, "signedBy") {
+		t.Errorf("%s", out)
+	}
 }

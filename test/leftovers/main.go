@@ -136,7 +136,7 @@ func processes(state map[string]bool) error {
 			continue
 		}
 		switch name := strings.TrimSuffix(filepath.Base(exe), " (deleted)"); name {
-		case "cale", "caled", "cale-shim", "cale-oci":
+		case "cale", "caled", "cale-shim", "cale-oci", "cale-verify":
 			line, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
 			state[fmt.Sprintf("process %s: %s", e.Name(), strings.TrimSpace(strings.ReplaceAll(string(line), "\x00", " ")))] = true
 		}
