@@ -45,8 +45,9 @@ func create(ctx context.Context, o Options, wait bool) (_ *Container, err error)
 	if err := (terminalTarget{o.ConsoleSocket, o.Console}).check(s.Process); err != nil {
 		return nil, err
 	}
-	// These hooks come between the two.
-	start := !wait && s.Hooks != nil && len(s.Hooks.StartContainer) > 0
+	// These hooks come between the two; and of a process without room only one that is waited for tells its end before
+	// its program's from the program's.
+	start := !wait && (s.Hooks != nil && len(s.Hooks.StartContainer) > 0 || tight(s.Linux.Resources))
 	wait = wait || start
 	c, lock, err := newContainer(o, s, raw, bundle)
 	if err != nil {
@@ -259,7 +260,7 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 	}
 	proc, err := launch.Run(ctx, cfg)
 	if err != nil {
-		err = schedulerError(plan.tree.Explain(err), s.Linux.Resources)
+		err = oomError(group, schedulerError(plan.tree.Explain(err), s.Linux.Resources))
 		return initError{commandError(err, s.Process.Args[0])}
 	}
 	c.pidfd = proc.PidFD

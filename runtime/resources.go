@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"cale/runtime/cgroup"
+	"cale/runtime/launch"
 	"cale/runtime/resctrl"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -13,6 +14,22 @@ import (
 
 // errNoCgroup is what needs a group and has none: a container made without the right to make one.
 var errNoCgroup = errors.New("the container has no cgroup")
+
+// tight reports whether a memory limit is so low that a process may not even come to its execve.
+func tight(r *specs.LinuxResources) bool {
+	return r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0 && *r.Memory.Limit < 1<<20
+}
+
+// oomError says of a process that was killed on its way that it was for want of memory, if it was.
+func oomError(g *cgroup.Cgroup, err error) error {
+	if g == nil || !errors.Is(err, launch.ErrDied) {
+		return err
+	}
+	if n, kerr := g.OOMKills(); kerr == nil && n > 0 {
+		return fmt.Errorf("container init was OOM-killed (memory limit too low?): %w", err)
+	}
+	return err
+}
 
 // running returns the group of a container that has a process.
 func (c *Container) running() (*cgroup.Cgroup, error) {

@@ -122,8 +122,10 @@ func watchV2(dir string) (<-chan struct{}, func(), error) {
 	return ch, sync.OnceFunc(func() { notify.Close() }), nil
 }
 
-func oomKills(dir string) (uint64, error) {
-	text, err := read(dir, "memory.events")
+func oomKills(dir string) (uint64, error) { return countOOM(dir, "memory.events") }
+
+func countOOM(dir, file string) (uint64, error) {
+	text, err := read(dir, file)
 	kills := uint64(0)
 	keyed(text, func(key string, n uint64) {
 		if key == "oom_kill" {
@@ -131,4 +133,17 @@ func oomKills(dir string) (uint64, error) {
 		}
 	})
 	return kills, err
+}
+
+// OOMKills counts the processes of the group that the kernel has killed for want of memory.
+func (c *Cgroup) OOMKills() (uint64, error) {
+	controller, file := "", "memory.events"
+	if !c.v2 {
+		controller, file = "memory", "memory.oom_control"
+	}
+	dir, ok := c.dir(controller)
+	if !ok {
+		return 0, missing("memory limits", "memory")
+	}
+	return countOOM(dir, file)
 }
