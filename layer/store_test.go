@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -67,6 +68,8 @@ func TestUnpackCompressions(t *testing.T) {
 		"Zstd":              {zs, image.MediaTypeLayerZstd},
 		"ZstdSkippable":     {append([]byte{0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3}, zs...), image.MediaTypeLayerZstd},
 		"ZstdTwoFrames":     {append(enc.EncodeAll(raw[:half], nil), enc.EncodeAll(raw[half:], nil)...), image.MediaTypeLayerZstd},
+		"ZstdChunked":       {chunked(t, enc, raw), image.MediaTypeLayerZstd},
+		"EStargz":           {stargz(t, raw), image.MediaTypeLayerGzip},
 		"GzipSaidToBePlain": {gz(t, raw), image.MediaTypeLayer},
 		"NobodySaid":        {gz(t, raw), ""},
 	} {
@@ -86,6 +89,37 @@ func TestUnpackCompressions(t *testing.T) {
 			}
 		})
 	}
+}
+
+// chunked is what zstd:chunked layers look like: a frame for each piece, then a manifest and a footer that readers of
+// zstd skip.
+func chunked(t *testing.T, enc *zstd.Encoder, raw []byte) (out []byte) {
+	t.Helper()
+	for len(raw) > 0 {
+		n := min(len(raw), 50_000)
+		out = append(out, enc.EncodeAll(raw[:n], nil)...)
+		raw = raw[n:]
+	}
+	for _, b := range [][]byte{enc.EncodeAll([]byte(`{"version":1,"entries":[]}`), nil), make([]byte, 64)} {
+		out = append(out, 0x50, 0x2a, 0x4d, 0x18)
+		out = append(binary.LittleEndian.AppendUint32(out, uint32(len(b))), b...)
+	}
+	return out
+}
+
+// stargz is what eStargz layers look like: a member for each piece, and an empty one with the footer in its header.
+func stargz(t *testing.T, raw []byte) (out []byte) {
+	t.Helper()
+	for len(raw) > 0 {
+		n := min(len(raw), 50_000)
+		out = append(out, gz(t, raw[:n])...)
+		raw = raw[n:]
+	}
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	w.Extra = []byte("SG\x16\x000000000000001234STARGZ")
+	w.Close()
+	return append(out, b.Bytes()...)
 }
 
 func TestUnpackRefuses(t *testing.T) {
