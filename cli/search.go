@@ -48,7 +48,7 @@ func (a *App) searchCommand() *cobra.Command {
 // unbuilt are the verbs of Docker's that are still to come, with what helps
 // meanwhile.
 var unbuilt = map[string]string{
-	"buildx": "cale build has its flags", "checkpoint": "", "config": "", "context": "CALE_HOST or -H choose another engine", "manifest": "", "node": "",
+	"buildx": "cale build has its flags", "checkpoint": "", "config": "", "context": "CALE_HOST or -H choose another engine", "node": "",
 	"compose": "Docker's compose works when DOCKER_HOST is unix://$CALE_RUN/docker.sock",
 	"plugin":  "", "secret": "", "service": "", "stack": "", "swarm": "",
 }

@@ -20,6 +20,7 @@ func commands() []entry {
 		{name: "builder", short: "Manage builds", build: group(builderCommands), group: management},
 		{name: "container", short: "Manage containers", build: group(containerCommands), group: management},
 		{name: "image", short: "Manage images", build: group(imageCommands), group: management},
+		{name: "manifest", short: "Manage images of several platforms", build: group(manifestCommands), group: management},
 		{name: "network", short: "Manage networks", build: group(networkCommands), group: management},
 		{name: "registry", short: "Serve this engine's images as a registry", build: (*App).registryCommand, group: management},
 		{name: "system", short: "Manage the engine", build: group(systemCommands), group: management},

@@ -67,3 +67,60 @@ func TestPullAllTags(t *testing.T) {
 		s.Do("", client, "pull", "-a", at+"/box:1").Exit(t, 1)
 	})
 }
+
+// TestManifest puts images of two platforms together, pushes them as one, and has them found by platform.
+func TestManifest(t *testing.T) {
+	s := stack.New(t)
+	at := otherRegistry(t, "", "")
+	for _, p := range []string{"amd64", "arm64"} {
+		img, err := images.New(images.Spec{Platform: images.Platform{OS: "linux", Architecture: p}, Layers: [][]images.File{{{Name: "arch", Data: []byte(p)}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := img.Push(t.Context(), at, p+":1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, amd, arm := at+"/both:1", at+"/amd64:1", at+"/arm64:1"
+	s.Cale("manifest", "create", list, amd).Exit(t, 1) // not here yet
+	for _, name := range []string{amd, arm} {
+		s.Cale("pull", "-q", name).OK(t)
+	}
+	if out := s.Cale("manifest", "create", list, amd).OK(t); out != "Created manifest list "+list+"\n" {
+		t.Errorf("%q", out)
+	}
+	s.Cale("manifest", "create", list, arm).Exit(t, 1)
+	s.Cale("manifest", "create", "-a", list, arm).OK(t)
+	s.Cale("manifest", "annotate", "--variant", "v8", list, arm).OK(t)
+	s.Cale("manifest", "annotate", "--variant", "v8", list, s.Busybox()).Exit(t, 1)
+	inspect := s.Cale("manifest", "inspect", list).OK(t)
+	for _, want := range []string{`"architecture": "amd64"`, `"architecture": "arm64"`, `"variant": "v8"`} {
+		if strings.Count(inspect, want) != 1 {
+			t.Errorf("without one %s:\n%s", want, inspect)
+		}
+	}
+	digest := s.Cale("manifest", "push", "-p", list).OK(t)
+	s.Cale("manifest", "rm", list).Exit(t, 1) // gone
+	if again := s.Cale("manifest", "inspect", list).OK(t); again != inspect {
+		t.Errorf("the registry has\n%s\nnot\n%s", again, inspect)
+	}
+	s.Cale("rmi", "-f", amd, arm).OK(t)
+	for _, p := range []string{"amd64", "arm64"} {
+		s.Cale("pull", "-q", "--platform", "linux/"+p, list).OK(t)
+		out := s.Cale("inspect", "-f", "{{.Architecture}} {{index .RepoDigests 0}}", "--platform", "linux/"+p, list)
+		if out.Code == 0 && !strings.HasPrefix(out.Stdout, p+" ") || out.Code == 0 && !strings.Contains(out.Stdout, strings.TrimSpace(digest)) {
+			t.Errorf("%s: %s", p, out.Stdout)
+		}
+	}
+	// With both here it goes whole to another registry, and comes back whole from an archive.
+	other := otherRegistry(t, "", "")
+	s.Cale("tag", list, other+"/both:1").OK(t)
+	s.Cale("push", "-q", other+"/both:1").OK(t)
+	if out := s.Cale("manifest", "inspect", other+"/both:1").OK(t); out != inspect {
+		t.Errorf("the other registry has\n%s", out)
+	}
+	if out := s.Cale("manifest", "inspect", amd).OK(t); !strings.Contains(out, `"layers"`) {
+		t.Errorf("of an image: %s", out)
+	}
+	s.Cale("manifest", "inspect", at+"/none:1").Exit(t, 1)
+}
