@@ -70,3 +70,26 @@ func (e *Engine) pinImage(c *container, i int, m *Mount) (string, error) {
 	}
 	return c.pinSubpath(i, whole, m.Subpath)
 }
+
+// ImageHas says whether an image, which is unpacked for it, has a path, and why not. Links lead nowhere out of it.
+func (e *Engine) ImageHas(ctx context.Context, ref, path string) error {
+	img, _, err := e.resolveImage(ref, "")
+	if err != nil {
+		return err
+	}
+	if err := pull.Unpack(ctx, e.store, img, nil); err != nil {
+		return fmt.Errorf("image %s: %w", ref, err)
+	}
+	root, err := e.imageDir(img, "")
+	if err != nil {
+		return err
+	}
+	if root == nil {
+		return invalid("image %s has no content", ref)
+	}
+	defer root.Close()
+	if _, err := root.Stat(path); err != nil {
+		return invalid("image %s has no subpath %q: %v", ref, path, err)
+	}
+	return nil
+}

@@ -167,7 +167,12 @@ func processEnv(env []string, hostname string, tty bool) []string {
 	if tty {
 		out = append(out, "TERM=xterm")
 	}
-	at := make(map[string]int, len(env)+3)
+	return mergeEnv(out, env)
+}
+
+// mergeEnv puts variables over others; a name without "=" takes one away.
+func mergeEnv(out, env []string) []string {
+	at := make(map[string]int, len(out)+len(env))
 	for i, v := range out {
 		k, _, _ := strings.Cut(v, "=")
 		at[k] = i

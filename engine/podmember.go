@@ -120,6 +120,9 @@ func (e *Engine) ociMember(spec *specs.Spec, p *pod, rec *record) {
 	if len(s.Member.Unified) > 0 && ocispec.CgroupV2() {
 		spec.Linux.Resources.Unified = s.Member.Unified
 	}
+	if s.Member.Edits != nil {
+		s.Member.Edits.apply(spec)
+	}
 	giveAmbient(spec.Process.Capabilities, s.Member.AmbientCaps)
 	if v := spec.Process.OOMScoreAdj; v != nil {
 		spec.Process.OOMScoreAdj = attainable(*v)

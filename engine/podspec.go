@@ -60,6 +60,8 @@ type Member struct {
 	HugepageLimits map[string]uint64
 	// AmbientCaps are capabilities that programs keep over an execve without being root.
 	AmbientCaps []string
+	// Edits are what programs of the node change in the container.
+	Edits *Edits
 	// RootPropagation is the rootfs propagation that shared and slave mounts need: "", rslave or rshared.
 	RootPropagation string
 	// Meta is what the client's protocol keeps with the container. The engine never reads it.

@@ -23,6 +23,7 @@ type Config struct {
 	Runtimes       map[string]Runtime
 	DefaultRuntime string
 	CNI            CNI
+	CDIDirs        []string                                  // where descriptions of devices are; nil is CDI's own
 	DNS            []string                                  // name servers for containers that name none
 	Credentials    func(host string) (user, password string) // for pulls that bring none; may be nil
 	Log            func(format string, args ...any)          // where the engine says what nobody waits for; may be nil

@@ -21,8 +21,8 @@ func TestNode(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *node){
 		"ready": testReady, "images": testImages, "pod of two": testPodOfTwo, "shared pids": testSharedPIDs, "logs": testLogs,
 		"again": testAgain, "exec": testExec, "exec too long": testExecTimeout, "streams": testStreams, "hostile log path": testHostileLog,
-		"kill -9": testCrash, "statistics": testStats, "events": testEvents, "unsupported": testUnsupported, "image volume": testImageVolume,
-		"metrics": testMetrics, "handlers": testHandlers, "mount options": testMountOptions, "ambient capabilities": testAmbient,
+		"kill -9": testCrash, "statistics": testStats, "events": testEvents, "image volume": testImageVolume,
+		"CDI": testCDI, "metrics": testMetrics, "handlers": testHandlers, "mount options": testMountOptions, "ambient capabilities": testAmbient,
 		"checkpoint": testCheckpoint, "checkpoint of a pod": testCheckpointPod, "CNI": testCNI, "CNI goes wrong": testBadCNI, "no CNI after all": testNoCNI,
 		"user namespace": testUserNamespace, "user namespace on the host's network": testUserNamespaceHostNetwork, "no such user namespace": testUserNamespaceRefused,
 	} {
@@ -395,14 +395,5 @@ func testImageVolume(t *testing.T, n *node) {
 		if _, err := n.CreateContainer(n.ctx(), &runtimeapi.CreateContainerRequest{PodSandboxId: id, Config: c, SandboxConfig: p}); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%v: %v", bad, err)
 		}
-	}
-}
-
-func testUnsupported(t *testing.T, n *node) {
-	if _, err := n.CheckpointPod(n.ctx(), &runtimeapi.CheckpointPodRequest{}); status.Code(err) != codes.Unimplemented {
-		t.Errorf("%v", err)
-	}
-	if _, err := n.RestorePod(n.ctx(), &runtimeapi.RestorePodRequest{}); status.Code(err) != codes.Unimplemented {
-		t.Errorf("%v", err)
 	}
 }

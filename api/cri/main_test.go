@@ -41,7 +41,8 @@ func serve(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	e, err := engine.Open(ctx, engine.Config{Root: args[0], Run: args[1], Shim: args[2], ConfigDir: filepath.Join(filepath.Dir(args[0]), "etc"),
-		CNI: engine.CNI{ConfDir: filepath.Join(filepath.Dir(args[0]), "net.d"), Bin: []string{filepath.Join(filepath.Dir(args[0]), "cni"), "/usr/lib/cni"}}, Log: func(f string, a ...any) { fmt.Fprintf(os.Stderr, f+"\n", a...) }})
+		CDIDirs: []string{filepath.Join(filepath.Dir(args[0]), "cdi")},
+		CNI:     engine.CNI{ConfDir: filepath.Join(filepath.Dir(args[0]), "net.d"), Bin: []string{filepath.Join(filepath.Dir(args[0]), "cni"), "/usr/lib/cni"}}, Log: func(f string, a ...any) { fmt.Fprintf(os.Stderr, f+"\n", a...) }})
 	if err != nil {
 		return err
 	}

@@ -150,3 +150,41 @@ func testAmbient(t *testing.T, n *node) {
 		}
 	}
 }
+
+// Devices come from descriptions on the node, in both formats, by field and by annotation.
+func testCDI(t *testing.T, n *node) {
+	dir := filepath.Join(n.dir, "cdi")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"a.json": `{"cdiVersion": "0.6.0", "kind": "vendor.com/dev", "containerEdits": {"env": ["ALL=1"]}, "devices": [
+			{"name": "zero", "containerEdits": {"env": ["ZERO=yes"], "deviceNodes": [{"path": "/dev/my-zero", "hostPath": "/dev/zero"}],
+			 "mounts": [{"hostPath": "` + dir + `", "containerPath": "/cdi", "options": ["ro"]}], "additionalGids": [4711]}}]}`,
+		"b.yaml": "cdiVersion: 0.6.0\nkind: vendor.com/other\ndevices:\n- name: \"1\"\n  containerEdits:\n    env: [OTHER=1]\n",
+		"c.json": `{"cdiVersion": "0.6.0", "kind": "vendor.com/twice", "devices": [{"name": "x", "containerEdits": {}}]}`,
+		"d.json": `{"cdiVersion": "0.6.0", "kind": "vendor.com/twice", "devices": [{"name": "x", "containerEdits": {}}]}`,
+		"e.json": `{`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := n.podConfig("cdi")
+	id := n.pod(p)
+	c := n.config("c", "sleep", "1000")
+	c.CDIDevices = []*runtimeapi.CDIDevice{{Name: "vendor.com/dev=zero"}}
+	c.Annotations = map[string]string{"cdi.k8s.io/some-plugin": "vendor.com/other=1"}
+	cid := n.run(id, p, c)
+	if got := n.sh(cid, "tr '\\0' '\\n' < /proc/1/environ | grep -E '^(ALL|ZERO|OTHER)=' | sort; head -c 3 /dev/my-zero | wc -c; ls /cdi/a.json; grep -o 4711 /proc/1/status"); got != "ALL=1\nOTHER=1\nZERO=yes\n3\n/cdi/a.json\n4711" {
+		t.Errorf("%q", got)
+	}
+	for name, want := range map[string]string{"vendor.com/dev=none": "e.json", "vendor.com/twice=x": "described twice", "../etc": "VENDOR/CLASS=NAME"} {
+		c := n.config("bad", "true")
+		c.CDIDevices = []*runtimeapi.CDIDevice{{Name: name}}
+		_, err := n.CreateContainer(n.ctx(), &runtimeapi.CreateContainerRequest{PodSandboxId: id, Config: c, SandboxConfig: p})
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

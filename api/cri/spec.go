@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,9 +31,6 @@ func (s *Server) containerSpec(ctx context.Context, pod *engine.PodInfo, r *runt
 	if c.GetImage().GetImage() == "" {
 		return spec, invalid("the container has no image")
 	}
-	if len(c.CDIDevices) > 0 {
-		return spec, unsupported("CDI devices are not built yet")
-	}
 	image := c.Image.Image
 	if ref := c.Image.ImageRef; ref != "" {
 		image = ref
@@ -52,6 +51,11 @@ func (s *Server) containerSpec(ctx context.Context, pod *engine.PodInfo, r *runt
 	}
 	if sec.GetPrivileged() && !podMeta(pod).Config.GetLinux().GetSecurityContext().GetPrivileged() {
 		return spec, invalid("a privileged container needs a privileged pod")
+	}
+	if devices := cdiDevices(c); len(devices) > 0 {
+		if spec.Member.Edits, err = s.engine.EditsOf(devices); err != nil {
+			return spec, err
+		}
 	}
 	for _, kv := range c.Envs {
 		spec.Env = append(spec.Env, kv.Key+"="+string(kv.Value))
@@ -120,6 +124,23 @@ func (s *Server) containerSpec(ctx context.Context, pod *engine.PodInfo, r *runt
 	}
 	spec.Member.Meta, err = proto.Marshal(c)
 	return spec, err
+}
+
+// cdiAnnotation begins the names of annotations that device plug-ins name devices by, parted by commas.
+const cdiAnnotation = "cdi.k8s.io/"
+
+// cdiDevices are the devices that a request names, by field or by annotation, each once.
+func cdiDevices(c *runtimeapi.ContainerConfig) (names []string) {
+	for _, d := range c.CDIDevices {
+		names = append(names, d.Name)
+	}
+	for _, k := range slices.Sorted(maps.Keys(c.Annotations)) {
+		if strings.HasPrefix(k, cdiAnnotation) {
+			names = append(names, strings.Split(c.Annotations[k], ",")...)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // logPath is where a container's log goes: never outside of the pod's directory, which the request names.
@@ -201,6 +222,14 @@ func (s *Server) setMounts(ctx context.Context, spec *engine.Spec, pod *engine.P
 			}
 			if m.HostPath != "" || !m.Readonly {
 				return invalid("mount %s: an image volume is read-only and has no path of the host", m.ContainerPath)
+			}
+			if sub := m.ImageSubPath; sub != "" {
+				if !filepath.IsLocal(sub) {
+					return invalid("mount %s: image sub-path %q: it has to be a relative path within the image", m.ContainerPath, sub)
+				}
+				if err := s.engine.ImageHas(ctx, i.ID, sub); err != nil {
+					return err
+				}
 			}
 			spec.Mounts = append(spec.Mounts, engine.Mount{Type: "image", Source: i.ID, Target: m.ContainerPath, ReadOnly: true, Subpath: m.ImageSubPath})
 			continue
