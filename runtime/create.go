@@ -157,6 +157,7 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 	if !o.NoNewKeyring {
 		plan.keyring = keyringName(o.ID)
 	}
+	plan.unprivileged = !privileged
 	ns, err := newNamespaces(s, privileged)
 	if err != nil {
 		return err

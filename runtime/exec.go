@@ -70,7 +70,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 		return nil, err
 	}
 	pr.setHome(func() string { return homeIn(j.root, o.Process.User.UID) })
-	plan := &initPlan{spec: s, proc: pr, setgroups: j.setgroups, progress: progress{debug: o.Debug}}
+	plan := &initPlan{spec: s, proc: pr, setgroups: j.setgroups, unprivileged: !j.privileged, progress: progress{debug: o.Debug}}
 	p := launch.New()
 	defer p.Free()
 	plan.progress.stage(p, "nsexec container setup")
@@ -140,14 +140,16 @@ type joining struct {
 	fork      bool
 	user      bool
 	setgroups bool
-	root      *os.File // the container's root
-	cgroupDir *os.File
-	cgroups   []*os.File
+	// privileged is whether the caller is root here, rather than in the container's user namespace.
+	privileged bool
+	root       *os.File // the container's root
+	cgroupDir  *os.File
+	cgroups    []*os.File
 }
 
 // join works out which namespaces of init are not the caller's own.
 func (c *Container) join(init *os.File, s *specs.Spec) (*joining, error) {
-	j := &joining{init: init, setgroups: true}
+	j := &joining{init: init, setgroups: true, privileged: linux.PermittedCapabilities()&(1<<unix.CAP_SYS_ADMIN) != 0}
 	for _, ns := range s.Linux.Namespaces {
 		flag, _ := spec.NamespaceFlag(ns.Type)
 		if flag == unix.CLONE_NEWUSER && !otherNamespace(c.rec.Pid, "user") {
@@ -161,7 +163,7 @@ func (c *Container) join(init *os.File, s *specs.Spec) (*joining, error) {
 	}
 	j.user = j.flags&unix.CLONE_NEWUSER != 0
 	if j.flags&unix.CLONE_NEWPID != 0 {
-		if linux.PermittedCapabilities()&(1<<unix.CAP_SYS_ADMIN) != 0 {
+		if j.privileged {
 			j.pidNS = init
 			j.flags &^= unix.CLONE_NEWPID
 		} else {
@@ -258,7 +260,7 @@ func (j *joining) emit(p *launch.Program) {
 		p.Fork(0)
 	}
 	if j.user {
-		emitBecomeRoot(p, j.setgroups)
+		emitBecomeRoot(p, j.setgroups, false)
 	}
 	if j.flags&unix.CLONE_NEWNS == 0 {
 		// The container has the host's mounts: only its root tells it apart.

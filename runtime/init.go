@@ -32,9 +32,11 @@ type initPlan struct {
 	cgroups   []*os.File
 	setgroups bool
 	hooks     bool
-	keyring   string   // name of a new session keyring, or ""
-	start     *os.File // what to wait on before the execve, and to tell a failure; nil: don't wait
-	progress  progress
+	// unprivileged says that the caller isn't root: it can look into the process only if others with its rights can.
+	unprivileged bool
+	keyring      string   // name of a new session keyring, or ""
+	start        *os.File // what to wait on before the execve, and to tell a failure; nil: don't wait
+	progress     progress
 }
 
 // emit writes down what init does.
@@ -83,7 +85,15 @@ func (i *initPlan) emit(p *launch.Program) error {
 	}
 	if i.hooks {
 		p.Step("wait for hooks")
+		// Not for others who are in a pid namespace that is joined: the host's files are still open.
+		open := i.unprivileged && spec.NewNamespace(s, specs.PIDNamespace)
+		if open {
+			emitDumpable(p)
+		}
 		p.Sync(syncHooks)
+		if open {
+			emitPrivate(p)
+		}
 	}
 	i.tree.Enter(p)
 	if slave >= 0 {
@@ -104,7 +114,8 @@ func (i *initPlan) finish(p *launch.Program, last string) error {
 	pr.emitOwnNull(p)
 	pr.emitLabels(p)
 	pr.emitChdir(p)
-	if err := pr.emitIdentity(p, i.setgroups); err != nil {
+	// Whoever isn't root has taken the groups away on becoming root of the user namespace, if that was allowed.
+	if err := pr.emitIdentity(p, i.setgroups && (!i.unprivileged || len(pr.spec.User.AdditionalGids) > 0)); err != nil {
 		return err
 	}
 	command := p.Reg()
@@ -114,6 +125,11 @@ func (i *initPlan) finish(p *launch.Program, last string) error {
 	i.progress.stage(p, last)
 	if pr.landlock != nil {
 		pr.landlock.emit(p)
+	}
+	if i.unprivileged && (pr.filter.NeedsListener || i.start != nil) {
+		// For who takes the listener, and for what joins the process before it is started.
+		i.emitCloseCallers(p)
+		emitDumpable(p)
 	}
 	if pr.filter.NeedsListener {
 		fd := pr.emitSeccomp(p)
@@ -133,6 +149,23 @@ func (i *initPlan) finish(p *launch.Program, last string) error {
 	}
 	pr.emitExec(p, command)
 	return nil
+}
+
+// emitCloseCallers closes the caller's descriptors while the process still reports to it: from now on others may look
+// into the process.
+func (i *initPlan) emitCloseCallers(p *launch.Program) {
+	p.Step("close the caller's descriptors")
+	first := uintptr(3 + i.proc.preserve)
+	report := first
+	if i.start != nil {
+		report = max(first, i.start.Fd()+1)
+	}
+	p.Call(unix.SYS_DUP3, launch.ReportReg.Arg(), launch.N(report), launch.N(unix.O_CLOEXEC)).Accept(unix.EINVAL) // it is there
+	p.Set(launch.ReportReg, launch.N(report))
+	if i.start != nil {
+		closeRange(p, first, i.start.Fd()-1)
+	}
+	closeRange(p, report+1, uintptr(^uint32(0)))
 }
 
 // emitBlockSignals blocks the signals that end a process by default. The first process of a pid namespace gets none

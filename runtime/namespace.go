@@ -117,13 +117,14 @@ func (n *namespaces) emit(p *launch.Program, s *specs.Spec, setgroups bool) {
 		p.Step("wait for the user namespace's mappings")
 		if !n.privileged {
 			// Only root may write the files in /proc of a process that can't be dumped.
-			p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_DUMPABLE), launch.N(1), launch.N(0), launch.N(0), launch.N(0))
+			emitDumpable(p)
 		}
 		p.Sync(syncMaps)
 		emitPrivate(p)
 	}
 	if inUser {
-		emitBecomeRoot(p, setgroups)
+		// In one that is joined, the additional groups may have to stay.
+		emitBecomeRoot(p, setgroups, !n.privileged && !n.newUser)
 		if n.later&unix.CLONE_NEWTIME != 0 {
 			emitTimeNamespace(p, s)
 		}
@@ -134,12 +135,16 @@ func (n *namespaces) emit(p *launch.Program, s *specs.Spec, setgroups bool) {
 	}
 }
 
-// emitBecomeRoot makes the process root of the user namespace it is in.
-func emitBecomeRoot(p *launch.Program, setgroups bool) {
+// emitBecomeRoot makes the process root of the user namespace it is in, and with setgroups takes its additional groups
+// away; with denied, the namespace may not allow that (user_namespaces(7)), which nobody outside can tell.
+func emitBecomeRoot(p *launch.Program, setgroups, denied bool) {
 	p.Step("become root in the user namespace")
 	p.Call(unix.SYS_SETRESGID, launch.N(0), launch.N(0), launch.N(0))
 	if setgroups {
-		p.Call(unix.SYS_SETGROUPS, launch.N(0), launch.N(0))
+		op := p.Call(unix.SYS_SETGROUPS, launch.N(0), launch.N(0))
+		if denied {
+			op.Accept(unix.EPERM)
+		}
 	}
 	p.Call(unix.SYS_SETRESUID, launch.N(0), launch.N(0), launch.N(0))
 }

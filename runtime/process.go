@@ -125,6 +125,11 @@ func emitPrivate(p *launch.Program) {
 	p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_PDEATHSIG), launch.N(unix.SIGKILL), launch.N(0), launch.N(0), launch.N(0))
 }
 
+// emitDumpable lets those with the process's own rights look into it, as its caller must if that isn't root.
+func emitDumpable(p *launch.Program) {
+	p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_DUMPABLE), launch.N(1), launch.N(0), launch.N(0), launch.N(0))
+}
+
 // emitSurvive lets the process outlive its parent.
 func emitSurvive(p *launch.Program) {
 	p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_PDEATHSIG), launch.N(0), launch.N(0), launch.N(0), launch.N(0))

@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -239,80 +238,6 @@ func TestRunContainer(t *testing.T) {
 		}
 		if out, code := oci(t, dir, args...); code != s.code || !strings.Contains(out, s.out) {
 			t.Errorf("%s: exit status %d, %s", s.args, code, out)
-		}
-	}
-}
-
-// A user without rights runs containers too: one mapped user, the host's network, no control group.
-func TestRootless(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to become another user")
-	}
-	busybox, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		t.Skip("needs a static /bin/busybox (Debian: busybox-static)")
-	}
-	if b, err := os.ReadFile("/proc/sys/user/max_user_namespaces"); err != nil || strings.TrimSpace(string(b)) == "0" {
-		t.Skip("user namespaces are off")
-	}
-	dir, err := os.MkdirTemp("/dev/shm", "cale-oci-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	program, err := os.ReadFile(os.Args[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, data := range map[string][]byte{"cale-oci": program, "rootfs/bin/sh": busybox, "rootfs/bin/id": busybox, "rootfs/bin/sleep": busybox} {
-		p := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(p, data, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	const user = 54321
-	if err := filepath.WalkDir(dir, func(p string, _ os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Lchown(p, user, user)
-	}); err != nil {
-		t.Fatal(err)
-	}
-	run := func(args ...string) (string, error) {
-		cmd := exec.Command(filepath.Join(dir, "cale-oci"), append([]string{"--root", filepath.Join(dir, "state"), "--log", filepath.Join(dir, "log")}, args...)...)
-		cmd.Env = append(os.Environ(), "CALE_OCI_TEST=1")
-		cmd.Dir = dir
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
-		if args[0] == "create" {
-			return "", cmd.Run() // what it makes holds on to a pipe
-		}
-		out, err := cmd.CombinedOutput()
-		return string(out), err
-	}
-	if out, err := run("spec", "--rootless"); err != nil {
-		t.Fatal(out)
-	}
-	config := filepath.Join(dir, "config.json")
-	raw, err := os.ReadFile(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw = []byte(strings.Replace(strings.Replace(string(raw), `"terminal": true,`, "", 1), "\"sh\"\n", "\"sleep\", \"1000\"\n", 1))
-	if err := os.WriteFile(config, raw, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := run("create", "rootless"); err != nil {
-		log, _ := os.ReadFile(filepath.Join(dir, "log"))
-		t.Fatalf("create: %v: %s", err, log)
-	}
-	defer run("delete", "--force", "rootless")
-	for _, args := range [][]string{{"start", "rootless"}, {"exec", "rootless", "sh", "-c", "[ $(id -u) = 0 ] && [ $$ != 1 ]"}, {"kill", "rootless", "KILL"}} {
-		if out, err := run(args...); err != nil {
-			t.Errorf("%q: %v: %s", args, err, out)
 		}
 	}
 }

@@ -116,6 +116,9 @@ func ofMount(attrs uint64, file string) (uint64, error) {
 // Points is the first of the points at which the child waits for Serve.
 const Points = 1 << 20
 
+// emitCopyUp has the parent fill a file system that the child has made: it is the one who knows the root as it was.
+func (t *Tree) emitCopyUp(p *launch.Program, i int) { p.SyncFD(Points+i, t.mounts[i].reg) }
+
 // emitMapOwners has the parent map the owners of a tree that the child has taken from its own mounts: a right of the
 // user namespace that the file system belongs to.
 func (t *Tree) emitMapOwners(p *launch.Program, m *mount) { p.SyncFD(Points+t.placed, m.reg) }
@@ -123,12 +126,18 @@ func (t *Tree) emitMapOwners(p *launch.Program, m *mount) { p.SyncFD(Points+t.pl
 // Serve does in the parent what the child waits for at one of the points from Points on.
 func (t *Tree) Serve(at launch.Point) error {
 	i := at.ID - Points
-	if at.Sent == nil || i < 0 || i >= len(t.mounts) || t.mounts[i].src == nil {
+	if at.Sent == nil || i < 0 || i >= len(t.mounts) {
 		return fmt.Errorf("unknown request %d of the child", at.ID)
 	}
 	defer at.Sent.Close()
 	m := &t.mounts[i]
-	if err := t.mapOwners(at.Sent, m.src.mapping, m.opts); err != nil {
+	var err error
+	if m.opts.copyUp {
+		err = t.copyUp(at.Sent, m.dest)
+	} else {
+		err = t.mapOwners(at.Sent, m.src.mapping, m.opts)
+	}
+	if err != nil {
 		return mountError(m.Mount, err)
 	}
 	return nil

@@ -40,6 +40,9 @@ func (t *Tree) Build(p *launch.Program) {
 		}
 		// While these are still the host's peers: what is to be shared with it can only come from them.
 		t.emitDetached(p, m)
+		if m.Type == "tmpfs" && m.opts.copyUp && !m.opts.remount && m.fd == nil {
+			t.emitCopyUp(p, i)
+		}
 	}
 	if !t.o.HostMounts {
 		p.Step("make the host's mounts slaves")

@@ -73,6 +73,9 @@ func (t *Tree) prepareDevices() error {
 			if n.path == "" {
 				return errors.New("device without a path")
 			}
+			if n.path == "dev/ptmx" && t.ownDev() {
+				continue // the link is there, to the container's own
+			}
 			n.owned = d.FileMode != nil || d.UID != nil || d.GID != nil
 			seen[n.path] = true
 			t.nodes = append(t.nodes, n)

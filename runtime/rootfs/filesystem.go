@@ -177,7 +177,7 @@ func (t *Tree) prepareTmpfs(m *mount) error {
 		return nil
 	}
 	if t.o.Unprivileged {
-		return errors.New("tmpcopyup needs a privileged caller")
+		return nil // the child makes it, and has it filled
 	}
 	opts := m.opts
 	opts.data = slices.Clone(opts.data)
