@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -166,6 +167,9 @@ func (o *CheckpointOptions) options(log string, s *specs.Spec) (_ *criu.Options,
 		CgroupsMode: mode, EmptyNS: unix.CLONE_NEWNET, ShellJob: o.ShellJob, ExtUnixSk: o.ExtUnixSk,
 		TCPEstablished: o.TCPEstablished, FileLocks: o.FileLocks, AutoDedup: o.AutoDedup, LazyPages: o.LazyPages,
 	}
+	if _, err := exec.LookPath("iptables-restore"); err != nil {
+		opts.NftablesLock = true
+	}
 	// As in runc: a container may have a configuration of its own, or want none.
 	if file, ok := s.Annotations["org.criu.config"]; ok {
 		opts.ConfigFile = file
@@ -214,8 +218,11 @@ func (o *CheckpointOptions) explain(err error, log string) error {
 		}
 		o.Warn("---")
 		if e, ok := errors.AsType[*criu.Error](err); ok {
-			_, text, _ := strings.Cut(lines[0], ") ")
-			e.Message = strings.TrimSpace(text)
+			_, e.Message, _ = strings.Cut(lines[0], ":")
+			if strings.HasPrefix(e.Message, "(") { // the time
+				_, e.Message, _ = strings.Cut(e.Message, ") ")
+			}
+			e.Message = strings.TrimSpace(e.Message)
 		}
 	}
 	return fmt.Errorf("%w (see %s)", err, file)

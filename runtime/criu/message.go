@@ -97,6 +97,7 @@ type Options struct {
 	EmptyNS           uint32 // CLONE_NEW*
 	CgroupsMode       CgroupsMode
 	WorkDir           bool // the log goes to Config.WorkDir
+	NftablesLock      bool // connections are held by nftables, not by the program iptables-restore
 
 	LeaveRunning, ExtUnixSk, TCPEstablished, TCPSkipInFlight bool
 	EvasiveDevices, ShellJob, FileLocks, NotifyScripts       bool
@@ -161,7 +162,11 @@ func (o *Options) append(b []byte) []byte {
 	b = wire.AppendBool(b, 50, o.OrphanPTSMaster)
 	b = wire.AppendString(b, 51, o.ConfigFile)
 	b = wire.AppendString(b, 53, o.LSMProfile)
-	return wire.AppendString(b, 63, o.LSMMountContext)
+	b = wire.AppendString(b, 63, o.LSMMountContext)
+	if o.NftablesLock {
+		b = wire.AppendNum(b, 64, 2) // criu_network_lock_method NFTABLES
+	}
+	return b
 }
 
 // append appends a pair: all messages of two strings have them as fields 1 and 2.

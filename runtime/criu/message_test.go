@@ -35,12 +35,12 @@ func TestRequestBytes(t *testing.T) {
 				ExternalMounts: []Pair{{"/data", "/srv/data"}}, CgroupRoots: []Pair{{"", "/c"}, {"memory", "/c"}},
 				RestoreSibling: true, InheritFDs: []InheritFD{{"pipe:[7]", 0}, {"extRootNetNS", Descriptor(0)}},
 				CgroupsMode: CgroupsDefault, JoinNamespaces: []Namespace{{"ipc", "/run/ns/ipc"}},
-				EmptyNS: unix.CLONE_NEWNET, OrphanPTSMaster: true, LSMProfile: "apparmor:p", LSMMountContext: "ctx",
+				EmptyNS: unix.CLONE_NEWNET, OrphanPTSMaster: true, LSMProfile: "apparmor:p", LSMMountContext: "ctx", NftablesLock: true,
 			}},
-			"080212a301080430014804520b726573746f72652e6c6f6760016a022f72ba01120a052f6461746112092f7372762f64617461c0" +
+			"080212a601080430014804520b726573746f72652e6c6f6760016a022f72ba01120a052f6461746112092f7372762f64617461c0" +
 				"0101ca01060a0012022f63ca010c0a066d656d6f727912022f63d00101da010c0a08706970653a5b375d1000da01100a0c657874" +
 				"526f6f744e65744e531006900206b0028080808004ba02120a03697063120b2f72756e2f6e732f697063900301aa030a61707061" +
-				"726d6f723a70fa0303637478",
+				"726d6f723a70fa0303637478800402",
 		},
 		"feature check": {Request{Type: FeatureCheck, Features: Features{MemTrack: true, LazyPages: true}}, "08092a0408011001"},
 	} {
