@@ -116,6 +116,7 @@ func (a *App) imageSignCommand() *cobra.Command {
 // rule is a requirement of the policy, as far as it is shown and set here.
 type rule struct {
 	Type                string    `json:"type"`
+	KeyType             string    `json:"keyType,omitempty"`
 	KeyPath             string    `json:"keyPath,omitempty"`
 	KeyPaths            []string  `json:"keyPaths,omitempty"`
 	KeyData             []byte    `json:"keyData,omitempty"`
@@ -147,7 +148,9 @@ func (r rule) by() string {
 		if d == nil {
 			continue
 		}
-		if k, err := trust.ParsePublicKey(d); err == nil {
+		if r.Type == trust.TypeSignedBy {
+			list = append(list, "OpenPGP keys")
+		} else if k, err := trust.ParsePublicKey(d); err == nil {
 			list = append(list, "key "+format.ShortID(k.Fingerprint()))
 		} else {
 			list = append(list, "a key that can't be read")
@@ -231,7 +234,7 @@ func (a *App) trustSetCommand() *cobra.Command {
 	c := &cobra.Command{Use: "set [OPTIONS] SCOPE", Args: exactly(1),
 		Long: "Set what images of a scope must meet: a registry, a repository, what is above it, a\nreference, \"*.domain\", \"\" for all registries, or \"default\"."}
 	f := c.Flags()
-	kind := f.StringP("type", "t", "sigstoreSigned", "accept, reject or sigstoreSigned")
+	kind := f.StringP("type", "t", "sigstoreSigned", "accept, reject, sigstoreSigned (as cosign signs) or signedBy (as gpg does)")
 	keys := list(f, "pubkeysfile", "f", "file", "File of a public key; any of several may have signed")
 	identity := f.String("identity", "", "How the reference in the signature must match (matchRepoDigestOrExact, matchExact, matchRepository)")
 	ca := f.String("fulcio-ca", "", "File of the certificates that certificates of accounts are issued by")
@@ -244,16 +247,20 @@ func (a *App) trustSetCommand() *cobra.Command {
 		case "accept":
 			r.Type = trust.TypeAccept
 		case "reject", trust.TypeAccept:
-		case trust.TypeSigstore:
+		case trust.TypeSigstore, trust.TypeSignedBy:
 			if *identity != "" {
 				r.SignedIdentity = &matching{*identity}
 			}
 		default:
-			return fmt.Errorf("--type %s: there are accept, reject and sigstoreSigned", *kind)
+			return fmt.Errorf("--type %s: there are accept, reject, sigstoreSigned and signedBy", *kind)
 		}
 		var err error
 		if r.KeyDatas, err = readFiles(keys.Values); err != nil {
 			return err
+		}
+		if *kind == trust.TypeSignedBy {
+			// What gpg exports may be put one after the other.
+			r.KeyType, r.KeyData, r.KeyDatas = "GPGKeys", bytes.Join(r.KeyDatas, nil), nil
 		}
 		if r.RekorPublicKeyDatas, err = readFiles(rekor.Values); err != nil {
 			return err

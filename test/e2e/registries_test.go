@@ -1,9 +1,14 @@
 package e2e
 
 import (
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"cale/test/images"
@@ -123,4 +128,43 @@ func TestManifest(t *testing.T) {
 		t.Errorf("of an image: %s", out)
 	}
 	s.Cale("manifest", "inspect", at+"/none:1").Exit(t, 1)
+}
+
+// TestProxy: registries are spoken to by way of the proxy that the engine's environment names, but those that it
+// excepts, and the loopback.
+func TestProxy(t *testing.T) {
+	s := stack.New(t)
+	at := otherRegistry(t, "", "")
+	if err := images.Push(t.Context(), at, "box:1"); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	asked := map[string]int{}
+	to, err := url.Parse("http://" + at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forward := httputil.NewSingleHostReverseProxy(to)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		asked[r.URL.Host]++
+		mu.Unlock()
+		forward.ServeHTTP(w, r)
+	}))
+	t.Cleanup(proxy.Close)
+	for _, host := range []string{"far.invalid", "excepted.invalid"} {
+		setting(t, s, "certs.d/"+host+"/hosts.toml", "server = 'http://"+host+"'\n")
+	}
+	t.Setenv("HTTP_PROXY", proxy.URL)
+	t.Setenv("NO_PROXY", "excepted.invalid")
+	s.KillEngine() // the next one has this environment
+	s.Cale("pull", "-q", "far.invalid/box:1").OK(t)
+	s.Cale("pull", "-q", at+"/box:1").OK(t)
+	s.Cale("pull", "-q", "excepted.invalid/box:1").Exit(t, 1)
+	mu.Lock()
+	defer mu.Unlock()
+	if len(asked) != 1 || asked["far.invalid"] == 0 {
+		t.Errorf("the proxy was asked for %v", asked)
+	}
+	s.Cale("rmi", at+"/box:1").OK(t)
 }

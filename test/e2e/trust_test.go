@@ -65,6 +65,9 @@ func TestTrust(t *testing.T) {
 	refused("it is not signed", "pull", mirrored)
 	refused("it is not signed", "run", "--rm", mirrored, "true")
 	refused("it is not signed", "create", mirrored)
+	if r := s.Do("FROM "+mirrored+"\nRUN true\n", "cale", "build", "-"); r.Code == 0 || !strings.Contains(r.Stderr, "it is not signed") {
+		t.Errorf("build: %d, %q", r.Code, r.Stderr)
+	}
 	for _, docker := range clients(t)[1:] {
 		if r := s.Do("", docker, "pull", mirrored); r.Code == 0 || !strings.Contains(r.Stderr, "it is not signed") {
 			t.Errorf("%s: %d, %q", docker, r.Code, r.Stderr)
@@ -82,6 +85,7 @@ func TestTrust(t *testing.T) {
 	s.Cale("image", "sign", "--key", private, "--sign-identity", mirrored+":latest", image).OK(t)
 	s.Cale("image", "verify", mirrored).OK(t)
 	s.Cale("image", "verify", "--key", other, mirrored).OK(t)
+	s.Do("FROM "+mirrored+"\nRUN true\n", "cale", "build", "-").OK(t)
 	if out := s.Cale("run", "--rm", mirrored, "echo", "hello").OK(t); out != "hello\n" {
 		t.Errorf("%q", out)
 	}
@@ -160,7 +164,17 @@ func TestTrustGPG(t *testing.T) {
 	if out := s.Cale("image", "verify", name).OK(t); !strings.Contains(out, fingerprint) {
 		t.Errorf("without %s: %s", fingerprint, out)
 	}
-	if out := s.Cale("trust", "show").OK(t); !strings.Contains(out, "signedBy") {
+	s.Cale("rmi", name).OK(t)
+	// The same by the command line.
+	s.Cale("trust", "rm", "simple.invalid").OK(t)
+	s.Cale("trust", "set", "-t", "signedBy", "-f", filepath.Join(dir, "key.gpg"), "simple.invalid/busybox").OK(t)
+	if out := s.Cale("trust", "show").OK(t); !strings.Contains(out, "signedBy") || !strings.Contains(out, "OpenPGP keys") {
 		t.Errorf("%s", out)
 	}
+	s.Cale("pull", "-q", name).OK(t)
+	s.Cale("rmi", name).OK(t)
+	if err := os.RemoveAll(place); err != nil {
+		t.Fatal(err)
+	}
+	refused("it is not signed")
 }
