@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"cale/atomicfile"
@@ -153,6 +154,9 @@ func newContainer(o Options, s *specs.Spec, raw []byte, bundle string) (*Contain
 func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 	s := c.spec
 	privileged := linux.PermittedCapabilities()&(1<<unix.CAP_SYS_ADMIN) != 0
+	if !privileged && !spec.HasNamespace(s, specs.UserNamespace) {
+		return errors.New("rootless container requires user namespaces")
+	}
 	plan := &initPlan{spec: s, setgroups: true, progress: progress{debug: o.Debug}}
 	if !o.NoNewKeyring {
 		plan.keyring = keyringName(o.ID)
@@ -166,7 +170,10 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 	plan.ns = ns
 	// Who maps but its own group may do so only without setgroups (user_namespaces(7)).
 	denySetgroups := ns.newUser && !privileged && len(s.Linux.GIDMappings) == 1 && s.Linux.GIDMappings[0].Size == 1
-	plan.setgroups = !denySetgroups
+	plan.setgroups = !denySetgroups && !linux.SetgroupsDenied()
+	if !plan.setgroups && len(s.Process.User.AdditionalGids) > 0 {
+		return errors.New("cannot set any additional groups in a rootless container")
+	}
 
 	group, err := c.makeCgroup(o, privileged)
 	if err != nil {
@@ -181,6 +188,11 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 		}
 		defer closeAll(append(plan.cgroups, cfg.Cgroup))
 		dirs = group.Dirs()
+	} else if slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" || m.Type == "cgroup2" }) {
+		// It stays in ours: that is what it may look at.
+		if dirs, err = cgroup.OwnDirs(); err != nil {
+			return err
+		}
 	}
 	shares, err := c.makeResctrl()
 	if err != nil {
@@ -191,7 +203,7 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 	hasUser := spec.HasNamespace(s, specs.UserNamespace)
 	plan.tree, err = rootfs.Prepare(rootfs.Options{
 		Spec: s, Bundle: c.rec.Bundle, Mounts: o.Rootfs, CgroupDirs: dirs, NewUser: hasUser,
-		Unprivileged: !privileged, HostMounts: !spec.HasNamespace(s, specs.MountNamespace), NoPivot: o.NoPivot,
+		Unprivileged: !privileged || linux.InUserNamespace(), HostMounts: !spec.HasNamespace(s, specs.MountNamespace), NoPivot: o.NoPivot,
 		UserNS: openUserNS, Warn: o.Warn,
 	})
 	if err != nil {
@@ -272,76 +284,6 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 		}
 	}
 	return nil
-}
-
-// makeCgroup makes the container's group, unless the caller may not and didn't ask for anything.
-func (c *Container) makeCgroup(o Options, privileged bool) (*cgroup.Cgroup, error) {
-	if o.NoCgroup {
-		c.rec.NoCgroup = true
-		return nil, c.save()
-	}
-	res := c.spec.Linux.Resources
-	if u, ok := c.unit(); ok {
-		if err := c.startUnit(u, res); err != nil {
-			return nil, err
-		}
-	}
-	group, err := cgroup.Open(c.rec.CgroupPath, cgroup.Options{Name: c.rec.ID})
-	if err == nil {
-		c.group = group
-		err = group.Create(res)
-	}
-	if err == nil {
-		return group, nil
-	}
-	if privileged || c.rec.CgroupPath != "" {
-		return nil, err
-	}
-	o.Warn("running without a cgroup: " + err.Error())
-	c.rec.NoCgroup = true
-	c.group = nil
-	return nil, c.save()
-}
-
-// checkCgroup refuses a group that others are in, or that is frozen, so that nothing could start in it.
-func checkCgroup(cgroupsPath, id string) error {
-	g, err := cgroup.Open(cgroupsPath, cgroup.Options{Name: id})
-	if err != nil || !g.Exists() {
-		return nil // what is wrong is found when it is made
-	}
-	if pids, err := g.Pids(); err == nil && len(pids) > 0 {
-		return fmt.Errorf("container's cgroup is not empty: %d process(es) found", len(pids))
-	}
-	if frozen, err := g.Frozen(); err == nil && frozen {
-		return errors.New("container's cgroup unexpectedly frozen")
-	}
-	return nil
-}
-
-// openCgroup opens what a child needs to be in a group: a directory to be cloned into, and files to write to.
-func openCgroup(g *cgroup.Cgroup) (*os.File, []*os.File, error) {
-	dir, err := g.CloneFD()
-	if err != nil {
-		return nil, nil, err
-	}
-	var files []*os.File
-	for _, name := range g.SelfFiles() {
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
-		if err != nil {
-			closeAll(append(files, dir))
-			return nil, nil, err
-		}
-		files = append(files, f)
-	}
-	return dir, files, nil
-}
-
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		if f != nil {
-			f.Close()
-		}
-	}
 }
 
 // setInit writes down who init is.

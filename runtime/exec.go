@@ -174,6 +174,7 @@ func (c *Container) join(init *os.File, s *specs.Spec) (*joining, error) {
 		b, err := os.ReadFile("/proc/" + strconv.Itoa(c.rec.Pid) + "/setgroups")
 		j.setgroups = err != nil || strings.TrimSpace(string(b)) != "deny"
 	}
+	j.setgroups = j.setgroups && !linux.SetgroupsDenied()
 	fd, err := unix.Open("/proc/"+strconv.Itoa(c.rec.Pid)+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the root of container %s: %w", c.rec.ID, err)

@@ -10,6 +10,7 @@ import (
 	"cale/runtime/resctrl"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // errNoCgroup is what needs a group and has none: a container made without the right to make one.
@@ -18,6 +19,36 @@ var errNoCgroup = errors.New("the container has no cgroup")
 // tight reports whether a memory limit is so low that a process may not even come to its execve.
 func tight(r *specs.LinuxResources) bool {
 	return r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0 && *r.Memory.Limit < 1<<20
+}
+
+// firstLimit names a limit that a container is to have, as its controller is called; "" if it is to have none.
+func firstLimit(r *specs.LinuxResources) string {
+	switch {
+	case r == nil:
+		return ""
+	case r.Memory != nil:
+		return "memory"
+	case r.CPU != nil:
+		return "cpu"
+	case r.Pids != nil:
+		return "pids"
+	case r.BlockIO != nil:
+		return "io"
+	case len(r.HugepageLimits) > 0:
+		return "hugetlb"
+	case r.Network != nil:
+		return "network"
+	case len(r.Rdma) > 0:
+		return "rdma"
+	case len(r.Unified) > 0:
+		return "unified"
+	}
+	return ""
+}
+
+// forbidden reports whether groups are there but not for us, can't be written to, or aren't there at all.
+func forbidden(err error) bool {
+	return errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) || errors.Is(err, cgroup.ErrAbsent)
 }
 
 // oomError says of a process that was killed on its way that it was for want of memory, if it was.

@@ -167,7 +167,8 @@ func commit() string {
 
 // defaultRoot is where states are kept.
 func defaultRoot() string {
-	if os.Geteuid() != 0 {
+	// Root of a user namespace is a user who has become it, unless it says that it is root.
+	if os.Geteuid() != 0 || os.Getenv("XDG_RUNTIME_DIR") != "" && os.Getenv("USER") != "root" && linux.InUserNamespace() {
 		if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
 			return filepath.Join(dir, "cale-oci")
 		}

@@ -22,6 +22,9 @@ type Options struct {
 	// Parent marks a group that only holds other groups: it gets no device rules, since a child may never be
 	// allowed more than its parent.
 	Parent bool
+	// Rootless goes on without device rules where the kernel lets only root set them. Who isn't root can't make device
+	// nodes either.
+	Rootless bool
 
 	root string // tests: a directory that stands for /sys/fs/cgroup
 }
@@ -31,8 +34,10 @@ type Cgroup struct {
 	groups []group
 	v2     bool
 	parent bool
-	fresh  bool
-	fake   bool // the files are a test's, not the kernel's
+	// rootless is Options.Rootless.
+	rootless bool
+	fresh    bool
+	fake     bool // the files are a test's, not the kernel's
 }
 
 // group is the directory in one hierarchy.
@@ -70,7 +75,7 @@ func Open(cgroupsPath string, opts Options) (*Cgroup, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cgroup{parent: opts.Parent, fake: opts.root != ""}
+	c := &Cgroup{parent: opts.Parent, rootless: opts.Rootless, fake: opts.root != ""}
 	c.v2 = len(hs) == 1 && hs[0].controllers[0] == ""
 	c.groups = make([]group, len(hs))
 	for i, h := range hs {

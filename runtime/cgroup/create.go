@@ -42,7 +42,8 @@ func (c *Cgroup) Create(res *specs.LinuxResources) (err error) {
 		res = &specs.LinuxResources{}
 	}
 	if !c.parent {
-		if err := c.setDevices(res.Devices, c.fresh); err != nil {
+		err := c.setDevices(res.Devices, c.fresh)
+		if err != nil && !(c.rootless && errors.Is(err, os.ErrPermission)) {
 			return err
 		}
 	}

@@ -1,7 +1,7 @@
 package cgroup
 
 import (
-	"fmt"
+	"errors"
 	"os"
 	"path"
 	"strings"
@@ -9,6 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// ErrAbsent is a place where control groups can't be had at all.
+var ErrAbsent = errors.New("no cgroup hierarchy is mounted")
 
 const mountDir = "/sys/fs/cgroup"
 
@@ -51,7 +54,7 @@ func find() ([]hierarchy, error) {
 				}
 			}
 			for _, m := range mounts {
-				if m.is(h.controllers[0]) {
+				if m.is(h.controllers[0]) && visible(m) {
 					h.mount = m.point
 					break
 				}
@@ -62,7 +65,7 @@ func find() ([]hierarchy, error) {
 		}
 	}
 	if len(hs) == 0 {
-		return nil, fmt.Errorf("no cgroup hierarchy is mounted")
+		return nil, ErrAbsent
 	}
 	return hs, nil
 }
@@ -85,6 +88,15 @@ func usualMount(controllers string) string {
 	return ""
 }
 
+// visible reports whether a mount is what one sees at its place: another may lie over it.
+func visible(m mount) bool {
+	var st unix.Statfs_t
+	if unix.Statfs(m.point, &st) != nil {
+		return false
+	}
+	return m.v2 && int64(st.Type) == unix.CGROUP2_SUPER_MAGIC || !m.v2 && int64(st.Type) == unix.CGROUP_SUPER_MAGIC
+}
+
 // ownDir is the caller's group relative to the mount.
 func (h hierarchy) ownDir() (string, error) {
 	if h.own == "" || h.own == "/" {
@@ -104,6 +116,25 @@ func (h hierarchy) ownDir() (string, error) {
 		}
 	}
 	return "/", nil
+}
+
+// OwnDirs are the directories of the caller's own groups, by controller like Cgroup.Dirs.
+func OwnDirs() (map[string]string, error) {
+	hs, err := hierarchies("")
+	if err != nil {
+		return nil, err
+	}
+	dirs := map[string]string{}
+	for _, h := range hs {
+		own, err := h.ownDir()
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range h.controllers {
+			dirs[name] = path.Join(h.mount, own)
+		}
+	}
+	return dirs, nil
 }
 
 // mount is a cgroup line of /proc/self/mountinfo.
