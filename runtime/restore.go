@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"cale/atomicfile"
 	"cale/runtime/criu"
@@ -137,6 +138,7 @@ func (r *restoring) run(ctx context.Context) error {
 	if r.uts != nil {
 		defer r.uts.Close()
 	}
+	r.awaitLazyPages(ctx)
 	r.conn, err = criu.Start(ctx, criu.Config{
 		Stdin: r.o.Stdin, Stdout: r.o.Stdout, Stderr: r.o.Stderr, Files: files,
 		ImagesDir: r.co.ImagePath, WorkDir: r.co.WorkPath,
@@ -167,6 +169,24 @@ func (r *restoring) run(ctx context.Context) error {
 		return r.co.explain(err, "restore.log")
 	}
 	return nil
+}
+
+// awaitLazyPages waits for the socket of `criu lazy-pages`, which is started at the same time as a restore that needs
+// it, and may be slower. CRIU says it if there is none.
+func (r *restoring) awaitLazyPages(ctx context.Context) {
+	if !r.co.LazyPages {
+		return
+	}
+	dir := r.co.WorkPath
+	if dir == "" {
+		dir = r.co.ImagePath
+	}
+	for range 100 {
+		if _, err := os.Lstat(filepath.Join(dir, "lazy-pages.socket")); err == nil || ctx.Err() != nil {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // notified is told what CRIU is at.
