@@ -12,7 +12,8 @@ import (
 
 // ourLayers is a content store in which layers of snapshots are written by our
 // own comparer alone. BuildKit would first write the changes of an overlayfs
-// itself, under the snapshot's name, and turns to the comparer when it can't.
+// itself, under the snapshot's name, and turns to the comparer when it can't
+// (unless forceOverlay is set).
 type ourLayers struct {
 	content.Store
 	snapshots *snapshot.Store
@@ -31,3 +32,7 @@ func (s ourLayers) Writer(ctx context.Context, opts ...content.WriterOpt) (conte
 	}
 	return s.Store.Writer(ctx, opts...)
 }
+
+// forceOverlay is the variable that keeps BuildKit, for its own tests, from
+// turning to the comparer.
+const forceOverlay = "BUILDKIT_DEBUG_FORCE_OVERLAY_DIFF"

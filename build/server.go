@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -69,6 +70,9 @@ func init() {
 }
 
 func open(ctx context.Context, o Options) (_ *Builder, err error) {
+	if err := os.Unsetenv(forceOverlay); err != nil {
+		return nil, err
+	}
 	if o.Log == nil {
 		o.Log = func(string, ...any) {}
 	}
@@ -93,6 +97,7 @@ func open(ctx context.Context, o Options) (_ *Builder, err error) {
 		return nil, err
 	}
 	b.steps, b.sessions = steps, sessions
+	w.SourceManager.Register(judged{w.ImageSource, o.Keeper})
 	b.worker = &worker.Controller{}
 	if err := b.worker.Add(storing{w}); err != nil {
 		return nil, err

@@ -71,7 +71,7 @@ func deviceManager(c config.CDIConfig) (*cdidevices.Manager, error) {
 	if len(dirs) == 0 {
 		dirs = appdefaults.CDISpecDirs
 	}
-	cache, err := cdi.NewCache(cdi.WithSpecDirs(dirs...), cdi.WithAutoRefresh(false))
+	cache, err := cdi.NewCache(cdi.WithSpecDirs(dirs...))
 	if err != nil {
 		return nil, fmt.Errorf("devices in %s: %w", strings.Join(dirs, ", "), err)
 	}

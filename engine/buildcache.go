@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -123,7 +124,28 @@ func (e *Engine) BuildName(text string, target image.Descriptor) error {
 	pin := e.store.Pin()
 	defer pin.Release()
 	pin.Add(target.Digest)
+	if now, err := e.store.Resolve(name.String()); err == nil && now.Digest == target.Digest && !name.IsZero() {
+		// It was built before, and nothing has to reach the disk for it.
+		e.emitOther("image", "tag", target.Digest.String(), "name", e.familiar(name))
+		return nil
+	}
 	return e.nameImage(name, target)
+}
+
+// BuildJudge refuses an image that the policy does not let in. One that is here under its name, as it is, was let in
+// before or made here.
+func (e *Engine) BuildJudge(ctx context.Context, text string, d image.Digest) error {
+	defer e.begin()()
+	ref, err := e.parseName(text)
+	if err != nil {
+		return err
+	}
+	tag := ref
+	tag.Digest = image.Digest{}
+	if now, err := e.store.Resolve(tag.String()); err == nil && now.Digest == d {
+		return nil
+	}
+	return registryError(e.judge(e.clientFor(nil, ref.Domain), ref)(ctx, []image.Digest{d}))
 }
 
 // BuildNames lists the names of images and what they point at.

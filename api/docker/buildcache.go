@@ -53,6 +53,22 @@ func (s *Server) buildName(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
+// buildJudge tells whether a build may use an image.
+func (s *Server) buildJudge(w http.ResponseWriter, r *request) error {
+	var in struct {
+		Name   string
+		Digest image.Digest
+	}
+	if err := r.decode(&in); err != nil {
+		return err
+	}
+	if err := s.engine.BuildJudge(r.Context(), in.Name, in.Digest); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 func (s *Server) buildNames(w http.ResponseWriter, r *request) error {
 	names, err := s.engine.BuildNames()
 	if err != nil {

@@ -5,7 +5,11 @@ import (
 	"strings"
 
 	"cale/image"
+	"cale/image/signature"
 	"cale/image/store"
+	"cale/image/trust"
+	"cale/registry/client"
+	"cale/registry/hosts"
 )
 
 const (
@@ -14,7 +18,11 @@ const (
 )
 
 // Direct is a Keeper for a store that this process has open itself.
-type Direct struct{ Store *store.Store }
+type Direct struct {
+	Store    *store.Store
+	Config   string     // the administrator's folder, with the policy
+	HostDirs hosts.Dirs // of registries' settings
+}
 
 // Held implements Keeper.
 func (d Direct) Held(context.Context) (c Content, err error) {
@@ -59,6 +67,29 @@ func (d Direct) Added(_ context.Context, c Content, sync bool) error {
 		return d.Store.Sync()
 	}
 	return nil
+}
+
+// Judge implements Keeper.
+func (d Direct) Judge(ctx context.Context, name string, x image.Digest) error {
+	ref, err := image.ParseReference(name)
+	if err != nil {
+		return err
+	}
+	tag := ref
+	tag.Digest = image.Digest{}
+	if now, err := d.Store.Resolve(tag.String()); err == nil && now.Digest == x {
+		return nil
+	}
+	p, err := trust.Load(d.Config)
+	if err != nil {
+		return err
+	}
+	reg := client.New(client.Options{HostDirs: d.HostDirs})
+	_, err = p.Check(ctx, trust.Image{Ref: ref, Digests: []image.Digest{x},
+		Signatures: func(ctx context.Context, x image.Digest) ([]trust.Signature, error) {
+			return signature.Fetch(ctx, reg, ref, x)
+		}})
+	return err
 }
 
 // Names implements Keeper.

@@ -65,6 +65,14 @@ func (e *Engine) Added(ctx context.Context, c Content, sync bool) error {
 	return e.post(ctx, "added", c)
 }
 
+// Judge implements Keeper.
+func (e *Engine) Judge(ctx context.Context, name string, d image.Digest) error {
+	return e.post(ctx, "judge", struct {
+		Name   string
+		Digest image.Digest
+	}{name, d})
+}
+
 // Names implements Keeper.
 func (e *Engine) Names(ctx context.Context) (out []Name, err error) {
 	return out, e.get(ctx, "names", &out)

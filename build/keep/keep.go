@@ -34,6 +34,9 @@ type Keeper interface {
 	Release(ctx context.Context, c Content) error
 	// Added tells of new content; sync makes it survive a power cut.
 	Added(ctx context.Context, c Content, sync bool) error
+	// Judge refuses an image that the machine's policy does not let in. One that
+	// is in the store under this name, as it is, was let in before.
+	Judge(ctx context.Context, name string, d image.Digest) error
 	// Names lists the images, SetName adds one. An empty name, or one with a
 	// digest, leaves the image without a tag.
 	Names(ctx context.Context) ([]Name, error)

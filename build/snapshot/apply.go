@@ -17,6 +17,7 @@ import (
 
 	"cale/build/keep"
 	"cale/image"
+	"cale/layer"
 )
 
 // Applier implements containerd's diff.Applier: an image's layer becomes a
@@ -103,7 +104,11 @@ func (a *Applier) unpack(ctx context.Context, desc ocispec.Descriptor, diffID im
 	if !image.IsLayer(mt) {
 		mt = "" // told by its first bytes
 	}
-	if _, err := s.layers.Unpack(ctx, io.NewSectionReader(ra, 0, ra.Size()), mt, diffID); err != nil {
+	_, err = s.layers.Unpack(ctx, io.NewSectionReader(ra, 0, ra.Size()), mt, diffID)
+	if errors.Is(err, layer.ErrDigest) {
+		return fmt.Errorf("failed to verify layer: %w", err)
+	}
+	if err != nil {
 		return err
 	}
 	return s.holds.Keeper.Added(ctx, keep.Content{Layers: s.layers.Unsynced()}, false)

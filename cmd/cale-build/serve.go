@@ -39,6 +39,10 @@ type settings struct {
 	debug             bool
 }
 
+func (s settings) hostDirs() hosts.Dirs {
+	return append(hosts.Dirs{filepath.Join(s.config, "certs.d")}, hosts.System...)
+}
+
 func parse(args []string) (s settings, err error) {
 	f := pflag.NewFlagSet("cale-build serve", pflag.ContinueOnError)
 	f.StringVar(&s.root, "root", env("CALE_ROOT", "/var/lib/cale"), "where images and the build cache are ($CALE_ROOT)")
@@ -143,7 +147,7 @@ func serve(ctx context.Context, args []string) error {
 func open(ctx context.Context, s settings, k keep.Keeper) (*build.Builder, error) {
 	o := build.Options{
 		Root: s.root, Run: s.run, Keeper: k, Labels: s.labels, Log: log.Printf, PreferLocal: !s.strict,
-		HostDirs: append(hosts.Dirs{filepath.Join(s.config, "certs.d")}, hosts.System...),
+		HostDirs: s.hostDirs(),
 	}
 	file := s.buildkit
 	if file == "" {
