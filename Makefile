@@ -64,6 +64,19 @@ conformance-cri: build ## Kubernetes' own suite for container runtimes against c
 conformance-registry: build ## the distribution specification's own program against cale registry
 	test/conformance/distribution/run
 
+.PHONY: conformance-moby conformance-moby-cli conformance-docker-cli conformance-compose
+conformance-moby: build ## moby's API tests against our socket (ten minutes)
+	test/conformance/docker/run moby
+
+conformance-moby-cli: build ## moby's tests of the command line against our socket (twenty minutes)
+	test/conformance/docker/run moby-cli
+
+conformance-docker-cli: build ## the tests of docker's own client against our socket (five minutes)
+	test/conformance/docker/run docker-cli
+
+conformance-compose: build ## Compose's own tests against our socket (half an hour)
+	test/conformance/docker/run compose
+
 .PHONY: kill
 kill: build ## the engine killed at a hundred random moments of pulls, pushes, loads and collections (four minutes)
 	CALE_BIN=$(CURDIR)/bin CALE_KILLS=100 go test -count=1 -timeout 20m -run TestKilledAtWork ./test/e2e
