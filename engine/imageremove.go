@@ -124,6 +124,10 @@ func (e *Engine) checkUnused(img *store.Image, ref string, byName, force bool) e
 	for _, c := range e.all() {
 		c.mu.Lock()
 		uses, running := c.rec.ImageID == img.ID.String(), c.run != nil
+		// One that is mounted is in use too, though the container would keep its content.
+		uses = uses || slices.ContainsFunc(c.rec.Mounts, func(m Mount) bool {
+			return m.Type == "image" && slices.Equal(m.Layers, img.Config.DiffIDs)
+		})
 		c.mu.Unlock()
 		switch {
 		case !uses:

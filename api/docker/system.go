@@ -143,7 +143,7 @@ func eventStream(r *request) (kind string, sequence bool) {
 func eventMatches(f filters, e engine.Event) bool {
 	actor := func(kind string) func(string) bool {
 		return func(v string) bool {
-			return e.Type == kind && (e.ID == v || e.Attributes["name"] == v || len(v) >= 12 && strings.HasPrefix(e.ID, v))
+			return e.Type == kind && (strings.HasPrefix(e.ID, v) || strings.HasPrefix(e.Attributes["name"], v)) // Docker's own looseness
 		}
 	}
 	// An image is meant with or without its tag, and containers of it are too.
