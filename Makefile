@@ -12,7 +12,7 @@ export CGO_ENABLED = 0
 build: ## the programs, in bin/
 	@mkdir -p bin
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
-	go build -trimpath -ldflags '$(LDFLAGS)' -tags cri -o bin/cale-cri ./cmd/caled
+	go build -trimpath -ldflags '$(LDFLAGS)' -tags cri,nri_no_wasm -o bin/cale-cri ./cmd/caled
 
 .PHONY: hello
 hello: build ## the main job, with no network: a registry serves an image, cale pulls and runs it

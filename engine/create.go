@@ -22,10 +22,18 @@ var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 // Create makes a container from an image that is there already.
 func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []string, err error) {
 	defer e.begin()()
+	raw := make([]byte, 32)
+	rand.Read(raw) // never fails
+	id = hex.EncodeToString(raw)
 	var group *pod
 	if s.Member != nil {
 		if group, err = e.joinPod(&s); err != nil {
 			return "", nil, err
+		}
+		if e.hooks.Create != nil {
+			if err := e.hooks.Create(ctx, id, &s); err != nil {
+				return "", nil, err
+			}
 		}
 	}
 	if err := e.checkSpec(&s); err != nil {
@@ -36,9 +44,6 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 		return "", nil, err
 	}
 	warnings = append(warningsFor(&s), s.Resources.settle()...)
-	raw := make([]byte, 32)
-	rand.Read(raw) // never fails
-	id = hex.EncodeToString(raw)
 	name, err := e.reserveName(s.Name, id)
 	if err != nil {
 		return "", nil, err

@@ -45,6 +45,7 @@ type Engine struct {
 	work   sync.WaitGroup // goroutines that end with ctx
 	trash  sync.WaitGroup // removals of big trees under way
 
+	hooks    PodHooks
 	active   atomic.Int64 // operations under way
 	releases atomic.Int64 // of the builder's, since the last collection for them
 	idle     chan struct{}

@@ -104,9 +104,15 @@ func (e *Engine) RunPod(ctx context.Context, s PodSpec) (id string, err error) {
 	}
 	if err == nil {
 		p.rec.Ready = true
+		if e.hooks.Run != nil {
+			err = e.hooks.Run(ctx, e.podInfo(p))
+		}
+	}
+	if err == nil {
 		err = p.save()
 	}
 	if err != nil {
+		p.rec.Ready = false
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 		defer cancel()
 		if e.stopPod(ctx, p, false) == nil || !p.onCNI() {
@@ -272,6 +278,7 @@ func (e *Engine) StopPod(ctx context.Context, ref string) error {
 func (e *Engine) stopPodNow(ctx context.Context, p *pod, last bool) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	info := e.podInfo(p)
 	p.mu.Lock()
 	was := p.rec.Ready
 	p.rec.Ready = false
@@ -297,6 +304,9 @@ func (e *Engine) stopPodNow(ctx context.Context, p *pod, last bool) error {
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("pod %s: %w", p.id, err)
+	}
+	if was && e.hooks.Stopped != nil {
+		e.hooks.Stopped(ctx, info)
 	}
 	if was || p.onCNI() {
 		defer e.maybeIdle()

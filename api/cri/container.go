@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"errors"
+	"log"
 	"strconv"
 	"time"
 
@@ -62,9 +63,15 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 	if err != nil {
 		return nil, err
 	}
+	defer s.telling.hold()()
 	id, _, err := s.engine.Create(ctx, spec)
 	if err != nil {
 		return nil, err
+	}
+	if i, err := s.container(ctx, id); err == nil {
+		if err := s.telling.about(ctx, &i, Plugins.Created); err != nil {
+			log.Printf("cri: plug-ins: container %s was made: %v", id, err)
+		}
 	}
 	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
 }
@@ -78,8 +85,18 @@ func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 	if i.State.Status == engine.Exited {
 		return nil, &engine.Error{Class: engine.ErrConflict, Text: "container " + i.ID + " has exited: make a new one"}
 	}
+	defer s.telling.hold()()
+	if i.State.Status == engine.Created {
+		if err := s.telling.about(ctx, &i, Plugins.Start); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.engine.Start(ctx, i.ID, engine.StartOptions{}); err != nil && !errors.Is(err, engine.ErrNotModified) {
 		return nil, err
+	} else if now, err2 := s.container(ctx, i.ID); err == nil && err2 == nil {
+		if err := s.telling.about(ctx, &now, Plugins.Started); err != nil {
+			log.Printf("cri: plug-ins: container %s was started: %v", i.ID, err)
+		}
 	}
 	return &runtimeapi.StartContainerResponse{}, nil
 }
@@ -91,7 +108,11 @@ func (s *Server) StopContainer(ctx context.Context, r *runtimeapi.StopContainerR
 		o := engine.StopOptions{}
 		seconds := int(max(0, min(r.Timeout, int64(24*time.Hour/time.Second))))
 		o.Timeout = &seconds
+		defer s.telling.hold()()
 		err = s.engine.Stop(ctx, i.ID, o)
+		if err == nil {
+			s.telling.ended(ctx, &i)
+		}
 	}
 	if err != nil && !errors.Is(err, engine.ErrNotFound) && !errors.Is(err, engine.ErrNotModified) {
 		return nil, err
@@ -103,6 +124,8 @@ func (s *Server) StopContainer(ctx context.Context, r *runtimeapi.StopContainerR
 func (s *Server) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
 	i, err := s.container(ctx, r.ContainerId)
 	if err == nil {
+		defer s.telling.hold()()
+		s.telling.removed(ctx, &i)
 		err = s.engine.Remove(ctx, i.ID, engine.RemoveOptions{Force: true, Volumes: true})
 		s.usage.drop(i.ID)
 	}
@@ -221,6 +244,10 @@ func (s *Server) UpdateContainerResources(ctx context.Context, r *runtimeapi.Upd
 	}
 	res := i.Spec.Resources
 	setResources(&res, r.Linux)
+	defer s.telling.hold()()
+	if err := s.telling.about(ctx, &i, func(p Plugins, ctx context.Context, c *PluginContainer) error { return p.Update(ctx, c, &res) }); err != nil {
+		return nil, err
+	}
 	if _, err := s.engine.Update(ctx, i.ID, res, nil); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"errors"
+	"log"
 	"net/netip"
 	"strconv"
 
@@ -45,6 +46,7 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 	if err != nil {
 		return nil, err
 	}
+	defer s.telling.hold()()
 	id, err := s.engine.RunPod(ctx, spec)
 	if err != nil {
 		return nil, err
@@ -104,6 +106,7 @@ func podSpec(r *runtimeapi.RunPodSandboxRequest) (spec engine.PodSpec, err error
 
 // StopPodSandbox ends a pod's containers and frees its addresses; no such pod is no error.
 func (s *Server) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
+	defer s.telling.hold()()
 	if err := s.engine.StopPod(ctx, r.PodSandboxId); err != nil && !errors.Is(err, engine.ErrNotFound) {
 		return nil, err
 	}
@@ -112,8 +115,31 @@ func (s *Server) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandbo
 
 // RemovePodSandbox removes a pod and its containers, by force; no such pod is no error.
 func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
-	if err := s.engine.RemovePod(ctx, r.PodSandboxId); err != nil && !errors.Is(err, engine.ErrNotFound) {
+	defer s.telling.hold()()
+	p, err := s.engine.Pod(r.PodSandboxId)
+	if errors.Is(err, engine.ErrNotFound) {
+		return &runtimeapi.RemovePodSandboxResponse{}, nil
+	}
+	if err != nil {
 		return nil, err
+	}
+	if s.telling.plugins != nil {
+		if err := s.engine.StopPod(ctx, p.ID); err != nil {
+			log.Printf("cri: %v", err) // the removal tries again
+		}
+		if members, err := s.engine.Members(p.ID); err == nil {
+			for k := range members {
+				s.telling.removed(ctx, &members[k])
+			}
+		}
+	}
+	if err := s.engine.RemovePod(ctx, p.ID); err != nil && !errors.Is(err, engine.ErrNotFound) {
+		return nil, err
+	}
+	if s.telling.plugins != nil {
+		if err := s.telling.plugins.RemovePod(ctx, &PluginPod{p, podMeta(&p)}); err != nil {
+			log.Printf("cri: plug-ins: removal of pod %s: %v", p.ID, err)
+		}
 	}
 	return &runtimeapi.RemovePodSandboxResponse{}, nil
 }
@@ -185,8 +211,12 @@ func (s *Server) StreamPodSandboxes(r *runtimeapi.StreamPodSandboxesRequest, st 
 }
 
 // UpdatePodSandboxResources tells what the kubelet has set on the pod's own group; that needs nothing of us.
-func (s *Server) UpdatePodSandboxResources(_ context.Context, r *runtimeapi.UpdatePodSandboxResourcesRequest) (*runtimeapi.UpdatePodSandboxResourcesResponse, error) {
-	if _, err := s.engine.Pod(r.PodSandboxId); err != nil {
+func (s *Server) UpdatePodSandboxResources(ctx context.Context, r *runtimeapi.UpdatePodSandboxResourcesRequest) (*runtimeapi.UpdatePodSandboxResourcesResponse, error) {
+	p, err := s.engine.Pod(r.PodSandboxId)
+	if err == nil && s.telling.plugins != nil {
+		err = s.telling.plugins.UpdatePod(ctx, &PluginPod{p, podMeta(&p)}, r.Overhead, r.Resources)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &runtimeapi.UpdatePodSandboxResourcesResponse{}, nil

@@ -33,6 +33,8 @@ type Options struct {
 	Root string
 	// StreamAddress is where exec, attach and port-forward connect to; "" is a free port of 127.0.0.1.
 	StreamAddress string
+	// Plugins starts what takes part in decisions about pods; nil is nothing.
+	Plugins func(Node) (Plugins, error)
 }
 
 // Server answers the CRI's calls.
@@ -40,13 +42,15 @@ type Server struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
 	runtimeapi.UnimplementedImageServiceServer
 
-	engine *engine.Engine
-	opts   Options
-	grpc   *grpc.Server
-	tokens tokens
-	web    *http.Server
-	listen net.Listener
-	active atomic.Int64
+	engine  *engine.Engine
+	opts    Options
+	grpc    *grpc.Server
+	tokens  tokens
+	telling telling
+	end     context.CancelFunc
+	web     *http.Server
+	listen  net.Listener
+	active  atomic.Int64
 
 	making keyed // pods and containers being made, by what names them
 	usage  usageCache
@@ -58,6 +62,19 @@ func New(e *engine.Engine, o Options) (*Server, error) {
 		o.StreamAddress = "127.0.0.1:0"
 	}
 	s := &Server{engine: e, opts: o}
+	s.telling.s = s
+	ctx, end := context.WithCancel(context.Background())
+	s.end = end
+	if o.Plugins != nil {
+		plugins, err := o.Plugins(Node{s})
+		if err != nil {
+			end()
+			return nil, fmt.Errorf("plug-ins: %w", err)
+		}
+		s.telling.plugins = plugins
+		e.HookPods(s.telling.hooks())
+		go s.telling.watch(ctx)
+	}
 	l, err := net.Listen("tcp", o.StreamAddress)
 	if err != nil {
 		return nil, fmt.Errorf("streaming server: %w", err)
@@ -103,6 +120,10 @@ func (s *Server) Close() {
 	s.engine.Ending()
 	s.grpc.Stop()
 	s.web.Close()
+	s.end()
+	if s.telling.plugins != nil {
+		s.telling.plugins.Close()
+	}
 }
 
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {

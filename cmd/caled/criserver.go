@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	apicri "cale/api/cri"
+	"cale/api/cri/nri"
 	"cale/engine"
 )
 
@@ -16,7 +17,13 @@ func init() {
 		if err != nil {
 			return nil, err
 		}
-		srv, err := apicri.New(e, apicri.Options{Version: version, Root: s.root, StreamAddress: s.criStream})
+		o := apicri.Options{Version: version, Root: s.root, StreamAddress: s.criStream}
+		if s.nri {
+			o.Plugins = func(n apicri.Node) (apicri.Plugins, error) {
+				return nri.Open(n, nri.Options{Version: version, Socket: s.nriSocket, Plugins: s.nriPlugins, ConfigDir: s.nriConfig})
+			}
+		}
+		srv, err := apicri.New(e, o)
 		if err != nil {
 			l.Close()
 			return nil, err

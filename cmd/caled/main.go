@@ -49,6 +49,10 @@ type settings struct {
 	cri              bool
 	criStream        string
 	cni              engine.CNI
+	nri              bool
+	nriSocket        string
+	nriPlugins       string
+	nriConfig        string
 }
 
 func parse(args []string) (s settings, done bool, err error) {
@@ -67,6 +71,10 @@ func parse(args []string) (s settings, done bool, err error) {
 	f.StringVar(&s.cni.ConfDir, "cni-conf", "/etc/cni/net.d", "where a configuration of CNI plug-ins for pods may be; pods are on Cale's own bridge without one")
 	f.StringSliceVar(&s.cni.Bin, "cni-bin", []string{"/opt/cni/bin", "/usr/libexec/cni", "/usr/lib/cni"}, "where CNI plug-ins are")
 	f.BoolVar(&s.cni.Required, "cni-required", false, "wait for a CNI configuration instead of using Cale's own bridge")
+	f.BoolVar(&s.nri, "nri", false, "let plug-ins of the Node Resource Interface take part in what the CRI does")
+	f.StringVar(&s.nriSocket, "nri-socket", "/var/run/nri/nri.sock", "where NRI plug-ins connect")
+	f.StringVar(&s.nriPlugins, "nri-plugins", "/opt/nri/plugins", "where NRI plug-ins are that are started with the CRI")
+	f.StringVar(&s.nriConfig, "nri-config", "/etc/nri/conf.d", "where the configurations of NRI plug-ins are")
 	showVersion := f.BoolP("version", "v", false, "print the version and end")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
