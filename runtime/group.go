@@ -7,6 +7,9 @@ import (
 
 	"cale/runtime/cgroup"
 	"cale/runtime/linux"
+	"cale/runtime/spec"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // makeCgroup makes the container's group, unless the caller may not and didn't ask for anything.
@@ -38,6 +41,10 @@ func (c *Container) makeCgroup(o Options, privileged bool) (*cgroup.Cgroup, erro
 	}
 	if name := firstLimit(res); name != "" {
 		return nil, fmt.Errorf("cannot set %s limit: container could not join or create cgroup: %w", name, err)
+	}
+	if !spec.NewNamespace(c.spec, specs.PIDNamespace) {
+		o.Warn("Creating a rootless container with no cgroup and no private pid namespace. " +
+			"Such configuration is strongly discouraged: nothing holds its processes together when they are to end.")
 	}
 	// Nothing was asked of a group: engines of users without rights rely on hearing nothing either.
 	if o.Debug != nil {

@@ -136,6 +136,31 @@ func TestRootless(t *testing.T) {
 	r.want(0, "", "kill", "one", "KILL")
 }
 
+// What a user without rights can't have is refused, in runc's words.
+func TestRootlessLimits(t *testing.T) {
+	r := newRootless(t)
+	limit := int64(10)
+	r.spec.Linux.Resources = &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}}
+	r.configure("true")
+	r.want(1, "cannot set pids limit: container could not join or create cgroup: ", "run", "limited")
+	r.spec.Linux.Resources = nil
+	r.spec.Linux.CgroupsPath = "/cale-nobodys/c"
+	r.configure("true")
+	r.want(1, "unable to apply cgroup configuration: ", "run", "grouped")
+}
+
+// CVE-2023-25809: the control groups that a container of a user without rights sees can't be written, whatever that user
+// may do to them. And nothing is said of the group that the container doesn't have.
+func TestRootlessCgroups(t *testing.T) {
+	r := newRootless(t)
+	r.configure("while read dev dir type options rest; do case $dir,$options in /sys/fs/cgroup*,ro,*) ;; /sys/fs/cgroup*) " +
+		"last=$dir; while read d dir2 t o r; do [ $dir2 != $dir ] || last=$o; done </proc/mounts; " +
+		"case $last in ro,*) ;; *) echo $dir can be written;; esac;; esac; done </proc/mounts; ls /sys/fs/cgroup >/dev/null && echo seen")
+	if out, code := r.run("run", "grouped"); code != 0 || out != "seen\n" {
+		t.Errorf("exit status %d: %s", code, out)
+	}
+}
+
 func TestRootlessHooks(t *testing.T) {
 	for _, kind := range []string{"createContainer", "startContainer"} {
 		r := newRootless(t)

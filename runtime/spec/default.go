@@ -71,6 +71,5 @@ func Rootless(s *specs.Spec, uid, gid int) {
 			*m = specs.Mount{Destination: "/sys", Type: "none", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "ro"}}
 		}
 	}
-	s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" })
 	s.Linux.Resources = nil
 }
