@@ -52,7 +52,7 @@ func (e *Engine) Import(ctx context.Context, r io.Reader, o ImportOptions) (id s
 	pin := e.store.Pin()
 	defer pin.Release()
 	desc, diffID, err := e.store.PutLayer(ctx, pin, func(ctx context.Context, w io.Writer) error {
-		_, err := io.Copy(w, &cancellable{ctx, plain})
+		_, err := io.Copy(w, layer.Bound(&cancellable{ctx, plain}, e.store.Layers.MaxBytes()))
 		return err
 	})
 	if err != nil {

@@ -248,3 +248,27 @@ func (a *ahead) Close() error {
 	})
 	return nil
 }
+
+// Bound reads r and fails with ErrTooLarge beyond max bytes: what was small as
+// it came may have no end when it is undone.
+func Bound(r io.Reader, max int64) io.Reader { return &bounded{r, max, max} }
+
+type bounded struct {
+	r         io.Reader
+	left, max int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left < 0 {
+		return 0, fmt.Errorf("%w of %d bytes", ErrTooLarge, b.max)
+	}
+	// One byte more than may come tells the end from too much.
+	if int64(len(p)) > b.left+1 {
+		p = p[:b.left+1]
+	}
+	n, err := b.r.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return n - 1, fmt.Errorf("%w of %d bytes", ErrTooLarge, b.max)
+	}
+	return n, err
+}

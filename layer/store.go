@@ -114,6 +114,14 @@ func (l *Store) Has(diffID image.Digest) bool {
 	return err == nil
 }
 
+// MaxBytes is how much one layer may hold.
+func (l *Store) MaxBytes() int64 {
+	if l.Limits.Bytes == 0 {
+		return defaultBytes
+	}
+	return l.Limits.Bytes
+}
+
 // Size is the bytes of the layer's regular files.
 func (l *Store) Size(diffID image.Digest) (int64, error) {
 	i, err := l.info(diffID)
@@ -262,12 +270,8 @@ func (l *Store) unpack(ctx context.Context, r io.Reader, diffID image.Digest) (i
 	}
 	a := newAhead(d)
 	defer a.Close()
-	limit := l.Limits.Bytes
-	if limit == 0 {
-		limit = defaultBytes
-	}
 	h := diffID.Hash()
-	got, err := Extract(ctx, root, &hashing{src: a, h: h, left: limit}, ExtractOptions{Layer: true, Limits: l.Limits})
+	got, err := Extract(ctx, root, &hashing{src: a, h: h, left: l.MaxBytes()}, ExtractOptions{Layer: true, Limits: l.Limits})
 	if err != nil {
 		return info{}, err
 	}

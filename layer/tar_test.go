@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"path/filepath"
@@ -104,6 +105,16 @@ func TestTarNames(t *testing.T) {
 		}
 		if s := strings.Join(names, " "); s != c.want {
 			t.Errorf("%+v: %s", c.o, s)
+		}
+	}
+}
+
+// TestBound: as much as is allowed passes, and one byte more is an error, not an end.
+func TestBound(t *testing.T) {
+	for size, whole := range map[int]bool{0: true, 9: true, 10: true, 11: false, 1000: false} {
+		got, err := io.ReadAll(Bound(bytes.NewReader(make([]byte, size)), 10))
+		if whole && (err != nil || len(got) != size) || !whole && (!errors.Is(err, ErrTooLarge) || len(got) > 10) {
+			t.Errorf("of %d bytes %d came, %v", size, len(got), err)
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 const (
 	maxFiles    = 100000
 	maxDocument = 8 << 20 // index.json, manifest.json, in bytes
+	maxArchive  = 1 << 40 // all of it, decompressed
 )
 
 // ErrFormat says that a tar file holds no images in a form known here.
@@ -61,7 +62,7 @@ func (l *loader) load(r io.Reader, found func(Loaded) error) error {
 		return err
 	}
 	defer plain.Close()
-	tr := tar.NewReader(plain)
+	tr := tar.NewReader(layer.Bound(plain, maxArchive))
 	for n := 0; ; n++ {
 		h, err := tr.Next()
 		if err == io.EOF {
