@@ -25,6 +25,7 @@ netns = "none"
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+lock_type = "file"
 tmp_dir = "`+dir+`/tmp"
 [engine.runtimes]
 cale-oci = ["`+runtime+`"]
