@@ -95,6 +95,7 @@ func TestCheckpointTerminal(t *testing.T) {
 	stack.Until(t, "it answers", func() bool { return strings.Contains(s.Cale("logs", "shell").Stdout, "1 a") })
 	s.Cale("checkpoint", "create", "shell", "c1").OK(t)
 	s.Cale("start", "--checkpoint", "c1", "shell").OK(t)
+	s.KillEngine() // the next one finds it as any other
 	s.Cale("exec", "shell", "sh", "-c", "echo b >/q").OK(t)
 	stack.Until(t, "it goes on", func() bool { return strings.Contains(s.Cale("logs", "shell").Stdout, "2 b") })
 }
