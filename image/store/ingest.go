@@ -133,6 +133,10 @@ func (w *Writer) Offset() int64 { return w.off }
 // Partial reads the bytes 0 to Offset as of now.
 func (w *Writer) Partial() io.Reader { return io.NewSectionReader(w.f, 0, w.off) }
 
+// ReadAt implements io.ReaderAt for what was written. It may be called while
+// Write or Close are; after a Close it fails with os.ErrClosed.
+func (w *Writer) ReadAt(p []byte, off int64) (int, error) { return w.f.ReadAt(p, off) }
+
 // Write implements io.Writer. More than the descriptor's size is refused.
 func (w *Writer) Write(p []byte) (int, error) {
 	if w.err != nil {

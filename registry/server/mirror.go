@@ -32,6 +32,7 @@ type mirror struct {
 	mu     sync.Mutex
 	blobs  map[string]image.Descriptor // by repository and digest: named by manifests that were asked for
 	pieces map[string]image.Descriptor // by repository and tag: not here whole
+	coming map[image.Digest]*arrival
 }
 
 // upstreamRef is what a repository's tag or digest is called at the other registry.
@@ -45,15 +46,20 @@ func (g *registry) upstreamRef(repo, at string) image.Reference {
 
 // upstreamError says what became of a request to the other registry.
 func upstreamError(err error, unknown func() error) error {
+	var p *problem
 	switch {
+	case errors.As(err, &p):
+		return p
 	case errors.Is(err, client.ErrNotFound):
 		return unknown()
 	case errors.Is(err, client.ErrDenied):
 		return &problem{http.StatusForbidden, "DENIED", "the mirrored registry: " + err.Error()}
 	case errors.Is(err, client.ErrTooManyTries):
 		return &problem{http.StatusTooManyRequests, "TOOMANYREQUESTS", "the mirrored registry: " + err.Error()}
+	case errors.Is(err, client.ErrUnavailable), errors.Is(err, client.ErrDigest), errors.Is(err, store.ErrMismatch):
+		return &problem{http.StatusBadGateway, "UNKNOWN", "the mirrored registry: " + err.Error()}
 	}
-	return &problem{http.StatusBadGateway, "UNKNOWN", "the mirrored registry: " + err.Error()}
+	return err
 }
 
 // mirrored is the manifest that a tag or digest names at the other registry, or named when it was last heard of.
@@ -165,7 +171,8 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s, "", false
 }
 
-// mirrorBlob sends a blob of the other registry's while it comes, and keeps it. A range is answered with the whole.
+// mirrorBlob sends a blob of the other registry's while it comes. A range is
+// answered with the whole.
 func (g *registry) mirrorBlob(w http.ResponseWriter, r *http.Request, repo string, d image.Digest) error {
 	g.mirror.mu.Lock()
 	desc, ok := g.mirror.blobs[repo+"@"+d.String()]
@@ -184,38 +191,47 @@ func (g *registry) mirrorBlob(w http.ResponseWriter, r *http.Request, repo strin
 	if err := g.recent.add(repo, d); err != nil {
 		return err
 	}
-	in, err := g.store.Writer(r.Context(), desc)
-	if errors.Is(err, store.ErrExists) {
-		// It came by another repository, or another request's wait was this one's.
-		return g.sendBlob(w, r, d)
+	if _, err := g.store.Stat(d); err == nil {
+		return g.sendBlob(w, r, d) // it came by another repository
 	}
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	body, _, err := g.opts.Upstream.Blob(client.WithoutMirrors(r.Context()), g.upstreamRef(repo, d.String()), desc, in.Offset())
-	if err != nil {
+	a := g.fetch(repo, desc)
+	defer a.leave()
+	if _, err := a.wait(r.Context(), -1); err != nil {
 		return upstreamError(err, blobUnknown)
 	}
-	defer body.Close()
 	h.Set("Content-Length", strconv.FormatInt(desc.Size, 10))
-	out := steadyWriter{w, http.NewResponseController(w)}
-	_, err = io.Copy(out, in.Partial())
-	if err == nil {
-		_, err = io.Copy(io.MultiWriter(in, out), body)
-	}
-	if err == nil {
-		err = in.Commit()
-	}
-	if err == nil {
-		err = g.whole(repo)
-	}
-	if err != nil {
+	rc := http.NewResponseController(w)
+	if err := g.relay(r.Context(), steadyWriter{w, rc}, rc.Flush, a); err != nil {
 		// The answer has begun: what can be told is that it is not whole.
 		slog.Warn("registry: mirror", "repository", repo, "blob", d.String(), "error", err)
 		panic(http.ErrAbortHandler)
 	}
 	return nil
+}
+
+// relay copies a blob to a client as it arrives. flush sends what w may hold.
+func (g *registry) relay(ctx context.Context, w io.Writer, flush func() error, a *arrival) error {
+	buf := make([]byte, 128<<10)
+	for pos := int64(0); pos < a.desc.Size; {
+		at, err := a.wait(ctx, pos)
+		if err != nil {
+			return err
+		}
+		n, err := a.read(g.store, buf[:min(int64(len(buf)), at-pos)], pos)
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(buf[:n]); err != nil {
+			return err
+		}
+		if pos += int64(n); pos < a.desc.Size {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	_, err := a.wait(ctx, a.desc.Size)
+	return err
 }
 
 // mirrorTags lists the tags of the other registry's repository, or if it can't be asked those that are here.

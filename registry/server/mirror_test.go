@@ -1,8 +1,12 @@
 package server
 
 import (
+	"bytes"
+	"context"
+	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -116,8 +120,13 @@ func TestMirrorBroken(t *testing.T) {
 		_, err := pull.Pull(m.ctx(), pull.Options{Store: openStore(t), Client: client.New(client.Options{}), Ref: ref})
 		return err
 	}
-	if err := from(); err == nil {
-		t.Error("wrong bytes were taken")
+	m.do("GET", "/v2/image/manifests/1", nil, nil, 200)
+	if res, err := http.Get(m.srv.URL + "/v2/image/blobs/" + img.Layers[0].Digest()); err == nil {
+		raw, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode == 200 && err == nil {
+			t.Errorf("%d wrong bytes were given out as if they were right", len(raw))
+		}
 	}
 	if _, err := m.store.Stat(image.FromBytes(img.Layers[0].Data)); err == nil {
 		t.Error("the wrong blob is there")
@@ -126,6 +135,71 @@ func TestMirrorBroken(t *testing.T) {
 	if err := from(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Who asks while a blob is on its way gets it as it comes, and it goes on coming when the first one leaves.
+func TestMirrorShared(t *testing.T) {
+	up := newFixture(t, Options{})
+	img := small(t, strings.Repeat("x", 1000))
+	data := img.Layers[0].Data
+	up.push("image:1", img)
+	inner := up.srv.Config.Handler
+	go1, go2 := make(chan struct{}), make(chan struct{})
+	var asked atomic.Int32
+	up.srv.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, img.Layers[0].Digest()) {
+			inner.ServeHTTP(w, r)
+			return
+		}
+		asked.Add(1)
+		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+		w.Write(data[:10])
+		w.(http.Flusher).Flush()
+		<-go1
+		w.Write(data[10:20])
+		w.(http.Flusher).Flush()
+		<-go2
+		w.Write(data[20:])
+	})
+	m := newFixture(t, Options{Upstream: client.New(client.Options{}), UpstreamDomain: up.addr})
+	m.do("GET", "/v2/image/manifests/1", nil, nil, 200)
+	ask := func() (io.ReadCloser, context.CancelFunc) {
+		ctx, cancel := context.WithCancel(m.ctx())
+		req, _ := http.NewRequestWithContext(ctx, "GET", m.srv.URL+"/v2/image/blobs/"+img.Layers[0].Digest(), nil)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil || res.StatusCode != 200 {
+			t.Fatal(res, err)
+		}
+		t.Cleanup(func() { cancel(); res.Body.Close() })
+		return res.Body, cancel
+	}
+	expect := func(r io.Reader, from, to int) {
+		t.Helper()
+		b := make([]byte, to-from)
+		if _, err := io.ReadFull(r, b); err != nil || !bytes.Equal(b, data[from:to]) {
+			t.Fatalf("%d to %d: %q, %v", from, to, b, err)
+		}
+	}
+	first, leave := ask()
+	expect(first, 0, 10)
+	second, _ := ask()
+	expect(second, 0, 10) // before anything else comes
+	leave()
+	close(go1)
+	expect(second, 10, 20)
+	third, _ := ask()
+	expect(third, 0, 20)
+	close(go2)
+	for _, r := range []io.Reader{second, third} {
+		expect(r, 20, len(data))
+		if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("%d bytes more, %v", n, err)
+		}
+	}
+	if asked.Load() != 1 {
+		t.Errorf("the other registry was asked %d times", asked.Load())
+	}
+	m.do("GET", "/v2/image/blobs/"+img.Layers[0].Digest(), http.Header{"Range": {"bytes=5-9"}}, nil, 206) // it is here now
 }
 
 func TestUsers(t *testing.T) {

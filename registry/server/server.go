@@ -57,6 +57,7 @@ func New(s *store.Store, o Options) http.Handler {
 	g := &registry{store: s, opts: o, busy: make(chan struct{}, maxBusy)}
 	g.opts.ReadOnly = o.ReadOnly || o.Upstream != nil
 	g.mirror.blobs, g.mirror.pieces = map[string]image.Descriptor{}, map[string]image.Descriptor{}
+	g.mirror.coming = map[image.Digest]*arrival{}
 	g.uploads.store, g.uploads.all = s, map[string]*session{}
 	g.recent.init(s)
 	return g

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
@@ -18,8 +19,10 @@ import (
 type Users struct {
 	path string
 
-	mu     sync.Mutex // also: one password is tried at a time, as each costs a processor much
-	seen   time.Time  // the file's time
+	trying sync.Mutex // one password is tried at a time, as each costs a processor much
+
+	mu     sync.Mutex
+	seen   time.Time // the file's time
 	size   int64
 	hashes map[string][]byte
 	salt   [32]byte
@@ -77,27 +80,44 @@ var nobody = sync.OnceValue(func() []byte {
 	return h
 })
 
-// Check tells whether a password is the user's. A file that can't be read any more lets nobody in.
+// Check tells whether a password is the user's. A file that can't be read any more lets nobody in. Who was right before
+// does not wait for others who guess.
 func (u *Users) Check(user, password string) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.read() != nil {
-		return false
-	}
 	key := sha256.Sum256([]byte(string(u.salt[:]) + user + "\x00" + password))
-	if _, ok := u.good[key]; ok {
+	hash, known, good := u.look(user, key)
+	if good {
 		return true
 	}
-	hash, known := u.hashes[user]
-	if !known {
-		hash = nobody()
-	}
-	if bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil || !known {
+	u.trying.Lock()
+	ok := bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil && known
+	u.trying.Unlock()
+	if !ok {
 		return false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !bytes.Equal(u.hashes[user], hash) {
+		return false // the file has changed meanwhile
 	}
 	if len(u.good) >= maxGood {
 		clear(u.good)
 	}
 	u.good[key] = struct{}{}
 	return true
+}
+
+// look finds a user's hash, and whether what the key stands for was right before.
+func (u *Users) look(user string, key [32]byte) (hash []byte, known, good bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.read() != nil {
+		return nobody(), false, false
+	}
+	if _, good = u.good[key]; good {
+		return nil, true, true
+	}
+	if hash, known = u.hashes[user]; !known {
+		hash = nobody()
+	}
+	return hash, known, false
 }
