@@ -64,6 +64,7 @@ func Open(ctx context.Context, o Options) (*Builder, error) {
 }
 
 func init() {
+	setVersion()
 	detect.ServiceName = "cale-build"
 	// What a build did, when, is a part of its history.
 	detect.Recorder = detect.NewTraceRecorder()

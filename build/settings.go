@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime/debug"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -31,6 +32,22 @@ func cgroupParent(run string) string {
 	sum := sha256.Sum256([]byte(run))
 	return "/cale-build-" + hex.EncodeToString(sum[:3])
 }
+
+// setVersion has BuildKit's code tell which version it is: its own build would
+// set it, ours finds it among what was linked.
+func setVersion() {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || version.Version != unsetVersion {
+		return
+	}
+	for _, m := range info.Deps {
+		if m.Path == version.Package {
+			version.Version = m.Version
+		}
+	}
+}
+
+const unsetVersion = "v0.0.0+unknown"
 
 func buildkitVersion() client.BuildkitVersion {
 	return client.BuildkitVersion{
