@@ -2,7 +2,10 @@ package cgroup
 
 import (
 	"fmt"
+	"strings"
 	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 func TestParseUnit(t *testing.T) {
@@ -64,5 +67,18 @@ func TestAnnotated(t *testing.T) {
 		if (err == nil) != (want != "") || err == nil && fmt.Sprint(got) != want {
 			t.Errorf("%s: %v, %v", text, got, err)
 		}
+	}
+}
+
+func TestDeviceProperties(t *testing.T) {
+	major, minor := int64(10), int64(229)
+	props, err := deviceProperties(&specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Access: "rwm"}, {Allow: true, Type: "c", Major: &major, Minor: &minor, Access: "rw"}}})
+	text := fmt.Sprint(props)
+	if err != nil || !strings.Contains(text, "strict") || !strings.Contains(text, "[/dev/char/10:229 rw]") || !strings.Contains(text, "[char-pts rwm]") || !strings.Contains(text, "[block-* m]") {
+		t.Errorf("%s, %v", text, err)
+	}
+	props, err = deviceProperties(&specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}})
+	if text := fmt.Sprint(props); err != nil || !strings.Contains(text, "auto") || strings.Contains(text, "DeviceAllow") {
+		t.Errorf("%s, %v", text, err)
 	}
 }
