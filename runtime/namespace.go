@@ -154,8 +154,6 @@ func emitBecomeRoot(p *launch.Program, setgroups, denied bool) {
 func emitTimeNamespace(p *launch.Program, s *specs.Spec) {
 	p.Step("make the time namespace")
 	p.Call(unix.SYS_UNSHARE, launch.N(unix.CLONE_NEWTIME))
-	// A process that may not be dumped can't write its files as root of a user namespace.
-	p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_DUMPABLE), launch.N(1), launch.N(0), launch.N(0), launch.N(0))
 	if len(s.Linux.TimeOffsets) > 0 {
 		var b strings.Builder
 		for _, clock := range []string{"monotonic", "boottime"} {
@@ -164,15 +162,17 @@ func emitTimeNamespace(p *launch.Program, s *specs.Spec) {
 			}
 		}
 		p.Step("set the time namespace's offsets")
+		// A process that may not be dumped can't write it as root of a user namespace.
+		p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_DUMPABLE), launch.N(1), launch.N(0), launch.N(0), launch.N(0))
 		fd := p.Call(unix.SYS_OPENAT, atCwd, p.Str("/proc/self/timens_offsets"), launch.N(unix.O_WRONLY|unix.O_CLOEXEC)).New()
 		p.Call(unix.SYS_WRITE, fd.Arg(), p.Str(b.String()), launch.N(b.Len()))
 		p.Close(fd)
+		p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_DUMPABLE), launch.N(0), launch.N(0), launch.N(0), launch.N(0))
 	}
 	p.Step("enter the time namespace")
 	ns := p.Call(unix.SYS_OPENAT, atCwd, p.Str("/proc/self/ns/time_for_children"), launch.N(unix.O_RDONLY|unix.O_CLOEXEC)).New()
 	p.Call(unix.SYS_SETNS, ns.Arg(), launch.N(unix.CLONE_NEWTIME))
 	p.Close(ns)
-	p.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_DUMPABLE), launch.N(0), launch.N(0), launch.N(0), launch.N(0))
 }
 
 // writeMaps writes a user namespace's mappings from outside it.

@@ -127,7 +127,11 @@ func copyProgram(file string) (*Program, error) {
 		return nil, err
 	}
 	defer from.Close()
-	fd, err := unix.MemfdCreate("program", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err := unix.MemfdCreate("program", flags|unix.MFD_EXEC)
+	if err == unix.EINVAL { // before Linux 6.3 all may be executed
+		fd, err = unix.MemfdCreate("program", flags)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("memfd: %w", err)
 	}
@@ -147,10 +151,18 @@ func descriptorPath(f *os.File) string {
 	return "/proc/" + strconv.Itoa(os.Getpid()) + "/fd/" + strconv.Itoa(int(f.Fd()))
 }
 
-// unwritable reports whether the kernel says that this process may not write a file, be it in use or not.
+// unwritable reports whether the kernel says that this process may not write a file, be it in use or not, and could
+// not give itself the right to.
 func unwritable(dir int, name string) bool {
-	err := unix.Faccessat(dir, name, unix.W_OK, unix.AT_EACCESS)
-	return err == unix.EROFS || err == unix.EACCES
+	switch unix.Faccessat(dir, name, unix.W_OK, unix.AT_EACCESS) {
+	case unix.EROFS:
+		return true
+	case unix.EACCES:
+		var st unix.Stat_t
+		owns := unix.Fstatat(dir, name, &st, 0) != nil || int(st.Uid) == os.Geteuid()
+		return !owns && PermittedCapabilities()&(1<<unix.CAP_FOWNER) == 0
+	}
+	return false
 }
 
 func sealed(file string) bool {

@@ -206,29 +206,36 @@ func (m *Mount) attach() (*os.File, error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return nil, fmt.Errorf("overlay: mount namespace: %w", err)
 	}
+	dirs := slices.Clone(m.Lower)
+	if m.Upper != (Dir{}) {
+		dirs = append(dirs, m.Upper, m.Work)
+	}
+	var names names
+	defer names.close()
+	short := make([]string, len(dirs))
+	var err error
+	for i, dir := range dirs { // before their place is covered
+		if dir.Mount == nil {
+			if short[i], err = names.of(dir.Path); err != nil {
+				return nil, err
+			}
+		}
+	}
 	at, err := place()
 	if err != nil {
 		return nil, err
 	}
-	names := names{at: at}
-	defer names.close()
-	lower := make([]string, len(m.Lower))
-	for i, dir := range m.Lower {
-		if lower[i], err = names.attached(dir); err != nil {
-			return nil, err
+	for i, dir := range dirs {
+		if dir.Mount != nil {
+			if short[i], err = names.attached(at, dir); err != nil {
+				return nil, err
+			}
 		}
 	}
-	options := append(slices.Clone(m.Options), "lowerdir="+strings.Join(lower, ":"))
+	n := len(m.Lower)
+	options := append(slices.Clone(m.Options), "lowerdir="+strings.Join(short[:n], ":"))
 	if m.Upper != (Dir{}) {
-		upper, err := names.attached(m.Upper)
-		if err != nil {
-			return nil, err
-		}
-		work, err := names.attached(m.Work)
-		if err != nil {
-			return nil, err
-		}
-		options = append(options, "upperdir="+upper, "workdir="+work)
+		options = append(options, "upperdir="+short[n], "workdir="+short[n+1])
 	}
 	data := strings.Join(options, ",")
 	if len(data) >= os.Getpagesize() {
@@ -266,7 +273,6 @@ func place() (string, error) {
 
 // names are short names of directories, good until they are closed.
 type names struct {
-	at     string // where mounts are attached
 	open   []*os.File
 	mounts map[*os.File]string
 }
@@ -281,14 +287,11 @@ func (n *names) of(dir string) (string, error) {
 	return fmt.Sprintf("/proc/self/fd/%d", fd), nil
 }
 
-// attached is the name of a directory whose mount is attached.
-func (n *names) attached(dir Dir) (string, error) {
-	if dir.Mount == nil {
-		return n.of(dir.Path)
-	}
+// attached is the name of a directory of a detached mount, which is attached below at.
+func (n *names) attached(at string, dir Dir) (string, error) {
 	name, ok := n.mounts[dir.Mount]
 	if !ok {
-		name = fmt.Sprintf("%s/%d", n.at, len(n.mounts))
+		name = fmt.Sprintf("%s/%d", at, len(n.mounts))
 		if err := os.Mkdir(name, 0o700); err != nil {
 			return "", err
 		}
