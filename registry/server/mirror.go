@@ -95,12 +95,12 @@ func (g *registry) mirrored(ctx context.Context, repo, at string) (image.Digest,
 	if err := g.recent.add(repo, desc.Digest); err != nil {
 		return image.Digest{}, err
 	}
-	raw, err := g.store.Read(desc.Digest, image.MaxManifestSize)
+	_, err := g.store.Read(desc.Digest, image.MaxManifestSize)
 	switch {
 	case err == nil && known:
 	case err == nil || errors.Is(err, store.ErrNotFound):
-		var mt string
-		if raw, mt, err = g.opts.Upstream.Manifest(ctx, ref, desc); err != nil {
+		raw, mt, err := g.opts.Upstream.Manifest(ctx, ref, desc)
+		if err != nil {
 			g.recent.remove(repo, desc.Digest)
 			return image.Digest{}, upstreamError(err, manifestUnknown)
 		}
