@@ -190,7 +190,7 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 		dirs = group.Dirs()
 	} else if slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" || m.Type == "cgroup2" }) {
 		// It stays in ours: that is what it may look at.
-		if dirs, err = cgroup.OwnDirs(); err != nil {
+		if dirs, err = cgroup.OwnDirs(); err != nil && !errors.Is(err, cgroup.ErrAbsent) {
 			return err
 		}
 	}

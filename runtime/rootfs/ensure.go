@@ -81,6 +81,8 @@ func (t *Tree) emitDevices(p *launch.Program) {
 		p.Step("make the device /" + n.path)
 		if n.src != nil {
 			r := t.tree(p, n.src)
+			setattr(p, r.Arg(), "", unix.AT_EMPTY_PATH, unix.MountAttr{
+				Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, Propagation: unix.MS_SLAVE})
 			target := t.ensure(p, n.path, false)
 			p.Call(unix.SYS_MOVE_MOUNT, r.Arg(), p.Str(""), target.Arg(), p.Str(""), launch.N(moveEmpty))
 			p.Close(r)
