@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,11 +95,22 @@ func (r *restoring) run(ctx context.Context) error {
 		return err
 	}
 	defer c.endHolder()
-	into, joins, err := openCgroup(group)
+	defer c.endHolder()
+	var into *os.File
+	var joins []*os.File
+	if group != nil {
+		if into, joins, err = openCgroup(group); err != nil {
+			return err
+		}
+		defer into.Close()
+		defer closeAll(joins)
+	}
+	shares, err := c.makeResctrl()
 	if err != nil {
 		return err
 	}
-	defer closeAll(append(joins, into))
+	defer closeAll(shares)
+	joins = slices.Concat(joins, shares)
 	at := filepath.Join(c.dir, restoreRoot)
 	if err := os.Mkdir(at, 0o700); err != nil {
 		return err

@@ -173,10 +173,6 @@ func invalid(format string, args ...any) error {
 	return status.Errorf(codes.InvalidArgument, format, args...)
 }
 
-func unsupported(format string, args ...any) error {
-	return status.Errorf(codes.Unimplemented, format, args...)
-}
-
 // keyed lets one at a time make what one name stands for: a call that is repeated while the first still runs waits
 // for it, and finds what it made.
 type keyed struct {
