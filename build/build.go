@@ -170,7 +170,7 @@ func newWorker(ctx context.Context, o Options, b *books, nets *network.Store) (*
 		Applier:          &snapshot.Applier{Snapshots: b.snapshots, Content: b.content},
 		Differ: &snapshot.Comparer{
 			Snapshots: b.snapshots, Content: containerdsnapshot.NewContentStore(b.meta.ContentStore(), namespace),
-			Other: walking.NewWalkingDiff(b.content),
+			Other: walking.NewWalkingDiff(containerdsnapshot.NewContentStore(b.meta.ContentStore(), namespace)),
 		},
 		ImageStore:      &names.Store{Keeper: o.Keeper},
 		RegistryHosts:   registryHosts(o.Config, o.HostDirs),

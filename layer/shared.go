@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -108,6 +109,36 @@ func (l *Store) Referred(path string) image.Digest {
 // Opaque tells whether a directory in a layer's form hides all below it.
 func Opaque(path string) bool {
 	_, err := os.Lstat(filepath.Join(path, "opaque"))
+	return err == nil
+}
+
+// NoteWhiteouts looks for whiteouts in a layer, and notes that it has some:
+// where nothing lies below it, they would be seen if it were not shown by
+// overlayfs.
+func (l *Store) NoteWhiteouts(diffID image.Digest) error {
+	root, err := filetree.Open(filepath.Join(l.path(diffID), "fs"))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	err = root.Walk("", func(e *filetree.Entry) error {
+		if isWhiteout(&e.Stat) {
+			return errFound
+		}
+		return nil
+	})
+	if err == errFound {
+		return os.WriteFile(filepath.Join(l.path(diffID), "whiteouts"), nil, 0o600)
+	}
+	return err
+}
+
+var errFound = errors.New("found")
+
+// HasWhiteouts tells whether NoteWhiteouts noted any in a directory in a
+// layer's form.
+func HasWhiteouts(path string) bool {
+	_, err := os.Lstat(filepath.Join(path, "whiteouts"))
 	return err == nil
 }
 

@@ -73,6 +73,11 @@ func (a *Applier) apply(ctx context.Context, desc ocispec.Descriptor, mounts []m
 	if err := s.layers.Refer(dir, diffID); err != nil {
 		return out, err
 	}
+	if mounts[0].Type == "bind" { // nothing lies below
+		if err := s.layers.NoteWhiteouts(diffID); err != nil {
+			return out, err
+		}
+	}
 	if below != nil {
 		// Implied directories take on what lies below them.
 		if _, err := s.layers.Lower(append(below, diffID)); err != nil {

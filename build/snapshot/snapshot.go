@@ -34,7 +34,7 @@ type Store struct {
 	meta   *storage.MetaStore
 	layers *layer.Store
 	holds  *keep.Holds
-	dbPath string
+	empty  string // a directory without anything
 
 	mu    sync.Mutex        // one change of directories into layers at a time
 	named map[string]string // committed snapshots' keys, by BuildKit's name; guarded by mu
@@ -54,7 +54,10 @@ func Open(ctx context.Context, dbPath string, layers *layer.Store, holds *keep.H
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{meta: meta, layers: layers, holds: holds, dbPath: dbPath, named: map[string]string{}}
+	s := &Store{meta: meta, layers: layers, holds: holds, empty: filepath.Join(filepath.Dir(dbPath), "empty"), named: map[string]string{}}
+	if err := os.MkdirAll(s.empty, 0o755); err != nil {
+		return nil, err
+	}
 	if err := s.settle(ctx); err != nil {
 		meta.Close()
 		return nil, fmt.Errorf("build snapshots: %w", err)
@@ -237,8 +240,13 @@ func (s *Store) lower(sn storage.Snapshot) []string {
 // mounts is how a snapshot is seen.
 func (s *Store) mounts(sn storage.Snapshot) []mount.Mount {
 	var lower []string
-	for _, id := range s.lower(sn) {
+	ids := s.lower(sn)
+	for _, id := range ids {
 		lower = append(lower, s.fs(id))
+	}
+	if n := len(ids); n > 0 && layer.HasWhiteouts(s.layers.Built(ids[n-1])) {
+		// Overlayfs wants something below, to hide the whiteouts.
+		lower = append(lower, s.empty)
 	}
 	if sn.Kind == snapshots.KindView {
 		switch len(lower) {

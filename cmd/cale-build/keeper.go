@@ -36,7 +36,13 @@ func openKeeper(ctx context.Context, s settings) (*keeper, error) {
 		if err != nil {
 			return nil, err
 		}
-		k.Keeper, k.end = keep.Direct{Store: st, Config: s.config, HostDirs: s.hostDirs()}, func() { st.Close() }
+		k.Keeper, k.end = keep.Direct{Store: st, Config: s.config, HostDirs: s.hostDirs()}, func() {
+			// What the cache let go; there is no engine to do it.
+			if _, err := st.GC(context.WithoutCancel(ctx)); err != nil {
+				log.Print(err)
+			}
+			st.Close()
+		}
 		return k, nil
 	}
 	// It is not started from here: it would share this process's mounts.
