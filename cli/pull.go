@@ -84,7 +84,7 @@ func (a *App) pullCommand() *cobra.Command {
 	f := c.Flags()
 	all := f.BoolP("all-tags", "a", false, "Download all tagged images in the repository")
 	quiet := f.BoolP("quiet", "q", false, "Suppress verbose output")
-	platform := f.String("platform", os.Getenv("DOCKER_DEFAULT_PLATFORM"), "Set platform if server is multi-platform capable")
+	platform := f.String("platform", os.Getenv("DOCKER_DEFAULT_PLATFORM"), `Set platform if server is multi-platform capable; "all" keeps the image for every platform`)
 	trust := f.Bool("disable-content-trust", true, "Skip image verification")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if !*trust {

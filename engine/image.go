@@ -166,7 +166,8 @@ func (e *Engine) leaseImage(id string, img *store.Image) error {
 	return e.store.AddLease(id, img.ManifestDescriptor.Digest, img.ID)
 }
 
-// Pull brings an image; digest is what its name stands for, "sha256:…", fresh says whether anything new came.
+// Pull brings an image, for a platform if one is named; for "all" it keeps every part of an image of several. digest is
+// what its name stands for, "sha256:…", fresh says whether anything new came.
 func (e *Engine) Pull(ctx context.Context, ref, platform string, c *Credentials, progress func(pull.Event)) (digest string, fresh bool, err error) {
 	defer e.begin()()
 	parsed, err := e.parseName(ref)
@@ -175,7 +176,11 @@ func (e *Engine) Pull(ctx context.Context, ref, platform string, c *Credentials,
 	}
 	reg := e.clientFor(c, parsed.Domain)
 	o := pull.Options{Store: e.store, Client: reg, Ref: parsed, Progress: progress, Verify: e.judge(reg, parsed)}
-	if platform != "" {
+	switch platform {
+	case "":
+	case "all":
+		o.Whole = true
+	default:
 		if o.Platform, err = image.ParsePlatform(platform); err != nil {
 			return "", false, invalid("%v", err)
 		}

@@ -40,6 +40,8 @@ type Options struct {
 	Client   *client.Client
 	Ref      image.Reference
 	Platform image.Platform // zero means the host's
+	// Whole keeps all that an index names, for every platform.
+	Whole    bool
 	Progress func(Event)
 	// Verify decides, before anything is unpacked, whether the image may be
 	// used: by the digest of its manifest and, before it, of the index that
@@ -55,7 +57,7 @@ type Options struct {
 
 // Pull brings ref into the store and gives it its name when all of it is
 // there. It returns what the name stands for (index or manifest). Of an index
-// only the manifest for the platform is fetched. What was fetched before a
+// only the manifest for the platform is fetched, unless all are wanted. What was fetched before a
 // failure or the end of ctx is kept for the next try until a collection; after
 // one for want of room it is given up.
 func Pull(ctx context.Context, o Options) (image.Descriptor, error) {
@@ -72,6 +74,9 @@ func Pull(ctx context.Context, o Options) (image.Descriptor, error) {
 		return image.Descriptor{}, err
 	}
 	man, d, err := p.choose(ctx, target)
+	if o.Whole && errors.Is(err, image.ErrNoPlatform) && image.IsIndex(target.MediaType) {
+		man, d, err = nil, target, nil // nothing in it runs here
+	}
 	if err != nil {
 		return image.Descriptor{}, err
 	}
@@ -84,11 +89,22 @@ func Pull(ctx context.Context, o Options) (image.Descriptor, error) {
 			return image.Descriptor{}, err
 		}
 	}
-	if err := p.content(ctx, man); err != nil {
-		if errors.Is(err, unix.ENOSPC) {
-			p.makeRoom(man)
+	if man != nil {
+		if err := p.content(ctx, man); err != nil {
+			if errors.Is(err, unix.ENOSPC) {
+				p.makeRoom(man)
+			}
+			return image.Descriptor{}, fmt.Errorf("%s: %w", o.Ref.Familiar(), err)
 		}
-		return image.Descriptor{}, fmt.Errorf("%s: %w", o.Ref.Familiar(), err)
+	}
+	if o.Whole && image.IsIndex(target.MediaType) {
+		done := d.Digest
+		if man == nil {
+			done = image.Digest{}
+		}
+		if err := p.whole(ctx, target, done); err != nil {
+			return image.Descriptor{}, fmt.Errorf("%s: %w", o.Ref.Familiar(), err)
+		}
 	}
 	// Nobody cancels from here on: the work is done.
 	if err := o.Store.SetName(Name(o.Ref), target); err != nil {

@@ -117,7 +117,11 @@ func TestManifest(t *testing.T) {
 			t.Errorf("%s: %s", p, out.Stdout)
 		}
 	}
-	// With both here it goes whole to another registry, and comes back whole from an archive.
+	// At once, from nothing: kept whole.
+	s.Cale("rmi", "-f", list).OK(t)
+	s.Cale("image", "prune", "-af").OK(t)
+	s.Cale("pull", "-q", "--platform", "all", list).OK(t)
+	// It goes whole to another registry.
 	other := otherRegistry(t, "", "")
 	s.Cale("tag", list, other+"/both:1").OK(t)
 	s.Cale("push", "-q", other+"/both:1").OK(t)
