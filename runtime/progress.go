@@ -2,7 +2,7 @@ package runtime
 
 import (
 	"fmt"
-	"math/big"
+	"slices"
 
 	"cale/runtime/launch"
 
@@ -41,15 +41,26 @@ func (g *progress) affinity(p *launch.Program) {
 		if err := unix.SchedGetaffinity(pid, &set); err != nil {
 			return fmt.Sprintf("nsexec[%d]: affinity: %v", pid, err)
 		}
-		mask := new(big.Int)
-		for i, left := 0, set.Count(); left > 0; i++ {
-			if set.IsSet(i) {
-				mask.SetBit(mask, i, 1)
+		return fmt.Sprintf("nsexec[%d]: affinity: 0x%s", pid, hexMask(&set))
+	})
+}
+
+// hexMask is the number whose bits are the processors.
+func hexMask(set *unix.CPUSet) string {
+	const digits = "0123456789abcdef"
+	var text []byte
+	for left, i := set.Count(), 0; left > 0 || i == 0; i += 4 {
+		digit := 0
+		for bit := range 4 {
+			if set.IsSet(i + bit) {
+				digit |= 1 << bit
 				left--
 			}
 		}
-		return fmt.Sprintf("nsexec[%d]: affinity: 0x%x", pid, mask)
-	})
+		text = append(text, digits[digit])
+	}
+	slices.Reverse(text)
+	return string(text)
 }
 
 // tell writes the line of a point, if it is one of these.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // The stages of a container's start are told in order under runc's names, and cost no step when nobody listens.
@@ -41,5 +42,17 @@ func inOrder(t *testing.T, lines []string, parts ...string) {
 			return
 		}
 		rest = rest[i+1:]
+	}
+}
+
+func TestHexMask(t *testing.T) {
+	for want, cpus := range map[string][]int{"0": nil, "1": {0}, "3": {0, 1}, "8001": {0, 15}, "10000000000000000": {64}} {
+		var set unix.CPUSet
+		for _, n := range cpus {
+			set.Set(n)
+		}
+		if got := hexMask(&set); got != want {
+			t.Errorf("%v: %s, want %s", cpus, got, want)
+		}
 	}
 }
