@@ -41,6 +41,10 @@ bench: build ## the whole stacks side by side (needs podman, docker.io)
 bench-runtime: build ## the low-level runtimes and the kernel's floor side by side (needs crun, runc, a C compiler)
 	go run ./bench/runtime
 
+.PHONY: bench-cri
+bench-cri: build ## what a kubelet asks of a runtime, side by side (needs containernetworking-plugins, containerd 2 and runc)
+	go run ./bench/cri
+
 .PHONY: bench-image
 bench-image: build ## pulls and pushes side by side (needs podman, docker.io, containerd, skopeo)
 	go run ./bench/image

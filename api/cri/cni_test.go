@@ -130,7 +130,7 @@ func testBadCNI(t *testing.T, n *node) {
 	plugin(t, n, "last", `cat > /dev/null; echo "last $CNI_COMMAND $CNI_ARGS" >> `+log+`
 		if [ $CNI_COMMAND = DEL ] && [ -e `+hold+` ]; then echo '{"code": 11, "msg": "later"}'; exit 1; fi
 		[ $CNI_COMMAND = DEL ] && exit 0
-		case $CNI_ARGS in *slow*) sleep 1000;; esac
+		case $CNI_ARGS in *slow*) while [ ! -e `+hold+` ]; do sleep 0.05; done;; esac
 		echo '{"code": 7, "msg": "no luck", "details": "none at all"}'; exit 1`)
 	configure(t, n, `{"cniVersion": "1.0.0", "name": "bad", "plugins": [{"type": "first"}, {"type": "last"}]}`)
 	p := n.podConfig("fails")
@@ -176,9 +176,13 @@ func testBadCNI(t *testing.T, n *node) {
 	if _, err := n.RemovePodSandbox(n.ctx(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: left.Id}); err != nil {
 		t.Error(err)
 	}
-	// While one plug-in hangs, the node goes on; what hangs ends with the daemon.
+	// While one plug-in hangs, the node goes on.
 	slow := n.podConfig("slow")
-	go n.RunPodSandbox(n.ctx(), &runtimeapi.RunPodSandboxRequest{Config: slow})
+	ended := make(chan error, 1)
+	go func() {
+		_, err := n.RunPodSandbox(n.ctx(), &runtimeapi.RunPodSandboxRequest{Config: slow})
+		ended <- err
+	}()
 	stack.Until(t, "the plug-in hangs", func() bool {
 		raw, _ := os.ReadFile(log)
 		return strings.Contains(string(raw), "K8S_POD_NAME=slow")
@@ -186,6 +190,13 @@ func testBadCNI(t *testing.T, n *node) {
 	host := n.podConfig("beside")
 	host.Linux.SecurityContext.NamespaceOptions.Network = runtimeapi.NamespaceMode_NODE
 	n.run(n.pod(host), host, n.config("c", "true"))
+	plugin(t, n, "last", "cat > /dev/null") // which is how DEL finds it
+	if err := os.WriteFile(hold, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("a pod was made without a network")
+	}
 }
 
 func find(list []*runtimeapi.PodSandbox, name string) *runtimeapi.PodSandbox {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,15 +16,18 @@ import (
 
 // containerMeta is what this package keeps with a container: its configuration as it was asked for.
 func containerMeta(i *engine.Info) *runtimeapi.ContainerConfig {
-	var c runtimeapi.ContainerConfig
-	_ = proto.Unmarshal(i.Spec.Member.Meta, &c) // we wrote it; what can't be read is empty
-	if c.Metadata == nil {
-		c.Metadata = &runtimeapi.ContainerMetadata{}
-	}
-	if c.Image == nil {
-		c.Image = &runtimeapi.ImageSpec{}
-	}
-	return &c
+	raw := i.Spec.Member.Meta
+	return decode(i.ID, raw, func() *runtimeapi.ContainerConfig {
+		c := new(runtimeapi.ContainerConfig)
+		_ = proto.Unmarshal(raw, c) // we wrote it; what can't be read is empty
+		if c.Metadata == nil {
+			c.Metadata = &runtimeapi.ContainerMetadata{}
+		}
+		if c.Image == nil {
+			c.Image = &runtimeapi.ImageSpec{}
+		}
+		return c
+	})
 }
 
 // container finds one by its id; those that are pods of one are not the CRI's.
@@ -128,6 +132,7 @@ func (s *Server) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContai
 		s.telling.removed(ctx, &i)
 		err = s.engine.Remove(ctx, i.ID, engine.RemoveOptions{Force: true, Volumes: true})
 		s.usage.drop(i.ID)
+		forget(i.ID)
 	}
 	if err != nil && !errors.Is(err, engine.ErrNotFound) {
 		return nil, err
@@ -268,10 +273,12 @@ func (s *Server) ReopenContainerLog(ctx context.Context, r *runtimeapi.ReopenCon
 
 // mountsOf are a container's mounts as they were asked for; those of images say which they are.
 func mountsOf(i *engine.Info, m *runtimeapi.ContainerConfig) []*runtimeapi.Mount {
-	for k, mount := range m.Mounts {
+	out := slices.Clone(m.Mounts)
+	for k, mount := range out {
 		if mount.GetImage().GetImage() != "" && k < len(i.Spec.Mounts) {
-			mount.Image.ImageRef = i.Spec.Mounts[k].Source
+			out[k] = proto.CloneOf(mount)
+			out[k].Image.ImageRef = i.Spec.Mounts[k].Source
 		}
 	}
-	return m.Mounts
+	return out
 }

@@ -46,6 +46,7 @@ func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*
 		return nil, err
 	}
 	defer st.Close()
+	defer s.engine.ExecForget(id)
 	var out, errOut limited
 	done := make(chan error, 1)
 	go func() { done <- demux(st, &out, &errOut) }()
@@ -74,29 +75,11 @@ func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*
 		kill()
 		return nil, ctx.Err()
 	}
-	code, err := s.exitCode(ctx, id)
+	code, err := s.engine.ExecWait(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	return &runtimeapi.ExecSyncResponse{Stdout: out.Bytes(), Stderr: errOut.Bytes(), ExitCode: int32(code)}, nil
-}
-
-// exitCode waits for a session's end: its output may have ended before it.
-func (s *Server) exitCode(ctx context.Context, id string) (int, error) {
-	for {
-		x, err := s.engine.ExecInspect(ctx, id)
-		if err != nil {
-			return 0, err
-		}
-		if x.ExitCode != nil {
-			return *x.ExitCode, nil
-		}
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }
 
 // demux parts the frames of a stream.
@@ -200,7 +183,7 @@ func (x streamer) Exec(ctx context.Context, container string, cmd []string, in i
 	if err != nil {
 		return err
 	}
-	code, err := x.s.exitCode(ctx, id)
+	code, err := e.ExecWait(ctx, id)
 	if err != nil {
 		return err
 	}

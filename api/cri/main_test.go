@@ -124,6 +124,11 @@ func (n *node) crash() {
 	n.cmd.Process.Kill()
 	n.cmd.Wait()
 	n.start()
+	// The connection to the one that died may be noticed by the next call only.
+	stack.Until(n.t, "the next daemon answers", func() bool {
+		_, err := n.Version(n.ctx(), &runtimeapi.VersionRequest{})
+		return err == nil
+	})
 }
 
 func (n *node) end() {

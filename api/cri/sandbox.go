@@ -15,15 +15,17 @@ import (
 
 // podMeta is what this package keeps with a pod: the request itself.
 func podMeta(p *engine.PodInfo) *runtimeapi.RunPodSandboxRequest {
-	var r runtimeapi.RunPodSandboxRequest
-	_ = proto.Unmarshal(p.Spec.Meta, &r) // we wrote it; what can't be read is empty
-	if r.Config == nil {
-		r.Config = &runtimeapi.PodSandboxConfig{}
-	}
-	if r.Config.Metadata == nil {
-		r.Config.Metadata = &runtimeapi.PodSandboxMetadata{}
-	}
-	return &r
+	return decode(p.ID, p.Spec.Meta, func() *runtimeapi.RunPodSandboxRequest {
+		r := new(runtimeapi.RunPodSandboxRequest)
+		_ = proto.Unmarshal(p.Spec.Meta, r) // we wrote it; what can't be read is empty
+		if r.Config == nil {
+			r.Config = &runtimeapi.PodSandboxConfig{}
+		}
+		if r.Config.Metadata == nil {
+			r.Config.Metadata = &runtimeapi.PodSandboxMetadata{}
+		}
+		return r
+	})
 }
 
 // RunPodSandbox makes a pod. The same request again gives the same pod.
@@ -133,9 +135,15 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 			}
 		}
 	}
+	members, _ := s.engine.Members(p.ID) // none, if it is gone meanwhile
 	if err := s.engine.RemovePod(ctx, p.ID); err != nil && !errors.Is(err, engine.ErrNotFound) {
 		return nil, err
 	}
+	for k := range members {
+		s.usage.drop(members[k].ID)
+		forget(members[k].ID)
+	}
+	forget(p.ID)
 	if s.telling.plugins != nil {
 		if err := s.telling.plugins.RemovePod(ctx, &PluginPod{p, podMeta(&p)}); err != nil {
 			log.Printf("cri: plug-ins: removal of pod %s: %v", p.ID, err)
