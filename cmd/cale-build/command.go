@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -78,12 +81,8 @@ func here(ctx context.Context, s settings) (func(context.Context) (net.Conn, err
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := ondemand.Engine(s.root, s.run).Connect(ctx)
-	if s.alone = err != nil; err == nil {
-		c.Close()
-	}
 	logrus.SetLevel(logrus.ErrorLevel)
-	k, err := openKeeper(ctx, s)
+	k, err := keeperHere(ctx, s)
 	if err != nil {
 		lock.Close()
 		return nil, nil, err
@@ -101,4 +100,25 @@ func here(ctx context.Context, s settings) (func(context.Context) (net.Conn, err
 		k.close()
 		return errors.Join(err, lock.Close())
 	}, nil
+}
+
+// keeperHere opens the image store by the engine, or, if none runs, itself.
+func keeperHere(ctx context.Context, s settings) (*keeper, error) {
+	for try := 0; ; try++ {
+		c, err := ondemand.Engine(s.root, s.run).Connect(ctx)
+		if s.alone = err != nil; err == nil {
+			c.Close()
+		}
+		k, err := openKeeper(ctx, s)
+		ending := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)
+		if s.alone || !ending || try == 100 {
+			return k, err
+		}
+		// An engine that ends at this moment still takes connections.
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
