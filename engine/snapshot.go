@@ -133,8 +133,9 @@ type Saved struct {
 }
 
 // LoadSnapshot gives a container that was never started the files and the processes of a snapshot, which load hands
-// over; Start then goes on from there. What a snapshot says comes from outside: it fills the container and decides
-// nothing about it, which its Spec has done. After an error the container is of no use.
+// over; Start then goes on from there. Its Spec decides what of the host the container gets, and the runtime refuses a
+// snapshot whose processes have more. Still CRIU reads the images as root and mounts, opens and sets what they say: who
+// may hand one over must be trusted like root. After an error the container is of no use.
 func (e *Engine) LoadSnapshot(ctx context.Context, ref string, load func(s *Saved) error) error {
 	defer e.begin()()
 	c, err := e.find(ref)

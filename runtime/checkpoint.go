@@ -37,7 +37,8 @@ type CheckpointOptions struct {
 	StatusFD *os.File
 	// CgroupsMode is soft, full, strict, ignore, or "" for soft.
 	CgroupsMode string
-	// LSMProfile (TYPE:NAME) and LSMMountContext replace what the images name.
+	// LSMProfile (TYPE:NAME) and LSMMountContext replace what the images name; so does the configuration's profile or
+	// label without the former.
 	LSMProfile, LSMMountContext string
 
 	LeaveRunning, PreDump, LazyPages, AutoDedup                      bool
@@ -185,6 +186,19 @@ func (o *CheckpointOptions) options(log string, s *specs.Spec) (_ *criu.Options,
 	}
 	opts.WorkDir = true
 	return opts, nil
+}
+
+// lsmProfile is what a restored process is held to: what was asked for, or what the configuration says.
+func (o *CheckpointOptions) lsmProfile(p *specs.Process) string {
+	switch {
+	case o.LSMProfile != "":
+		return o.LSMProfile
+	case p.ApparmorProfile != "":
+		return "apparmor:" + p.ApparmorProfile
+	case p.SelinuxLabel != "":
+		return "selinux:" + p.SelinuxLabel
+	}
+	return ""
 }
 
 // checkFeatures asks whether this machine can do what not every one can.

@@ -15,7 +15,6 @@ import (
 	"cale/atomicfile"
 	"cale/runtime/criu"
 	"cale/runtime/launch"
-	"cale/runtime/linux"
 	"cale/runtime/rootfs"
 	"cale/runtime/spec"
 
@@ -27,9 +26,14 @@ import (
 // that mounted.
 const restoreRoot = "criu-root"
 
-// Restore makes a container of what Checkpoint has saved. Its configuration says all that the host decides: root,
-// mounts from outside, groups, namespaces to join; what the images name beyond that is not found. It runs when
-// Restore returns, as a child of the caller. If it fails, nothing is left.
+// Restore makes a container of what Checkpoint has saved. It runs when Restore returns, as a child of the caller. If it
+// fails, nothing is left.
+//
+// The configuration says what of the host is bound into it, which namespaces it joins and in which group it is. The
+// rest is as the images have it, which CRIU follows with all of its rights: what is mounted in the container and how,
+// which files are open, who the processes are, what their seccomp filters allow. Before any of it runs, restored holds
+// it against the configuration, as far as the kernel tells. That is a net below, and no reason to restore images whose
+// origin isn't trusted as much as root: CRIU itself reads them.
 func Restore(ctx context.Context, o Options, co CheckpointOptions) (_ *Container, err error) {
 	co.Warn, co.Debug = o.Warn, o.Debug
 	co.silence()
@@ -56,12 +60,14 @@ func Restore(ctx context.Context, o Options, co CheckpointOptions) (_ *Container
 		return nil, err
 	}
 	defer lock.Close()
+	r := &restoring{c: c, o: o, co: co, term: term}
 	defer func() {
 		if err != nil {
+			end := r.killRoot()
 			c.remove()
+			end()
 		}
 	}()
-	r := &restoring{c: c, o: o, co: co, term: term}
 	if err := r.run(ctx); err != nil {
 		return nil, err
 	}
@@ -86,6 +92,11 @@ type restoring struct {
 
 	uts   *os.File // the UTS namespace to join; nil is one of its own
 	names unix.Utsname
+
+	root     int // the first process that CRIU has made: a child of ours, even if CRIU fails
+	allowed  *restored
+	verified bool
+	refused  error // what verifying found
 }
 
 func (r *restoring) run(ctx context.Context) error {
@@ -94,7 +105,6 @@ func (r *restoring) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer c.endHolder()
 	defer c.endHolder()
 	var into *os.File
 	var joins []*os.File
@@ -132,7 +142,7 @@ func (r *restoring) run(ctx context.Context) error {
 		return err
 	}
 	opts.Root, opts.RestoreSibling, opts.EvasiveDevices = at, true, true
-	opts.LSMProfile, opts.LSMMountContext = r.co.LSMProfile, r.co.LSMMountContext
+	opts.LSMProfile, opts.LSMMountContext = r.co.lsmProfile(s.Process), r.co.LSMMountContext
 	if opts.ExternalMounts, err = restoredMounts(ro, tree); err != nil {
 		return err
 	}
@@ -166,7 +176,10 @@ func (r *restoring) run(ctx context.Context) error {
 		return tree.Explain(err)
 	}
 	// It is in the groups that take the place of the checkpoint's.
-	if opts.CgroupRoots, err = cgroupRoots(r.conn.Pid()); err != nil {
+	if opts.CgroupRoots, err = cgroupRoots(r.conn.Pid()); err == nil {
+		r.allowed, err = newRestored(c, r.conn.Pid())
+	}
+	if err != nil {
 		r.conn.Close()
 		return err
 	}
@@ -177,10 +190,29 @@ func (r *restoring) run(ctx context.Context) error {
 	if err == nil && c.rec.Pid == 0 {
 		err = errors.New("criu did not say what it has restored")
 	}
+	if err == nil && !r.verified {
+		err = errors.New("criu did not wait until what it has restored was looked at: it is too old")
+	}
+	if r.refused != nil {
+		return r.refused
+	}
 	if err != nil {
 		return r.co.explain(err, "restore.log")
 	}
 	return nil
+}
+
+// killRoot ends what a failed restore leaves, and gives what waits for its end. Only a child that nobody has waited for
+// is surely the one CRIU has named.
+func (r *restoring) killRoot() (wait func()) {
+	if r.root <= 0 || unix.Waitid(unix.P_PID, r.root, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil) == unix.ECHILD {
+		return func() {}
+	}
+	unix.Kill(r.root, unix.SIGKILL)
+	return func() {
+		for unix.Waitid(unix.P_PID, r.root, nil, unix.WEXITED, nil) == unix.EINTR {
+		}
+	}
 }
 
 // awaitLazyPages waits for the socket of `criu lazy-pages`, which is started at the same time as a restore that needs
@@ -207,6 +239,7 @@ func (r *restoring) notified(n criu.Response, file *os.File) error {
 	r.co.Debug("criu: " + n.Script)
 	switch n.Script {
 	case "setup-namespaces":
+		r.root = n.Pid
 		h := c.spec.Hooks
 		if h == nil {
 			return nil
@@ -224,6 +257,8 @@ func (r *restoring) notified(n criu.Response, file *os.File) error {
 		}
 		c.rec.Restored = true
 		return c.setInit(&launch.Proc{Pid: n.Pid})
+	case "pre-resume":
+		return r.verify()
 	case "orphan-pts-master":
 		if r.term.socket == "" && r.term.give == nil {
 			file.Close()
@@ -235,6 +270,26 @@ func (r *restoring) notified(n criu.Response, file *os.File) error {
 		file.Close()
 	}
 	return nil
+}
+
+// verify is for when all is as it will run, and stands still. CRIU does not undo anything for an error at this point, so
+// what is refused is killed here.
+func (r *restoring) verify() error {
+	if r.c.rec.Pid == 0 {
+		return errors.New("criu did not say what it has restored")
+	}
+	if r.refused = r.allowed.verify(); r.refused == nil {
+		r.verified = true
+		return nil
+	}
+	pids, err := descendants(r.c.rec.Pid) // some may not be in the group
+	for _, pid := range pids {
+		if e := unix.Kill(pid, unix.SIGKILL); e != nil && e != unix.ESRCH {
+			err = errors.Join(err, fmt.Errorf("kill process %d: %w", pid, e))
+		}
+	}
+	r.refused = errors.Join(r.refused, err)
+	return r.refused
 }
 
 // stdio passes the new container's streams as what the old one had. A checkpoint that says of none is one without.
@@ -257,67 +312,6 @@ func (r *restoring) stdio(opts *criu.Options) error {
 		r.c.noteStdio([3]*os.File{r.o.Stdin, r.o.Stdout, r.o.Stderr})
 	}
 	return nil
-}
-
-// keepNames remembers what a UTS namespace to be joined calls the machine: CRIU gives it the names it has saved.
-func (r *restoring) keepNames() (err error) {
-	path := namespacePath(r.c.spec, specs.UTSNamespace)
-	if path == "" {
-		return nil
-	}
-	if r.uts, err = os.Open(path); err != nil {
-		return fmt.Errorf("namespace uts: %w", err)
-	}
-	return linux.InUTS(r.uts, func() error { return unix.Uname(&r.names) })
-}
-
-// putNamesBack is for when all is restored and nothing runs yet.
-func (r *restoring) putNamesBack() error {
-	if r.uts == nil {
-		return nil
-	}
-	return linux.InUTS(r.uts, func() error {
-		if err := unix.Sethostname([]byte(unix.ByteSliceToString(r.names.Nodename[:]))); err != nil {
-			return fmt.Errorf("set the hostname: %w", err)
-		}
-		if err := unix.Setdomainname([]byte(unix.ByteSliceToString(r.names.Domainname[:]))); err != nil {
-			return fmt.Errorf("set the domainname: %w", err)
-		}
-		return nil
-	})
-}
-
-// namespaces says which namespaces are to be joined, and opens those that CRIU gets by descriptor.
-func (r *restoring) namespaces(opts *criu.Options) (files []*os.File, err error) {
-	for _, ns := range r.c.spec.Linux.Namespaces {
-		if ns.Path == "" {
-			continue
-		}
-		switch ns.Type {
-		case specs.CgroupNamespace:
-			return files, errors.New("criu cannot restore into a cgroup namespace that is there")
-		case specs.NetworkNamespace, specs.PIDNamespace:
-		default:
-			name := map[specs.LinuxNamespaceType]string{
-				specs.MountNamespace: "mnt", specs.UTSNamespace: "uts", specs.IPCNamespace: "ipc",
-				specs.UserNamespace: "user", specs.TimeNamespace: "time",
-			}[ns.Type]
-			opts.JoinNamespaces = append(opts.JoinNamespaces, criu.Namespace{Type: name, File: ns.Path})
-		}
-	}
-	for _, ns := range outerNamespaces {
-		name := namespacePath(r.c.spec, ns.kind)
-		if name == "" {
-			continue
-		}
-		f, err := os.Open(name)
-		if err != nil {
-			return files, fmt.Errorf("namespace %s: %w", ns.kind, err)
-		}
-		opts.InheritFDs = append(opts.InheritFDs, criu.InheritFD{Key: ns.key, FD: criu.Descriptor(len(files))})
-		files = append(files, f)
-	}
-	return files, nil
 }
 
 // restoredMounts says what is mounted from outside: by the mount point, which is how it was saved, whether links led
