@@ -57,8 +57,9 @@ conformance: build ## the field's own suites, from the module proxy (long)
 	test/conformance/cri/run
 
 .PHONY: conformance-runc
-conformance-runc: build ## runc's own integration tests against our runtime (ten minutes)
+conformance-runc: build ## runc's own integration tests against our runtime, as root and as a user without rights (15 minutes)
 	test/conformance/runc/run
+	test/conformance/runc/run --rootless
 
 .PHONY: conformance-cri
 conformance-cri: build ## Kubernetes' own suite for container runtimes against cale-cri (three minutes)
