@@ -51,7 +51,7 @@ func serve(args []string) error {
 	if err != nil {
 		return err
 	}
-	s, err := New(e, Options{Version: "test", Root: args[0]})
+	s, err := New(e, Options{Version: "test", Root: args[0], AllowRestore: true})
 	if err != nil {
 		return err
 	}

@@ -21,10 +21,21 @@ import (
 // maxDescription bounds what is read of a checkpoint besides images and files.
 const maxDescription = 4 << 20
 
-// RestorePod makes a pod, and containers in it that go on from a checkpoint when they are started. All that steers the
-// host comes from the request: the checkpoint fills the containers, and is refused where it isn't of what was asked for
-// (CVE-2024-8676, CVE-2026-50195, CVE-2026-53492).
-func (s *Server) RestorePod(ctx context.Context, r *runtimeapi.RestorePodRequest) (*runtimeapi.RestorePodResponse, error) {
+// RestorePod makes a pod, and containers in it that go on from a checkpoint when they are started. What they are bound
+// to of the host comes from the request: a checkpoint is refused where it isn't of what was asked for (CVE-2024-8676,
+// CVE-2026-50195, CVE-2026-53492). But CRIU does as root what its images say, before the runtime can look at the
+// outcome; so restoring is for administrators to allow, and each one is on record.
+func (s *Server) RestorePod(ctx context.Context, r *runtimeapi.RestorePodRequest) (_ *runtimeapi.RestorePodResponse, err error) {
+	if audit := s.opts.Audit; audit != nil {
+		m := r.GetConfig().GetMetadata()
+		defer func() {
+			audit("pod.restore", m.GetNamespace()+"/"+m.GetName(), []string{"checkpoint=" + r.CheckpointPath}, err)
+		}()
+	}
+	if !s.opts.AllowRestore {
+		return nil, &engine.Error{Class: engine.ErrForbidden, Text: "restoring from checkpoints is not allowed: whoever makes a checkpoint could be root " +
+			"on this machine by it; an administrator who trusts all of them starts caled with --allow-restore"}
+	}
 	if err := noOptions(r.Options); err != nil {
 		return nil, err
 	}

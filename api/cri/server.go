@@ -33,6 +33,11 @@ type Options struct {
 	Root string
 	// StreamAddress is where exec, attach and port-forward connect to; "" is a free port of 127.0.0.1.
 	StreamAddress string
+	// AllowRestore lets clients have containers go on from checkpoints. CRIU reads those as root and does what they say,
+	// so one from elsewhere is as good as a program that is run as root.
+	AllowRestore bool
+	// Audit takes what clients did that gives power over the host; nil is nobody. err is how it ended.
+	Audit func(action, object string, powers []string, err error)
 	// Plugins starts what takes part in decisions about pods; nil is nothing.
 	Plugins func(Node) (Plugins, error)
 }

@@ -21,7 +21,7 @@ type cri interface {
 }
 
 // serveCRI starts the server; nil in a program without one.
-var serveCRI func(e *engine.Engine, s settings) (cri, error)
+var serveCRI func(e *engine.Engine, s settings, kept *audit) (cri, error)
 
 // becomeCRI replaces this program by the one that has the CRI.
 func becomeCRI(args []string) error {

@@ -8,16 +8,24 @@ import (
 
 	apicri "cale/api/cri"
 	"cale/api/cri/nri"
+	"cale/api/docker"
 	"cale/engine"
 )
 
 func init() {
-	serveCRI = func(e *engine.Engine, s settings) (cri, error) {
+	serveCRI = func(e *engine.Engine, s settings, kept *audit) (cri, error) {
 		l, err := apicri.Listen(filepath.Join(s.run, "cri.sock"))
 		if err != nil {
 			return nil, err
 		}
-		o := apicri.Options{Version: version, Root: s.root, StreamAddress: s.criStream}
+		o := apicri.Options{Version: version, Root: s.root, StreamAddress: s.criStream, AllowRestore: s.allowRestore}
+		o.Audit = func(action, object string, powers []string, err error) {
+			entry := docker.AuditEntry{Action: action, Object: object, Powers: powers, Outcome: "done"}
+			if err != nil {
+				entry.Outcome = err.Error()
+			}
+			kept.record(entry)
+		}
 		if s.nri {
 			o.Plugins = func(n apicri.Node) (apicri.Plugins, error) {
 				return nri.Open(n, nri.Options{Version: version, Socket: s.nriSocket, Plugins: s.nriPlugins, ConfigDir: s.nriConfig})

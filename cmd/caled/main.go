@@ -48,6 +48,7 @@ type settings struct {
 	dns              []string
 	cri              bool
 	criStream        string
+	allowRestore     bool
 	cni              engine.CNI
 	nri              bool
 	nriSocket        string
@@ -68,6 +69,7 @@ func parse(args []string) (s settings, done bool, err error) {
 	f.StringSliceVar(&s.dns, "dns", nil, "name servers for containers that name none")
 	f.BoolVar(&s.cri, "cri", false, "serve the Kubernetes container runtime interface on RUN/cri.sock too (by the program cale-cri)")
 	f.StringVar(&s.criStream, "cri-stream", "127.0.0.1:0", "where exec, attach and port-forward of the CRI are served (host:port)")
+	f.BoolVar(&s.allowRestore, "allow-restore", false, "let clients of the CRI restore pods from checkpoints, all of whose makers must be trusted like root")
 	f.StringVar(&s.cni.ConfDir, "cni-conf", "/etc/cni/net.d", "where a configuration of CNI plug-ins for pods may be; pods are on Cale's own bridge without one")
 	f.StringSliceVar(&s.cni.Bin, "cni-bin", []string{"/opt/cni/bin", "/usr/libexec/cni", "/usr/lib/cni"}, "where CNI plug-ins are")
 	f.BoolVar(&s.cni.Required, "cni-required", false, "wait for a CNI configuration instead of using Cale's own bridge")
@@ -156,7 +158,7 @@ func run(args []string) error {
 	}
 	busyCRI := func() bool { return false }
 	if s.cri {
-		kubernetes, err := serveCRI(e, s)
+		kubernetes, err := serveCRI(e, s, audit)
 		if err != nil {
 			return err
 		}
