@@ -105,7 +105,7 @@ func (c *Container) Update(res *specs.LinuxResources) error {
 		return err
 	}
 	if u, ok := c.unit(); ok {
-		if err := u.Update(res, g.V2()); err != nil {
+		if err := u.Update(g, res); err != nil {
 			return err
 		}
 	}

@@ -79,6 +79,10 @@ func (s *systemd) serve() {
 			err = s.startUnit(m.Body[0].(string), m.Body[2].([]any))
 		case "StopUnit":
 			err = s.stopUnit(m.Body[0].(string))
+		case "SetUnitProperties":
+			s.note(m.Body[2].([]any))
+			s.c.Reply(m, "")
+			continue
 		default:
 			s.c.Reply(m, "")
 			continue
@@ -105,7 +109,8 @@ func (s *systemd) dirs(unit string) []string {
 	return dirs
 }
 
-func (s *systemd) startUnit(unit string, props []any) error {
+// note keeps the properties that were sent last.
+func (s *systemd) note(props []any) map[string]any {
 	got := map[string]any{}
 	for _, p := range props {
 		pair := p.([]any)
@@ -114,6 +119,11 @@ func (s *systemd) startUnit(unit string, props []any) error {
 	s.mu.Lock()
 	s.props = got
 	s.mu.Unlock()
+	return got
+}
+
+func (s *systemd) startUnit(unit string, props []any) error {
+	got := s.note(props)
 	pids, _ := got["PIDs"].([]any)
 	if len(pids) != 1 {
 		return fmt.Errorf("Scope has no PIDs. Refusing.")
@@ -191,6 +201,26 @@ func TestSystemdCgroup(t *testing.T) {
 	if err := c.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &more}}); err != nil {
 		t.Error(err)
 	}
+	// A period alone leaves the quota, which is another share then; a quota of 0 is none given.
+	period, none := uint64(200000), int64(0)
+	if err := c.Update(&specs.LinuxResources{CPU: &specs.LinuxCPU{Period: &period, Quota: &none}}); err != nil {
+		t.Error(err)
+	}
+	s.mu.Lock()
+	if s.props["CPUQuotaPeriodUSec"] != uint64(200000) || s.props["CPUQuotaPerSecUSec"] != uint64(250000) {
+		t.Errorf("properties for a period: %v", s.props)
+	}
+	s.mu.Unlock()
+	// What the kernel would refuse is not sent.
+	less := limit - 4096
+	if err := c.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &less}}); err == nil || !strings.Contains(err.Error(), "must not be less than memory.limit") {
+		t.Errorf("less swap than memory: %v", err)
+	}
+	s.mu.Lock()
+	if s.props["MemoryLimit"] != nil || s.props["MemoryMax"] != nil {
+		t.Errorf("properties of a refused change: %v", s.props)
+	}
+	s.mu.Unlock()
 	// Another process knows it by what is on disk.
 	again, err := Load(w.state(), c.ID())
 	if err != nil {

@@ -117,8 +117,8 @@ func (w *writer) memoryAndSwap(limit, swap int64, fresh bool) {
 	if limit == -1 && swap == 0 && !fresh {
 		swap = -1
 	}
-	if limit > 0 && swap > 0 && swap < limit {
-		w.fail(fmt.Errorf("memory.swap %d: must not be less than memory.limit %d (it counts both)", swap, limit))
+	if err := checkSwap(limit, swap); err != nil {
+		w.fail(err)
 		return
 	}
 	memory := func() {
@@ -145,6 +145,14 @@ func (w *writer) memoryAndSwap(limit, swap int64, fresh bool) {
 	}
 	memory()
 	both()
+}
+
+// checkSwap refuses a limit on memory and swap together below that on memory.
+func checkSwap(limit, swap int64) error {
+	if limit > 0 && swap > 0 && swap < limit {
+		return fmt.Errorf("memory.swap %d: must not be less than memory.limit %d (it counts both)", swap, limit)
+	}
+	return nil
 }
 
 // raises reports whether swap is more than the group's present limit on memory and swap.

@@ -197,7 +197,7 @@ func (u Unit) Start(id string, pid int, res *specs.LinuxResources, annotations m
 	for _, name := range []string{"CPUAccounting", "MemoryAccounting", io, "TasksAccounting"} {
 		props = append(props, property(name, "b", true))
 	}
-	limits, err := properties(res, v2)
+	limits, err := properties(res, v2, unlimited)
 	if err != nil {
 		return err
 	}
@@ -229,9 +229,25 @@ func (u Unit) Start(id string, pid int, res *specs.LinuxResources, annotations m
 	return nil
 }
 
-// Update tells systemd of changed limits, so that it doesn't set back what it knows.
-func (u Unit) Update(res *specs.LinuxResources, v2 bool) error {
-	props, err := properties(res, v2)
+// Update tells systemd of changed limits of the unit's group, so that it doesn't set back what it knows.
+func (u Unit) Update(g *Cgroup, res *specs.LinuxResources) error {
+	if res == nil {
+		return nil
+	}
+	if m := res.Memory; g.v2 && m != nil && m.CheckBeforeUpdate != nil && *m.CheckBeforeUpdate {
+		w := &writer{c: g}
+		if w.checkUsage(value(m.Limit), value(m.Swap)); w.err != nil {
+			return w.err
+		}
+	}
+	now := unlimited
+	if c := res.CPU; c != nil && (value(c.Quota) != 0 || value(c.Period) != 0) {
+		var err error
+		if now, err = g.bandwidth(); err != nil {
+			return err
+		}
+	}
+	props, err := properties(res, g.v2, now)
 	if err != nil || len(props) == 0 {
 		return err
 	}

@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -80,5 +81,64 @@ func TestDeviceProperties(t *testing.T) {
 	props, err = deviceProperties(&specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}})
 	if text := fmt.Sprint(props); err != nil || !strings.Contains(text, "auto") || strings.Contains(text, "DeviceAllow") {
 		t.Errorf("%s, %v", text, err)
+	}
+}
+
+func TestProperties(t *testing.T) {
+	p := func(n int64) *int64 { return &n }
+	period := func(n uint64) *uint64 { return &n }
+	half := bandwidth{quota: 25000, period: 50000}
+	for name, test := range map[string]struct {
+		res  specs.LinuxResources
+		v2   bool
+		now  bandwidth
+		want string // or what the error says
+	}{
+		"a quota":                   {specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: p(50000)}}, true, unlimited, "[[CPUQuotaPerSecUSec {t 500000}]]"},
+		"a quota of the period now": {specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: p(50000)}}, true, half, "[[CPUQuotaPerSecUSec {t 1000000}]]"},
+		"a period alone":            {specs.LinuxResources{CPU: &specs.LinuxCPU{Period: period(100000)}}, true, half, "[[CPUQuotaPeriodUSec {t 100000}] [CPUQuotaPerSecUSec {t 250000}]]"},
+		"a period without a quota":  {specs.LinuxResources{CPU: &specs.LinuxCPU{Period: period(50000)}}, true, unlimited, "[[CPUQuotaPeriodUSec {t 50000}]]"},
+		"no quota given":            {specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: p(0), Period: period(0)}}, false, half, "[]"},
+		"no quota from now on":      {specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: p(-1)}}, false, half, "[[CPUQuotaPerSecUSec {t 18446744073709551615}]]"},
+		"too much":                  {specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: p(1 << 62)}}, true, unlimited, "out of range"},
+		"swap below memory":         {specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: p(100), Swap: p(50)}}, true, unlimited, "must not be less than"},
+		"swap below memory, v1":     {specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: p(100), Swap: p(50)}}, false, unlimited, "must not be less than"},
+		"swap alone":                {specs.LinuxResources{Memory: &specs.LinuxMemory{Swap: p(50)}}, true, unlimited, "memory.swap needs memory.limit"},
+		"memory and swap":           {specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: p(100), Swap: p(150)}}, true, unlimited, "[[MemoryMax {t 100}] [MemorySwapMax {t 50}]]"},
+	} {
+		got, err := properties(&test.res, test.v2, test.now)
+		text := fmt.Sprint(got)
+		if err != nil {
+			text = err.Error()
+		}
+		if !strings.Contains(text, test.want) || err == nil && text != test.want {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+}
+
+func TestBandwidth(t *testing.T) {
+	for line, want := range map[string]bandwidth{"max 100000\n": unlimited, "25000 50000\n": {25000, 50000}} {
+		c, _ := fakeV2(t, map[string]string{"cgroup.controllers": "cpu\n", "cpu.max": line})
+		if got, err := c.bandwidth(); err != nil || got != want {
+			t.Errorf("%q: %v, %v", line, got, err)
+		}
+	}
+	c, _ := fakeV2(t, map[string]string{"cgroup.controllers": "cpu\n", "cpu.max": "x y\n"})
+	if _, err := c.bandwidth(); err == nil {
+		t.Error("no number was taken for one")
+	}
+	c, _ = fakeV1(t, "cpu")
+	if got, err := c.bandwidth(); err != nil || got != unlimited {
+		t.Errorf("no files: %v, %v", got, err)
+	}
+	dir, _ := c.dir("cpu")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir, "cpu.cfs_quota_us", "-1\n")
+	put(t, dir, "cpu.cfs_period_us", "50000\n")
+	if got, err := c.bandwidth(); err != nil || got != (bandwidth{-1, 50000}) {
+		t.Errorf("v1: %v, %v", got, err)
 	}
 }

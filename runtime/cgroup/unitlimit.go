@@ -1,15 +1,78 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
-// properties are the limits that systemd has a name for (systemd.resource-control(5)).
-func properties(res *specs.LinuxResources, v2 bool) ([]any, error) {
+// bandwidth is how much of the processors a group has: a quota of so many microseconds each period; -1 is none.
+type bandwidth struct {
+	quota  int64
+	period uint64
+}
+
+// unlimited is a new group's.
+var unlimited = bandwidth{quota: -1, period: 100000}
+
+// bandwidth reads what is in force: systemd wants a share, which a change of quota or period alone doesn't tell.
+func (c *Cgroup) bandwidth() (bandwidth, error) {
+	quota, period := "", ""
+	var err error
+	if c.v2 {
+		dir, _ := c.dir("")
+		var line string
+		line, err = read(dir, "cpu.max")
+		quota, period, _ = strings.Cut(line, " ")
+	} else {
+		dir, ok := c.dir("cpu")
+		if !ok {
+			return unlimited, nil
+		}
+		if quota, err = read(dir, "cpu.cfs_quota_us"); err == nil {
+			period, err = read(dir, "cpu.cfs_period_us")
+		}
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return unlimited, nil // no such controller: setting it says so
+	}
+	if err != nil {
+		return unlimited, err
+	}
+	now := unlimited
+	if now.period, err = strconv.ParseUint(period, 10, 64); err != nil {
+		return unlimited, fmt.Errorf("period of the processor quota: %w", err)
+	}
+	if quota != "max" {
+		if now.quota, err = strconv.ParseInt(quota, 10, 64); err != nil {
+			return unlimited, fmt.Errorf("processor quota: %w", err)
+		}
+	}
+	return now, nil
+}
+
+// maxBandwidth bounds the kernel's quotas and periods, in microseconds.
+const maxBandwidth = 1 << 44
+
+// perSecond is the share in microseconds each second, as systemd counts it: in hundredths of a processor.
+func (b bandwidth) perSecond() (int64, error) {
+	if b.quota < 0 {
+		return -1, nil
+	}
+	if b.quota >= maxBandwidth || b.period == 0 || b.period >= maxBandwidth {
+		return 0, fmt.Errorf("cpu.quota %d of cpu.period %d: out of range", b.quota, b.period)
+	}
+	share := (uint64(b.quota)*1000000/b.period + 9999) / 10000 * 10000
+	return int64(min(share, math.MaxInt64)), nil
+}
+
+// properties are the limits that systemd has a name for (systemd.resource-control(5)), for a group that has now.
+func properties(res *specs.LinuxResources, v2 bool, now bandwidth) ([]any, error) {
 	if res == nil {
 		return nil, nil
 	}
@@ -22,47 +85,54 @@ func properties(res *specs.LinuxResources, v2 bool) ([]any, error) {
 		props = append(props, property(name, "t", v))
 	}
 	if m := res.Memory; m != nil {
-		switch {
-		case m.Limit == nil || *m.Limit == 0:
-		case v2:
-			amount("MemoryMax", *m.Limit)
-		default:
-			amount("MemoryLimit", *m.Limit)
-		}
-		if v2 && m.Reservation != nil && *m.Reservation != 0 {
-			amount("MemoryLow", *m.Reservation)
-		}
-		if v2 && m.Swap != nil && *m.Swap != 0 && m.Limit != nil {
-			swap := *m.Swap
-			if swap > 0 && *m.Limit > 0 {
-				swap -= *m.Limit // the specification counts both
+		limit, swap := value(m.Limit), value(m.Swap)
+		if v2 {
+			// All is checked before anything is sent: systemd would go on enforcing half of what was refused.
+			only, err := SwapOnly(limit, swap)
+			if err != nil {
+				return nil, err
 			}
-			amount("MemorySwapMax", swap)
+			if limit != 0 {
+				amount("MemoryMax", limit)
+			}
+			if n := value(m.Reservation); n != 0 {
+				amount("MemoryLow", n)
+			}
+			if swap != 0 || only != 0 {
+				amount("MemorySwapMax", only)
+			}
+		} else {
+			if err := checkSwap(limit, swap); err != nil {
+				return nil, err
+			}
+			if limit != 0 {
+				amount("MemoryLimit", limit)
+			}
 		}
 	}
 	if c := res.CPU; c != nil {
-		if c.Shares != nil && *c.Shares != 0 {
+		if n := value(c.Shares); n != 0 {
 			if v2 {
-				amount("CPUWeight", int64(Weight(*c.Shares)))
+				amount("CPUWeight", int64(Weight(n)))
 			} else {
-				amount("CPUShares", int64(*c.Shares))
+				amount("CPUShares", int64(n))
 			}
 		}
-		if c.Quota != nil || c.Period != nil {
-			period, quota := uint64(100000), int64(-1)
-			if c.Period != nil && *c.Period != 0 {
-				period = *c.Period
-				props = append(props, property("CPUQuotaPeriodUSec", "t", period))
+		quota, period := value(c.Quota), value(c.Period)
+		if period != 0 {
+			now.period = period
+			props = append(props, property("CPUQuotaPeriodUSec", "t", period))
+		}
+		if quota != 0 {
+			now.quota = quota
+		}
+		// A quota that stays becomes another share by another period.
+		if quota != 0 || period != 0 && now.quota > 0 {
+			share, err := now.perSecond()
+			if err != nil {
+				return nil, err
 			}
-			if c.Quota != nil {
-				quota = *c.Quota
-			}
-			perSecond := int64(-1)
-			if quota > 0 {
-				// systemd counts in hundredths of a processor.
-				perSecond = (quota*1000000/int64(period) + 9999) / 10000 * 10000
-			}
-			amount("CPUQuotaPerSecUSec", perSecond)
+			amount("CPUQuotaPerSecUSec", share)
 		}
 		if v2 {
 			for name, list := range map[string]string{"AllowedCPUs": c.Cpus, "AllowedMemoryNodes": c.Mems} {
