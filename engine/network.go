@@ -44,8 +44,12 @@ func (e *Engine) endpoints(rec *record) map[string]Endpoint {
 		if err != nil || slices.Contains(rec.Left, o.Network) {
 			continue
 		}
-		if _, there := out[info.Name]; !there {
-			out[info.Name] = Endpoint{Network: info.Name, NetworkID: info.ID, Aliases: o.Aliases, Links: o.Links, GwPriority: o.GwPriority, MAC: o.MAC}
+		ep, there := out[info.Name]
+		if there {
+			ep.AskedIPv4, ep.AskedIPv6 = o.IPv4, o.IPv6
+			out[info.Name] = ep
+		} else {
+			out[info.Name] = Endpoint{AskedIPv4: o.IPv4, AskedIPv6: o.IPv6, Network: info.Name, NetworkID: info.ID, Aliases: o.Aliases, Links: o.Links, GwPriority: o.GwPriority, MAC: o.MAC}
 		}
 	}
 	return out

@@ -207,8 +207,15 @@ func (e *Engine) checkModes(s *Spec) error {
 		if !ok || m.name != "PID" && m.name != "IPC" {
 			return invalid("invalid %s mode: %s", m.name, m.mode)
 		}
-		if _, err := e.find(other); err != nil {
+		c, err := e.find(other)
+		if err != nil {
 			return invalid("%v", err) // of the request, not of what it asks for
+		}
+		// Whatever it will be called by then: the one that was meant.
+		if m.name == "PID" {
+			s.PidMode = "container:" + c.id
+		} else {
+			s.IpcMode = "container:" + c.id
 		}
 	}
 	if other, ok := strings.CutPrefix(s.Network.Mode, "container:"); ok {

@@ -307,6 +307,7 @@ type Endpoint struct {
 	Gateway, Gateway6              netip.Addr
 	Aliases, Links                 []string
 	GwPriority                     int
+	AskedIPv4, AskedIPv6           netip.Addr // what the client wanted, if it said
 	Published                      []Publish
 }
 

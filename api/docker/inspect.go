@@ -187,6 +187,9 @@ func endpoints(i *engine.Info) map[string]*network.EndpointSettings {
 			NetworkID: e.NetworkID, EndpointID: e.EndpointID, Aliases: e.Aliases, Links: e.Links, GwPriority: e.GwPriority,
 			Gateway: e.Gateway, IPv6Gateway: e.Gateway6,
 		}
+		if e.AskedIPv4.IsValid() || e.AskedIPv6.IsValid() {
+			es.IPAMConfig = &network.EndpointIPAMConfig{IPv4Address: e.AskedIPv4, IPv6Address: e.AskedIPv6}
+		}
 		es.IPAddress, es.IPPrefixLen = prefix(e.IPv4)
 		es.GlobalIPv6Address, es.GlobalIPv6PrefixLen = prefix(e.IPv6)
 		_ = es.MacAddress.UnmarshalText([]byte(e.MAC))

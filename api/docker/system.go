@@ -11,6 +11,7 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
 
 	"cale/engine"
@@ -59,6 +60,7 @@ func (s *Server) info(w http.ResponseWriter, r *request) error {
 		Name: name, Labels: i.Labels, ServerVersion: s.opts.Version, DefaultRuntime: i.DefaultRuntime,
 		Runtimes: map[string]system.RuntimeWithStatus{}, LiveRestoreEnabled: true, ExperimentalBuild: engine.CanCheckpoint(), SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"},
 		Warnings: []string{},
+		Swarm:    swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},
 	}
 	if i.CgroupVersion == "2" {
 		out.SwapLimit = true

@@ -161,6 +161,21 @@ func TestAPICreate(t *testing.T) {
 			t.Errorf("with %s: %s", version, out)
 		}
 	}
+	// Sharing is with the one that was named when it was asked for; an address that was asked for is told apart.
+	s.Cale("network", "create", "--subnet", "10.213.0.0/24", "fixed").OK(t)
+	create("sharer", `"HostConfig":{"PidMode":"container:masked","NetworkMode":"fixed"},"NetworkingConfig":{"EndpointsConfig":{"fixed":{"IPAMConfig":{"IPv4Address":"10.213.0.7"}}}}`)
+	var share struct {
+		HostConfig      struct{ PidMode string }
+		NetworkSettings struct {
+			Networks map[string]struct{ IPAMConfig struct{ IPv4Address string } }
+		}
+	}
+	inspect("/containers/sharer/json", &share)
+	var masked struct{ Id string }
+	inspect("/containers/masked/json", &masked)
+	if share.HostConfig.PidMode != "container:"+masked.Id || share.NetworkSettings.Networks["fixed"].IPAMConfig.IPv4Address != "10.213.0.7" {
+		t.Errorf("shown: %+v", share)
+	}
 	// A stopped container uses nothing.
 	var st struct{ Name string }
 	inspect("/containers/belowv1.44/stats?stream=false", &st)
