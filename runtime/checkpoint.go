@@ -26,7 +26,8 @@ import (
 type CheckpointOptions struct {
 	// ImagePath is the directory of CRIU's files; saving makes it, if need be.
 	ImagePath string
-	// WorkPath is the directory of CRIU's log, made if need be; "" is ImagePath.
+	// WorkPath is the directory of CRIU's log, made if need be; "" is ImagePath for saving, and for restoring, where
+	// anyone may have made that, one that goes with the container.
 	WorkPath string
 	// ParentPath is a pre-dump's ImagePath, relative to this one.
 	ParentPath string
@@ -47,6 +48,8 @@ type CheckpointOptions struct {
 	ShellJob bool
 	// Warn and Debug are as in Options.
 	Warn, Debug func(msg string)
+
+	passing bool // WorkPath goes with the container
 }
 
 // descriptorsFile lists, beside CRIU's files, what a container had as stdin, stdout and stderr. As runc names it.
@@ -239,6 +242,9 @@ func (o *CheckpointOptions) explain(err error, log string) error {
 			e.Message = strings.TrimSpace(e.Message)
 		}
 	}
+	if o.passing {
+		return err
+	}
 	return fmt.Errorf("%w (see %s)", err, file)
 }
 
@@ -250,7 +256,7 @@ const maxLog = 16 << 20
 
 // logErrors finds the first lines of a log of CRIU's that tell of errors.
 func logErrors(file string) (lines []string) {
-	f, err := os.Open(file)
+	f, err := openRegular(file)
 	if err != nil {
 		return nil
 	}
@@ -349,7 +355,35 @@ func (c *Container) writeDescriptors(dir string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, descriptorsFile), raw, 0o600)
+	// The directory may be another's, who has put a link there.
+	file := filepath.Join(dir, descriptorsFile)
+	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(raw)
+	return errors.Join(err, f.Close())
+}
+
+// openRegular opens a file for reading in a directory that others may have written to: it follows no link there, and
+// waits for nobody.
+func openRegular(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", name)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // fdName is what /proc calls a process's descriptor.

@@ -137,6 +137,10 @@ func (r *restoring) run(ctx context.Context) error {
 		return err
 	}
 	defer tree.Close()
+	// CRIU follows links when it makes its log. Beside lazy pages' daemon, which has a socket there, it can't be elsewhere.
+	if r.co.WorkPath == "" && !r.co.LazyPages {
+		r.co.WorkPath, r.co.passing = filepath.Join(c.dir, "criu-work"), true
+	}
 	opts, err := r.co.options("restore.log", s)
 	if err != nil {
 		return err
@@ -294,7 +298,7 @@ func (r *restoring) verify() error {
 
 // stdio passes the new container's streams as what the old one had. A checkpoint that says of none is one without.
 func (r *restoring) stdio(opts *criu.Options) error {
-	f, err := os.Open(filepath.Join(r.co.ImagePath, descriptorsFile))
+	f, err := openRegular(filepath.Join(r.co.ImagePath, descriptorsFile))
 	if err != nil {
 		return err
 	}

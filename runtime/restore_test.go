@@ -63,6 +63,9 @@ func fakeCRIU(words []string) error {
 			return err
 		}
 	}
+	if err := os.WriteFile("/proc/self/fd/5/restore.log", []byte("(00.1) Error (fake.c:1): a fake failed\n"), 0o600); err != nil {
+		return err
+	}
 	for _, script := range []string{"pre-restore", "setup-namespaces", "post-setup-namespaces", "post-restore", "pre-resume", "post-resume"} {
 		if script == set["fail"] {
 			return errors.New("told to")
@@ -206,5 +209,56 @@ func TestRestoreTakesNoPowerFromCheckpoint(t *testing.T) {
 			}
 			f.gone()
 		})
+	}
+}
+
+// An image directory from elsewhere has links and pipes where files are expected.
+func TestRestoreFollowsNoLinkInImages(t *testing.T) {
+	f := newFake(t)
+	victim := filepath.Join(f.dir, "victim")
+	if err := os.WriteFile(victim, []byte(`["pipe:[1]","pipe:[1]","pipe:[1]"]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(victim, filepath.Join(f.image, "restore.log")); err != nil {
+		t.Fatal(err)
+	}
+	c, err := f.restore()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reapLater(t, c.InitPid())
+	if err := c.Delete(true); err != nil {
+		t.Fatal(err)
+	}
+	note := filepath.Join(f.image, descriptorsFile)
+	for kind, put := range map[string]func() error{
+		"link": func() error { return os.Symlink(victim, note) },
+		"fifo": func() error { return unix.Mkfifo(note, 0o600) },
+	} {
+		if err := errors.Join(os.Remove(note), put()); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := f.restore(); err == nil {
+			reapLater(t, c.InitPid())
+			t.Errorf("%s: restored", kind)
+			c.Delete(true)
+		}
+		if log := logErrors(note); log != nil {
+			t.Errorf("%s: read %q", kind, log)
+		}
+	}
+	// Saving replaces what is there.
+	if err := errors.Join(os.Remove(note), os.Symlink(victim, note)); err != nil {
+		t.Fatal(err)
+	}
+	saved := &Container{rec: record{Stdio: [3]string{"pipe:[2]", "pipe:[3]", "pipe:[4]"}}}
+	if err := saved.writeDescriptors(f.image); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(victim); err != nil || !strings.Contains(string(text), "pipe:[1]") {
+		t.Errorf("behind the link: %s, %v", text, err)
+	}
+	if st, err := os.Lstat(note); err != nil || !st.Mode().IsRegular() {
+		t.Errorf("the note: %v, %v", st, err)
 	}
 }
