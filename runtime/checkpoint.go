@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"cale/runtime/criu"
+	"cale/runtime/landlock"
 	"cale/runtime/linux"
 	"cale/runtime/rootfs"
 	"cale/runtime/spec"
@@ -81,6 +82,9 @@ func (c *Container) Checkpoint(ctx context.Context, o CheckpointOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := unsaved(s); err != nil {
+		return err
+	}
 	if err := os.Mkdir(o.ImagePath, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
@@ -141,6 +145,14 @@ func (c *Container) Checkpoint(ctx context.Context, o CheckpointOptions) error {
 	}
 	if err != nil {
 		return o.explain(err, "dump.log")
+	}
+	return nil
+}
+
+// unsaved refuses what CRIU does not save, and a container would silently be without when it goes on.
+func unsaved(s *specs.Spec) error {
+	if _, ok := s.Annotations[landlock.Annotation]; ok {
+		return fmt.Errorf("cannot checkpoint or restore a container with the annotation %s: criu does not know of Landlock", landlock.Annotation)
 	}
 	return nil
 }

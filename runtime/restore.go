@@ -51,6 +51,9 @@ func Restore(ctx context.Context, o Options, co CheckpointOptions) (_ *Container
 	if !spec.HasNamespace(s, specs.MountNamespace) {
 		return nil, errors.New("cannot restore a container without a mount namespace of its own")
 	}
+	if err := unsaved(s); err != nil {
+		return nil, err
+	}
 	term := terminalTarget{o.ConsoleSocket, o.Console}
 	if err := term.check(s.Process); err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"cale/runtime/landlock"
 	"cale/runtime/linux"
 	"cale/runtime/spec"
 	"cale/wire"
@@ -260,5 +261,21 @@ func TestRestoreFollowsNoLinkInImages(t *testing.T) {
 	}
 	if st, err := os.Lstat(note); err != nil || !st.Mode().IsRegular() {
 		t.Errorf("the note: %v, %v", st, err)
+	}
+}
+
+// What CRIU does not save is not silently lost.
+func TestLandlockIsNotSaved(t *testing.T) {
+	f := newFake(t)
+	c := f.start()
+	f.spec.Annotations = map[string]string{landlock.Annotation: "{}"}
+	c.spec = f.spec // as if it had been made so, on a kernel that may have no Landlock
+	for what, err := range map[string]error{
+		"checkpoint": c.Checkpoint(context.Background(), CheckpointOptions{ImagePath: filepath.Join(f.dir, "saved")}),
+		"restore":    func() error { _, err := f.restore(); return err }(),
+	} {
+		if err == nil || !strings.Contains(err.Error(), landlock.Annotation) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
