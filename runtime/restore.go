@@ -48,6 +48,9 @@ func Restore(ctx context.Context, o Options, co CheckpointOptions) (_ *Container
 	if s.Process == nil {
 		return nil, ErrNoProcess
 	}
+	if o.NoCgroup {
+		return nil, errNoRestoreGroup
+	}
 	if !spec.HasNamespace(s, specs.MountNamespace) {
 		return nil, errors.New("cannot restore a container without a mount namespace of its own")
 	}
@@ -85,6 +88,9 @@ func Restore(ctx context.Context, o Options, co CheckpointOptions) (_ *Container
 	return c, nil
 }
 
+// errNoRestoreGroup is that of a restore without a group: what CRIU has made could not be found.
+var errNoRestoreGroup = errors.New("cannot restore a container without a control group")
+
 // restoring is one restore under way.
 type restoring struct {
 	c    *Container
@@ -109,15 +115,15 @@ func (r *restoring) run(ctx context.Context) error {
 		return err
 	}
 	defer c.endHolder()
-	var into *os.File
-	var joins []*os.File
-	if group != nil {
-		if into, joins, err = openCgroup(group); err != nil {
-			return err
-		}
-		defer into.Close()
-		defer closeAll(joins)
+	if group == nil {
+		return errNoRestoreGroup
 	}
+	into, joins, err := openCgroup(group)
+	if err != nil {
+		return err
+	}
+	defer into.Close()
+	defer closeAll(joins)
 	shares, err := c.makeResctrl()
 	if err != nil {
 		return err

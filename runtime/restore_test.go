@@ -279,3 +279,16 @@ func TestLandlockIsNotSaved(t *testing.T) {
 		}
 	}
 }
+
+// Nothing is made of what can't be followed.
+func TestRestoreNeedsGroup(t *testing.T) {
+	f := newFake(t)
+	o := f.options("restored", nil)
+	o.NoCgroup = true
+	if _, err := Restore(context.Background(), o, CheckpointOptions{ImagePath: f.image}); err == nil || !strings.Contains(err.Error(), "without a control group") {
+		t.Errorf("error %v", err)
+	}
+	if _, err := Load(f.state(), "restored"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("left after a failure: %v", err)
+	}
+}
