@@ -33,7 +33,7 @@ func TestPodOfMany(t *testing.T) {
 				id := fmt.Sprint(b.id, "-", i)
 				dir := filepath.Join(b.bundle, id)
 				makeRootfs(t, filepath.Join(dir, "rootfs"))
-				raw, _ := json.Marshal(spec([]string{"sh", "-c", fmt.Sprint("echo ", i, "; exit ", i)}, b.cgroup+"/"+id))
+				raw, _ := json.Marshal(spec([]string{"sh", "-c", fmt.Sprint("echo ", i, "; exit ", i)}, b.cgroup+"-"+id))
 				if err := os.WriteFile(filepath.Join(dir, "config.json"), raw, 0o600); err != nil {
 					t.Error(err)
 					return
