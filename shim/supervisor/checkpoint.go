@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"cale/runtime/cgroup"
 	"cale/shim/task"
 )
@@ -54,17 +56,70 @@ func (w waiting) refuse() error {
 	return precondition("container " + w.c.id + " is not restored yet")
 }
 
-// Kill makes it a container that has ended before it began.
+// Kill makes it a container that has ended before it began, also while it is being restored. What would not end a
+// process is lost on one that isn't there.
 func (w waiting) Kill(sig int, all bool) error {
 	p := w.c.init
 	p.mu.Lock()
-	begun := p.started
-	p.mu.Unlock()
-	if begun {
+	if p.started {
+		p.mu.Unlock()
 		return w.c.box().Kill(sig, all)
 	}
-	p.stopped(Exit{Status: uint32(128 + sig), At: time.Now()})
+	defer p.mu.Unlock()
+	switch unix.Signal(sig) {
+	case 0, unix.SIGCHLD, unix.SIGCONT, unix.SIGURG, unix.SIGWINCH, unix.SIGSTOP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
+		return nil
+	}
+	if p.cancel != nil {
+		p.killed = sig
+		p.cancel()
+		return nil
+	}
+	p.stoppedLocked(Exit{Status: uint32(128 + sig), At: time.Now()})
 	return nil
+}
+
+// startRestored starts a container by restoring it. That may take long, so its init isn't locked meanwhile: it can be
+// looked at and killed.
+func (s *Supervisor) startRestored(ctx context.Context, c *container) (int, error) {
+	p := c.init
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p.mu.Lock()
+	err := c.startable()
+	if err == nil && p.cancel != nil {
+		err = precondition("container " + c.id + " is being restored already")
+	}
+	if err == nil {
+		p.cancel = cancel
+	}
+	p.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	s.reaper.begin()
+	defer s.reaper.end()
+	b, err := c.restore(ctx)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cancel = nil
+	if err != nil {
+		if p.killed != 0 {
+			p.stoppedLocked(Exit{Status: uint32(128 + p.killed), At: time.Now()})
+			err = precondition("container " + c.id + " was killed while it was being restored")
+		}
+		return 0, err
+	}
+	c.setBox(b)
+	s.begun(c)
+	p.started, p.state = true, task.StatusRunning
+	s.events.start(c.id, p.pid)
+	if p.killed != 0 { // the signal came when all was done
+		if err := b.Kill(p.killed, false); err != nil {
+			s.logf("container " + c.id + ": kill what was restored: " + err.Error())
+		}
+	}
+	return p.pid, nil
 }
 
 func (w waiting) Pid() int                    { return 0 }

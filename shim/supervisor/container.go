@@ -99,26 +99,30 @@ func writeExit(c *container, pid int, e Exit) error {
 	return atomicfile.Write(filepath.Join(c.bundle, exitFile), b, 0o600, false)
 }
 
+// startable says why a container can't be started; its init is locked.
+func (c *container) startable() error {
+	if c.init.state == task.StatusStopped {
+		return precondition("container " + c.id + " has ended and can't be started")
+	}
+	if c.init.started {
+		return precondition("container " + c.id + " is started already")
+	}
+	return nil
+}
+
 func (s *Supervisor) start(ctx context.Context, c *container) (int, error) {
+	if c.restore != nil {
+		return s.startRestored(ctx, c)
+	}
 	p := c.init
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.state == task.StatusStopped {
-		return 0, precondition("container " + c.id + " has ended and can't be started")
-	}
-	if p.started {
-		return 0, precondition("container " + c.id + " is started already")
+	if err := c.startable(); err != nil {
+		return 0, err
 	}
 	s.reaper.begin()
 	defer s.reaper.end()
-	if c.restore != nil {
-		b, err := c.restore(ctx)
-		if err != nil {
-			return 0, err
-		}
-		c.setBox(b)
-		s.begun(c)
-	} else if err := c.box().Start(ctx); err != nil {
+	if err := c.box().Start(ctx); err != nil {
 		return 0, err
 	}
 	p.started = true

@@ -19,7 +19,11 @@ type process struct {
 	started bool
 	pid     int
 	exit    Exit
-	done    chan struct{} // closed when state is stopped
+	// cancel ends a start that is under way and may take long: a restore; nil without one. killed is the signal that
+	// came meanwhile, or 0.
+	cancel func()
+	killed int
+	done   chan struct{} // closed when state is stopped
 }
 
 func newProcess(req stdio.Request, io *stdio.IO) *process {
@@ -30,6 +34,10 @@ func newProcess(req stdio.Request, io *stdio.IO) *process {
 func (p *process) stopped(e Exit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.stoppedLocked(e)
+}
+
+func (p *process) stoppedLocked(e Exit) {
 	if p.state == task.StatusStopped {
 		return
 	}

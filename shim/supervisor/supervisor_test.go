@@ -42,7 +42,19 @@ func (r fakeRuntime) Create(_ context.Context, o CreateOptions) (Box, error) {
 }
 
 // Restore runs what a bundle's cmd says, if the checkpoint is called so.
-func (r fakeRuntime) Restore(_ context.Context, o CreateOptions) (Box, error) {
+func (r fakeRuntime) Restore(ctx context.Context, o CreateOptions) (Box, error) {
+	switch o.Checkpoint { // these take until they are to end, and say that they have begun
+	case "/slow":
+		err := os.WriteFile(filepath.Join(o.Bundle, "begun"), nil, 0o600)
+		<-ctx.Done()
+		return nil, errors.Join(err, ctx.Err())
+	case "/late":
+		if err := os.WriteFile(filepath.Join(o.Bundle, "begun"), nil, 0o600); err != nil {
+			return nil, err
+		}
+		<-ctx.Done()
+		o.Checkpoint = "/checkpoint"
+	}
 	cmd, err := os.ReadFile(filepath.Join(o.Bundle, "cmd"))
 	if err != nil {
 		return nil, err
