@@ -38,17 +38,32 @@ type Streams struct {
 // process. closer ends it.
 type Builder func(ctx context.Context, root, run string, alone bool) (dial func(context.Context) (net.Conn, error), closer func() error, err error)
 
-// Run is cale build.
-func Run(ctx context.Context, args []string, s Streams, open Builder) error {
-	f, where, err := parse(args, s.Out)
+// Command is a command line of cale build.
+type Command struct {
+	flags *flags
+	where string
+}
+
+// Parse reads a command line; help, if it is asked for, goes to out.
+func Parse(args []string, out io.Writer) (*Command, error) {
+	f, where, err := parse(args, out)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	return &Command{f, where}, nil
+}
+
+// Alone tells whether the builder is to be in this process.
+func (c *Command) Alone() bool { return c.flags.daemonless }
+
+// Run is cale build.
+func (c *Command) Run(ctx context.Context, s Streams, open Builder) error {
+	f := c.flags
 	attrs, err := f.attrs()
 	if err != nil {
 		return err
 	}
-	in, err := f.read(where, s.In, attrs)
+	in, err := f.read(c.where, s.In, attrs)
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
@@ -21,12 +20,12 @@ import (
 
 // buildCommand is cale build.
 func buildCommand(ctx context.Context, args []string) int {
-	var err error
-	if slices.Contains(args, "--daemonless") {
+	c, err := command.Parse(args, os.Stdout)
+	if err == nil && c.Alone() {
 		err = ownMounts(ctx, settings{alone: true})
 	}
 	if err == nil {
-		err = command.Run(ctx, args, command.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, connect)
+		err = c.Run(ctx, command.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, connect)
 	}
 	switch {
 	case err == nil, isHelp(err):
@@ -71,6 +70,9 @@ func connect(ctx context.Context, root, run string, alone bool) (func(context.Co
 // here opens a builder in this process. An engine that runs keeps the image
 // store; without one this process has it for itself.
 func here(ctx context.Context, s settings) (func(context.Context) (net.Conn, error), func() error, error) {
+	if !hasOwnMounts {
+		return nil, nil, errors.New("a builder needs a mount namespace of its own, and this process has none")
+	}
 	if err := os.MkdirAll(filepath.Join(s.run, "build"), 0o700); err != nil {
 		return nil, nil, err
 	}

@@ -16,12 +16,19 @@ import (
 // again.
 const mountsAreOwn = "CALE_OWN_MOUNTS"
 
+// hasOwnMounts says that ownMounts is done. No step may be run before.
+var hasOwnMounts bool
+
 // ownMounts gives this process a mount namespace of its own: what it mounts ends
 // with it, however it ends. Mounts of the host still come in. The engine, if one
 // is needed, is started before. One thread cannot leave the others behind, so
 // this program is executed again.
 func ownMounts(ctx context.Context, s settings) error {
 	if os.Getenv(mountsAreOwn) != "" {
+		if err := unix.Faccessat(unix.AT_FDCWD, "/proc/self/exe", unix.W_OK, unix.AT_EACCESS); err != unix.EROFS {
+			return fmt.Errorf("%s is set, and this program was not executed from a mount of its own", mountsAreOwn)
+		}
+		hasOwnMounts = true
 		return os.Unsetenv(mountsAreOwn)
 	}
 	if !s.alone {
