@@ -23,6 +23,8 @@ import (
 type systemd struct {
 	c     *dbus.Conn
 	slice string // its path below the hierarchies
+	// stranger is anyone else on the bus, who says what only systemd may.
+	stranger *dbus.Conn
 
 	mu    sync.Mutex
 	calls []string
@@ -37,7 +39,9 @@ func newSystemd(t *testing.T, slice string) *systemd {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "bus")
 	config := `<busconfig><type>system</type><listen>unix:path=` + socket + `</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow send_destination="*"/><allow receive_sender="*"/><allow own="*"/><allow user="*"/></policy></busconfig>`
+<policy context="default"><allow send_destination="*"/><allow receive_sender="*"/><allow own="*"/><allow user="*"/>
+<allow send_type="method_return" send_requested_reply="false"/><allow send_type="error" send_requested_reply="false"/>
+<allow receive_type="method_return" receive_requested_reply="false"/><allow receive_type="error" receive_requested_reply="false"/></policy></busconfig>`
 	if err := os.WriteFile(dir+"/config", []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -52,15 +56,15 @@ func newSystemd(t *testing.T, slice string) *systemd {
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	out.Read(make([]byte, 200)) // its address: it listens
 	s := &systemd{slice: slice}
-	if s.c, err = dbus.Dial(socket, os.Getuid(), true, time.Now().Add(time.Minute)); err != nil {
+	if s.c, err = dbus.Serve(socket, "org.freedesktop.systemd1", time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.c.Call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "RequestName", "su", "org.freedesktop.systemd1", uint32(0)); err != nil {
+	if s.stranger, err = dbus.Serve(socket, "", time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+socket)
 	go s.serve()
-	t.Cleanup(func() { s.c.Close() })
+	t.Cleanup(func() { s.c.Close(); s.stranger.Close() })
 	return s
 }
 
@@ -92,11 +96,27 @@ func (s *systemd) serve() {
 			continue
 		}
 		// Another's job comes in between.
-		s.c.Emit(path, manager, "JobRemoved", "uoss", job+1000, "/org/freedesktop/systemd1/job/x", "other.service", "failed")
+		s.c.Emit("", path, manager, "JobRemoved", "uoss", job+1000, "/org/freedesktop/systemd1/job/x", "other.service", "failed")
 		name := fmt.Sprintf("/org/freedesktop/systemd1/job/%d", job)
+		s.lie(m, name)
 		s.c.Reply(m, "o", name)
-		s.c.Emit(path, manager, "JobRemoved", "uoss", job, name, m.Body[0], "done")
+		s.lie(m, name)
+		s.c.Emit("", path, manager, "JobRemoved", "uoss", job, name, m.Body[0], "done")
 	}
+}
+
+// lie has a stranger answer a call, and tell of the job's end, and send too much.
+func (s *systemd) lie(m *dbus.Message, job string) {
+	const path, manager = "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"
+	s.stranger.Reply(m, "o", "/stranger")
+	s.stranger.Refuse(m, &dbus.Error{Name: "org.freedesktop.DBus.Error.Failed", Text: "a lie"})
+	s.stranger.Emit("", path, manager, "JobRemoved", "uoss", uint32(1), job, "a lie", "failed")
+	s.stranger.Emit(m.Sender, path, manager, "JobRemoved", "uoss", uint32(1), job, "a lie", "failed")
+	s.stranger.Emit(m.Sender, path, manager, "JobRemoved", "uoss", uint32(1), job, strings.Repeat("x", 2<<20), "failed")
+	s.stranger.Flush()
+	// What is systemd's is of another object, or another interface.
+	s.c.Emit(m.Sender, path+"/x", manager, "JobRemoved", "uoss", uint32(1), job, "other", "failed")
+	s.c.Emit(m.Sender, path, manager+"X", "JobRemoved", "uoss", uint32(1), job, "other", "failed")
 }
 
 func (s *systemd) dirs(unit string) []string {

@@ -89,7 +89,6 @@ const (
 // connect reaches the systemd that has the unit: by the bus, or for root without one by its own socket.
 func (u Unit) connect() (*dbus.Conn, error) {
 	deadline := time.Now().Add(unitPatience)
-	uid := os.Geteuid()
 	if u.User != 0 {
 		socket := busSocket(os.Getenv("DBUS_SESSION_BUS_ADDRESS"))
 		if socket == "" {
@@ -99,7 +98,7 @@ func (u Unit) connect() (*dbus.Conn, error) {
 			}
 			socket = dir + "/bus"
 		}
-		c, err := dbus.Dial(socket, uid, true, deadline)
+		c, err := dbus.Dial(socket, systemdName, deadline)
 		if err != nil {
 			return nil, fmt.Errorf("systemd cgroup driver: no systemd of user %d can be reached: %w", u.User, err)
 		}
@@ -109,10 +108,10 @@ func (u Unit) connect() (*dbus.Conn, error) {
 	if socket == "" {
 		socket = "/run/dbus/system_bus_socket"
 	}
-	c, err := dbus.Dial(socket, uid, true, deadline)
+	c, err := dbus.Dial(socket, systemdName, deadline)
 	if err != nil {
 		var perr error
-		if c, perr = dbus.Dial("/run/systemd/private", uid, false, deadline); perr != nil {
+		if c, perr = dbus.Dial("/run/systemd/private", "", deadline); perr != nil {
 			return nil, fmt.Errorf("systemd cgroup driver: systemd cannot be reached: %w", err)
 		}
 	}
@@ -136,7 +135,7 @@ func busSocket(address string) string {
 }
 
 func call(c *dbus.Conn, member, sig string, args ...any) ([]any, error) {
-	return c.Call(systemdName, systemdPath, managerName, member, sig, args...)
+	return c.Call(systemdPath, managerName, member, sig, args...)
 }
 
 // Path asks for the unit's control group, as an absolute cgroupsPath. It is known before the unit exists.
@@ -153,7 +152,7 @@ func (u Unit) Path() (string, error) {
 		return "", err
 	}
 	defer c.Close()
-	out, err := c.Call(systemdName, systemdPath, "org.freedesktop.DBus.Properties", "Get", "ss", managerName, "ControlGroup")
+	out, err := c.Call(systemdPath, "org.freedesktop.DBus.Properties", "Get", "ss", managerName, "ControlGroup")
 	if err != nil {
 		return "", fmt.Errorf("ask systemd for its control group: %w", err)
 	}
@@ -280,11 +279,8 @@ func (u Unit) Stop() error {
 
 // job makes systemd do something, and waits until it has.
 func (u Unit) job(c *dbus.Conn, begin func() ([]any, error)) error {
-	if c.Name != "" {
-		rule := "type='signal',interface='" + managerName + "',member='JobRemoved',path='" + systemdPath + "'"
-		if _, err := c.Call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "AddMatch", "s", rule); err != nil {
-			return err
-		}
+	if err := c.Watch(systemdPath, managerName, "JobRemoved"); err != nil {
+		return err
 	}
 	if _, err := call(c, "Subscribe", ""); err != nil {
 		return err
@@ -298,7 +294,7 @@ func (u Unit) job(c *dbus.Conn, begin func() ([]any, error)) error {
 	}
 	result := ""
 	_, err = c.Signal(func(m *dbus.Message) bool {
-		if m.Member != "JobRemoved" || len(m.Body) != 4 || m.Body[1] != out[0] {
+		if len(m.Body) != 4 || m.Body[1] != out[0] {
 			return false
 		}
 		result, _ = m.Body[3].(string)

@@ -14,33 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Message types and header fields (D-Bus specification, "Message Format").
-const (
-	methodCall   = 1
-	methodReturn = 2
-	errorReply   = 3
-	signal       = 4
-
-	fieldPath        = 1
-	fieldInterface   = 2
-	fieldMember      = 3
-	fieldError       = 4
-	fieldReplySerial = 5
-	fieldDestination = 6
-	fieldSender      = 7
-	fieldSignature   = 8
-)
-
-// Message is what comes and goes.
-type Message struct {
-	kind                       byte
-	serial, reply              uint32
-	Path, Interface, Member    string
-	ErrorName, Sender          string
-	Destination, bodySignature string
-	Body                       []any
-}
-
 // Error is a call's error answer.
 type Error struct{ Name, Text string }
 
@@ -51,45 +24,90 @@ func (e *Error) Error() string {
 	return e.Text
 }
 
-// Conn is a connection, for one goroutine.
+// Conn is a connection to one peer, for one goroutine. Through a bus it is to the owner of a name: anyone may send to us
+// there, so nothing is believed but what the bus says comes from that owner, or from the bus itself.
 type Conn struct {
 	c      *os.File
 	r      *bufio.Reader
 	serial uint32
-	// Name is what the bus calls us; "" without a bus.
-	Name    string
-	signals []*Message
+	// bus says there is one in between, and peer is the peer's unique name on it; "" for whoever answers.
+	bus  bool
+	peer string
+	// watched is what signals are kept for Signal; nil for none.
+	watched *watch
+	kept    []*Message
+	keptLen int // bytes of all that are kept
 }
 
-// Dial connects to a Unix socket as a user. With bus, it is a bus that wants to be greeted, not the other side itself.
-func Dial(path string, uid int, bus bool, deadline time.Time) (*Conn, error) {
-	// Without package net, which a start would feel.
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+type watch struct{ path, iface, member string }
+
+// The bus's own names (D-Bus specification, "Message Bus Messages").
+const (
+	busName = "org.freedesktop.DBus"
+	busPath = "/org/freedesktop/DBus"
+)
+
+// Dial connects to a Unix socket. With a name, that is a bus's, and the connection to the name's owner; without, it is
+// the peer's own.
+func Dial(path, name string, deadline time.Time) (*Conn, error) {
+	c, err := dial(path, name != "", deadline)
+	if err != nil || name == "" {
+		return c, err
 	}
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-		unix.Close(fd)
+	c.peer = busName // till then nobody else is believed either
+	owner, err := c.text("GetNameOwner", "s", name)
+	if err != nil {
+		c.Close()
+		return nil, fmt.Errorf("find %s at %s: %w", name, path, err)
+	}
+	c.peer = owner
+	return c, nil
+}
+
+// dial connects, and greets the bus.
+func dial(path string, bus bool, deadline time.Time) (*Conn, error) {
+	nc, err := connect(path, deadline)
+	if err != nil {
 		return nil, &os.PathError{Op: "connect to", Path: path, Err: err}
 	}
-	nc := os.NewFile(uintptr(fd), path)
-	c := &Conn{c: nc, r: bufio.NewReader(nc)}
+	c := &Conn{c: nc, r: bufio.NewReader(nc), bus: bus}
 	nc.SetDeadline(deadline)
-	if err := c.authenticate(uid); err != nil {
+	if err := c.authenticate(os.Geteuid()); err != nil {
 		nc.Close()
 		return nil, fmt.Errorf("authenticate at %s: %w", path, err)
 	}
 	if bus {
-		out, err := c.Call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello", "")
-		if err == nil && len(out) == 1 {
-			c.Name, _ = out[0].(string)
-		}
-		if err != nil {
+		if _, err := c.text("Hello", ""); err != nil {
 			nc.Close()
 			return nil, fmt.Errorf("greet the bus at %s: %w", path, err)
 		}
 	}
 	return c, nil
+}
+
+// connect is without package net, which a start would feel.
+func connect(path string, deadline time.Time) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	for {
+		err := unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+		switch {
+		case err == nil:
+			return os.NewFile(uintptr(fd), path), nil
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN && time.Now().Before(deadline):
+			// As many as may wait to be accepted do (unix(7)), which nothing tells the end of.
+			time.Sleep(5 * time.Millisecond)
+			continue
+		case err == unix.EAGAIN:
+			err = os.ErrDeadlineExceeded
+		}
+		unix.Close(fd)
+		return nil, err
+	}
 }
 
 // Close ends the connection.
@@ -114,8 +132,26 @@ func (c *Conn) authenticate(uid int) error {
 	return err
 }
 
-// Call calls a method and returns its results. Signals that come meanwhile are kept for Signal.
-func (c *Conn) Call(dest, path, iface, member, sig string, args ...any) ([]any, error) {
+// Call calls a method of the peer's and returns its results.
+func (c *Conn) Call(path, iface, member, sig string, args ...any) ([]any, error) {
+	return c.call(c.peer, path, iface, member, sig, args...)
+}
+
+// text calls a method of the bus's that answers with a text.
+func (c *Conn) text(member, sig string, args ...any) (string, error) {
+	out, err := c.call(busName, busPath, busName, member, sig, args...)
+	if err != nil {
+		return "", err
+	}
+	if len(out) == 1 {
+		if s, ok := out[0].(string); ok {
+			return s, nil
+		}
+	}
+	return "", errBadBytes
+}
+
+func (c *Conn) call(dest, path, iface, member, sig string, args ...any) ([]any, error) {
 	c.serial++
 	serial := c.serial
 	m := &Message{kind: methodCall, serial: serial, Path: path, Interface: iface, Member: member, Destination: dest, bodySignature: sig, Body: args}
@@ -129,9 +165,7 @@ func (c *Conn) Call(dest, path, iface, member, sig string, args ...any) ([]any, 
 		}
 		switch {
 		case m.kind == signal:
-			if len(c.signals) < 1000 {
-				c.signals = append(c.signals, m)
-			}
+			c.keep(m)
 		case m.reply != serial:
 		case m.kind == errorReply:
 			e := &Error{Name: m.ErrorName}
@@ -145,12 +179,34 @@ func (c *Conn) Call(dest, path, iface, member, sig string, args ...any) ([]any, 
 	}
 }
 
-// Signal waits for the next signal that match takes.
+// Watch begins to keep the peer's signals of one name.
+func (c *Conn) Watch(path, iface, member string) error {
+	if c.bus {
+		rule := "type='signal',sender='" + c.peer + "',path='" + path + "',interface='" + iface + "',member='" + member + "'"
+		if _, err := c.call(busName, busPath, busName, "AddMatch", "s", rule); err != nil {
+			return err
+		}
+	}
+	c.watched = &watch{path, iface, member}
+	return nil
+}
+
+// keep keeps a signal that comes while something else is waited for. Of too many the first go: what is waited for next
+// is of what has been asked just now.
+func (c *Conn) keep(m *Message) {
+	c.kept = append(c.kept, m)
+	for c.keptLen += m.size; c.keptLen > maxMessage; c.kept = c.kept[1:] {
+		c.keptLen -= c.kept[0].size
+	}
+}
+
+// Signal waits for the next watched signal that match takes.
 func (c *Conn) Signal(match func(*Message) bool) (*Message, error) {
 	for {
 		var m *Message
-		if len(c.signals) > 0 {
-			m, c.signals = c.signals[0], c.signals[1:]
+		if len(c.kept) > 0 {
+			m, c.kept = c.kept[0], c.kept[1:]
+			c.keptLen -= m.size
 		} else {
 			var err error
 			if m, err = c.receive(); err != nil {
@@ -172,34 +228,17 @@ func (c *Conn) send(m *Message) error {
 	return err
 }
 
-func (m *Message) encode() ([]byte, error) {
-	body, err := appendValues(nil, m.bodySignature, m.Body)
-	if err != nil {
-		return nil, fmt.Errorf("call of %s: %w", m.Member, err)
-	}
-	var fields []any
-	field := func(code byte, sig, value string) {
-		if value != "" {
-			fields = append(fields, []any{code, Variant{sig, value}})
+// receive gives the next message that concerns us.
+func (c *Conn) receive() (*Message, error) {
+	for {
+		if m, err := c.read(); m != nil || err != nil {
+			return m, err
 		}
 	}
-	field(fieldPath, "o", m.Path)
-	field(fieldInterface, "s", m.Interface)
-	field(fieldMember, "s", m.Member)
-	field(fieldError, "s", m.ErrorName)
-	field(fieldDestination, "s", m.Destination)
-	field(fieldSignature, "g", m.bodySignature)
-	if m.reply != 0 {
-		fields = append(fields, []any{byte(fieldReplySerial), Variant{"u", m.reply}})
-	}
-	b, err := appendValues([]byte{'l', m.kind, 0, 1}, "uua(yv)", []any{uint32(len(body)), m.serial, fields})
-	if err != nil {
-		return nil, err
-	}
-	return append(pad(b, 8), body...), nil
 }
 
-func (c *Conn) receive() (*Message, error) {
+// read reads one message; nil for one that doesn't concern us, whose body isn't looked at.
+func (c *Conn) read() (*Message, error) {
 	head := make([]byte, 16)
 	if _, err := io.ReadFull(c.r, head); err != nil {
 		return nil, err
@@ -212,55 +251,55 @@ func (c *Conn) receive() (*Message, error) {
 	default:
 		return nil, errBadBytes
 	}
-	body, fields := bo.Uint32(head[4:]), bo.Uint32(head[12:])
-	if body > maxMessage || fields > maxMessage {
-		return nil, fmt.Errorf("dbus: a message of %d bytes", uint64(body)+uint64(fields))
+	body, fields := int(bo.Uint32(head[4:])), int(bo.Uint32(head[12:]))
+	if fields > maxSpecified || body > maxSpecified {
+		return nil, errBadBytes
 	}
-	rest := make([]byte, (fields+7)/8*8+body)
-	if _, err := io.ReadFull(c.r, rest); err != nil {
+	fields = (fields + 7) / 8 * 8
+	size := len(head) + fields + body
+	skip := func(n int, reason error) (*Message, error) {
+		if _, err := c.r.Discard(n); err != nil {
+			return nil, err
+		}
+		if c.bus {
+			reason = nil // anyone may send us anything there
+		}
+		return nil, reason
+	}
+	if fields > maxMessage {
+		return skip(fields+body, errTooLong)
+	}
+	r := &reader{b: append(head, make([]byte, fields)...), at: 4, order: bo}
+	if _, err := io.ReadFull(c.r, r.b[len(head):]); err != nil {
 		return nil, err
 	}
-	return decode(append(head, rest...), bo)
+	m, err := decodeHead(r)
+	if err != nil {
+		return skip(body, err)
+	}
+	if !c.trusts(m) || m.kind == signal && !c.wants(m) {
+		return skip(body, nil)
+	}
+	if size > maxMessage {
+		return nil, fmt.Errorf("%w: %d bytes", errTooLong, size)
+	}
+	r.b = append(r.b, make([]byte, body)...)
+	if _, err := io.ReadFull(c.r, r.b[len(r.b)-body:]); err != nil {
+		return nil, err
+	}
+	m.size = size
+	// The body's alignment starts anew, which is the same: it begins at a multiple of 8.
+	m.Body, err = r.values(m.bodySignature, 0)
+	return m, err
 }
 
-// decode reads a whole message.
-func decode(b []byte, bo binary.ByteOrder) (*Message, error) {
-	r := &reader{b: b, at: 4, order: bo}
-	head, err := r.values("uua(yv)", 0)
-	if err != nil {
-		return nil, err
-	}
-	m := &Message{kind: b[1], serial: head[1].(uint32)}
-	for _, f := range head[2].([]any) {
-		pair := f.([]any)
-		v := pair[1].(Variant)
-		text, isText := v.Value.(string)
-		number, isNumber := v.Value.(uint32)
-		switch code := pair[0].(byte); {
-		case code == fieldPath && isText:
-			m.Path = text
-		case code == fieldInterface && isText:
-			m.Interface = text
-		case code == fieldMember && isText:
-			m.Member = text
-		case code == fieldError && isText:
-			m.ErrorName = text
-		case code == fieldSender && isText:
-			m.Sender = text
-		case code == fieldDestination && isText:
-			m.Destination = text
-		case code == fieldSignature && isText:
-			m.bodySignature = text
-		case code == fieldReplySerial && isNumber:
-			m.reply = number
-		}
-	}
-	if err := r.align(8); err != nil {
-		return nil, err
-	}
-	// The body's alignment starts anew, which is the same: it begins at a multiple of 8.
-	if m.Body, err = r.values(m.bodySignature, 0); err != nil {
-		return nil, err
-	}
-	return m, nil
+// trusts reports whether a message is the peer's or the bus's. The bus sees to it that senders are true.
+func (c *Conn) trusts(m *Message) bool {
+	return c.peer == "" || m.Sender == c.peer || m.Sender == busName
+}
+
+// wants reports whether a signal is the peer's that is watched for. A rule of the bus's doesn't see to that: it holds
+// for what is sent to all, and anyone may send to us alone.
+func (c *Conn) wants(m *Message) bool {
+	return c.watched != nil && *c.watched == watch{m.Path, m.Interface, m.Member} && (c.peer == "" || m.Sender == c.peer)
 }

@@ -1,10 +1,29 @@
 package dbus
 
 import (
+	"bufio"
 	"encoding/binary"
+	"errors"
+	"io"
+	"os"
 	"reflect"
+	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+// decode reads a whole message.
+func decode(b []byte, bo binary.ByteOrder) (*Message, error) {
+	r := &reader{b: b, at: 4, order: bo}
+	m, err := decodeHead(r)
+	if err != nil {
+		return nil, err
+	}
+	m.Body, err = r.values(m.bodySignature, 0)
+	return m, err
+}
 
 // What is written is read back, with the alignment of all types in each other.
 func TestRoundTrip(t *testing.T) {
@@ -50,4 +69,63 @@ func FuzzDecode(f *testing.F) {
 		_, _ = decode(b, binary.LittleEndian)
 		_, _ = decode(b, binary.BigEndian)
 	})
+}
+
+// full listens at a socket, and has as many wait there as may.
+func full(t *testing.T) (path string, listener int) {
+	t.Helper()
+	path = t.TempDir() + "/s"
+	listener, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Bind(listener, &unix.SockaddrUnix{Name: path})
+	}
+	if err == nil {
+		err = unix.Listen(listener, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(listener) })
+	for {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err == unix.EAGAIN {
+			return path, listener
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A server that is busy is waited for, till the deadline.
+func TestDialBusy(t *testing.T) {
+	path, listener := full(t)
+	if _, err := Dial(path, "", time.Now().Add(20*time.Millisecond)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("error: %v", err)
+	}
+	go func() {
+		for {
+			fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+			if err != nil {
+				return
+			}
+			f := os.NewFile(uintptr(fd), "accepted")
+			go func() {
+				defer f.Close()
+				r := bufio.NewReader(f)
+				if line, err := r.ReadString('\n'); err == nil && strings.HasPrefix(line, "\x00AUTH EXTERNAL") {
+					io.WriteString(f, "OK 0123\r\n")
+					io.Copy(io.Discard, r)
+				}
+			}()
+		}
+	}()
+	c, err := Dial(path, "", time.Now().Add(time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 }

@@ -1,6 +1,21 @@
 package dbus
 
+import "time"
+
 // The answering side. Only tests have it, which stand for systemd.
+
+// Serve connects to a bus as a name's owner; with an empty one, as anyone.
+func Serve(path, name string, deadline time.Time) (*Conn, error) {
+	c, err := dial(path, true, deadline)
+	if err != nil || name == "" {
+		return c, err
+	}
+	if _, err = c.call(busName, busPath, busName, "RequestName", "su", name, uint32(0)); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
 
 // Next waits for the next call.
 func (c *Conn) Next() (*Message, error) {
@@ -25,8 +40,14 @@ func (c *Conn) Refuse(to *Message, e *Error) error {
 		bodySignature: "s", Body: []any{e.Text}})
 }
 
-// Emit sends a signal.
-func (c *Conn) Emit(path, iface, member, sig string, args ...any) error {
+// Emit sends a signal, to one that a name says or to all that have a rule for it.
+func (c *Conn) Emit(dest, path, iface, member, sig string, args ...any) error {
 	c.serial++
-	return c.send(&Message{kind: signal, serial: c.serial, Path: path, Interface: iface, Member: member, bodySignature: sig, Body: args})
+	return c.send(&Message{kind: signal, serial: c.serial, Destination: dest, Path: path, Interface: iface, Member: member, bodySignature: sig, Body: args})
+}
+
+// Flush returns when the bus has taken all that was sent.
+func (c *Conn) Flush() error {
+	_, err := c.text("GetId", "")
+	return err
 }

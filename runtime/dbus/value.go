@@ -21,6 +21,9 @@ type Variant struct {
 // maxMessage bounds a message; systemd's answers are some hundred bytes.
 const maxMessage = 1 << 20
 
+// maxSpecified is the specification's bound ("Message Format").
+const maxSpecified = 1 << 27
+
 // maxDepth bounds how deep arrays and structures may be in each other (the specification's limit is 64).
 const maxDepth = 16
 
@@ -30,6 +33,7 @@ var (
 	errTypes    = errors.New("dbus: value and type differ")
 	errUnknown  = errors.New("dbus: unknown type")
 	alignments  = map[byte]int{'y': 1, 'g': 1, 'v': 1, 'n': 2, 'q': 2, 'b': 4, 'i': 4, 'u': 4, 's': 4, 'o': 4, 'a': 4, 'x': 8, 't': 8, 'd': 8, '(': 8, '{': 8}
+	errTooLong  = errors.New("dbus: message too long")
 	errTooDeep  = errors.New("dbus: nested too deep")
 	errBadBytes = errors.New("dbus: malformed message")
 )
