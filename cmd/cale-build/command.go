@@ -83,6 +83,8 @@ func here(ctx context.Context, s settings) (func(context.Context) (net.Conn, err
 	if err != nil {
 		return nil, nil, err
 	}
+	// Not before: what the command line itself writes has the user's modes.
+	exactModes()
 	logrus.SetLevel(logrus.ErrorLevel)
 	k, err := keeperHere(ctx, s)
 	if err != nil {

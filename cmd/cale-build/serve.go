@@ -18,6 +18,7 @@ import (
 	"github.com/moby/buildkit/cmd/buildkitd/config"
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
+	fscopy "github.com/tonistiigi/fsutil/copy"
 	"golang.org/x/sys/unix"
 
 	apibuild "cale/api/build"
@@ -84,7 +85,7 @@ func serve(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	unix.Umask(0o022)
+	exactModes()
 	if err := ownMounts(ctx, s); err != nil {
 		return err
 	}
@@ -213,19 +214,46 @@ func listen(s settings) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	old := unix.Umask(0o177)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	unix.Umask(old)
+	// It is made where nobody else gets, and comes to its place with its mode.
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".build-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	// By descriptor, as this path is longer than the one that was asked for.
+	made := fmt.Sprintf("/proc/self/fd/%d/socket", d.Fd())
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
 	l.SetUnlinkOnClose(false)
+	mode := os.FileMode(0o600)
 	if g, err := user.LookupGroup(s.group); err == nil {
-		if gid, err := strconv.Atoi(g.Gid); err == nil && os.Chown(path, 0, gid) == nil {
-			_ = os.Chmod(path, 0o660)
+		if gid, err := strconv.Atoi(g.Gid); err == nil && os.Chown(made, 0, gid) == nil {
+			mode = 0o660
 		}
 	}
+	if err = os.Chmod(made, mode); err == nil {
+		err = os.Rename(made, path)
+	}
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
 	return l, nil
+}
+
+// exactModes has files made with the modes that are asked for, as BuildKit
+// expects of the process that it is in: what a Dockerfile makes is not to depend
+// on who started the builder.
+func exactModes() {
+	unix.Umask(0)
+	fscopy.UmaskIsZero = true
 }
 
 // counting counts a listener's connections.
