@@ -109,7 +109,7 @@ func newContainer(o Options, s *specs.Spec, raw []byte, bundle string) (*Contain
 	c := &Container{Warn: o.Warn, dir: filepath.Join(o.StateDir, o.ID), spec: s}
 	c.rec = record{
 		Format: recordVersion, ID: o.ID, Bundle: bundle, Rootfs: spec.Rootfs(s, bundle), Created: time.Now().UTC(),
-		UID: os.Geteuid(), CgroupPath: s.Linux.CgroupsPath,
+		UID: linux.User(), CgroupPath: s.Linux.CgroupsPath,
 	}
 	if o.SystemdCgroup && !o.NoCgroup {
 		if err := c.setUnit(s); err != nil {

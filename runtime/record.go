@@ -19,7 +19,7 @@ type record struct {
 	Bundle     string    `json:"bundle"`
 	Rootfs     string    `json:"rootfs"`
 	Created    time.Time `json:"created"`
-	UID        int       `json:"uid"`
+	UID        int       `json:"uid"` // linux.User of who made it
 	CgroupPath string    `json:"cgroupPath"`
 	NoCgroup   bool      `json:"noCgroup,omitempty"`
 	// Unit is the systemd unit that has the group, and Slice what it lies in; empty without systemd's driver.

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"cale/runtime/linux"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -50,7 +52,7 @@ type group struct {
 // every hierarchy's mount, any other below the caller's own group, as runc's cgroupfs driver has it.
 func Open(cgroupsPath string, opts Options) (*Cgroup, error) {
 	if opts.Systemd {
-		u, err := ParseUnit(cgroupsPath, opts.Name, os.Geteuid())
+		u, err := ParseUnit(cgroupsPath, opts.Name, linux.User())
 		if err == nil {
 			cgroupsPath, err = u.Path()
 		}

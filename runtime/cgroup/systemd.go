@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cale/runtime/dbus"
+	"cale/runtime/linux"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -20,7 +21,7 @@ type Unit struct {
 	Name string
 	// Slice is the slice it lies in: "machine.slice".
 	Slice string
-	// User is the user whose own systemd is asked; 0 is root, and the machine's.
+	// User is the user whose own systemd is asked, as linux.User has it; 0 is root, and the machine's.
 	User int
 }
 
@@ -90,19 +91,28 @@ const (
 func (u Unit) connect() (*dbus.Conn, error) {
 	deadline := time.Now().Add(unitPatience)
 	if u.User != 0 {
-		socket := busSocket(os.Getenv("DBUS_SESSION_BUS_ADDRESS"))
-		if socket == "" {
-			dir := os.Getenv("XDG_RUNTIME_DIR")
-			if dir == "" {
-				dir = "/run/user/" + strconv.Itoa(u.User)
+		var sockets []string
+		if u.User == linux.User() {
+			sockets = append(sockets, busSocket(os.Getenv("DBUS_SESSION_BUS_ADDRESS")))
+			if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+				sockets = append(sockets, dir+"/bus")
 			}
-			socket = dir + "/bus"
 		}
-		c, err := dbus.Dial(socket, systemdName, deadline)
-		if err != nil {
-			return nil, fmt.Errorf("systemd cgroup driver: no systemd of user %d can be reached: %w", u.User, err)
+		var err error
+		// Engines start us with surroundings of all kinds: an address there may be of a bus that is gone.
+		for _, socket := range append(sockets, "/run/user/"+strconv.Itoa(u.User)+"/bus") {
+			if socket == "" {
+				continue
+			}
+			c, derr := dbus.Dial(socket, systemdName, deadline)
+			if derr == nil {
+				return c, nil
+			}
+			if err == nil {
+				err = derr
+			}
 		}
-		return c, nil
+		return nil, fmt.Errorf("systemd cgroup driver: no systemd of user %d can be reached: %w", u.User, err)
 	}
 	socket := busSocket(os.Getenv("DBUS_SYSTEM_BUS_ADDRESS"))
 	if socket == "" {
