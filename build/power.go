@@ -28,7 +28,18 @@ func (b *books) begin(ctx context.Context) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err == nil && !bytes.Equal(old, boot) {
+	switch {
+	case err != nil: // it was closed
+	case bytes.Equal(old, boot):
+		// A builder was killed, and may not have told of the last that it made.
+		held, err := b.holds.Keeper.Held(ctx)
+		if err != nil {
+			return err
+		}
+		if err := b.holds.Added(ctx, held); err != nil {
+			return err
+		}
+	default:
 		if err := b.forget(ctx); err != nil {
 			return err
 		}
@@ -36,7 +47,8 @@ func (b *books) begin(ctx context.Context) error {
 	return atomicfile.Write(b.openFile(), boot, 0o600, true)
 }
 
-// forget removes the cache's books; the trees that they knew of go when the
+// forget removes the cache's books, and last the file that says that they are
+// of no use; the trees that they knew of go when the
 // snapshots are opened.
 func (b *books) forget(ctx context.Context) error {
 	held, err := b.holds.Keeper.Held(ctx)
@@ -51,6 +63,9 @@ func (b *books) forget(ctx context.Context) error {
 		return err
 	}
 	for _, e := range list {
+		if e.Name() == filepath.Base(b.openFile()) {
+			continue // written anew
+		}
 		if err := os.RemoveAll(filepath.Join(b.dir, e.Name())); err != nil {
 			return err
 		}

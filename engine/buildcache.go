@@ -101,7 +101,9 @@ func (e *Engine) collectSoon() {
 // BuildAdded tells of content that the builder added to the store's files. It survives a power cut after the next
 // sync, at once with now.
 func (e *Engine) BuildAdded(c BuildContent, now bool) error {
-	e.store.Refresh(c.Blobs, c.Layers)
+	if err := e.store.Refresh(c.Blobs, c.Layers); err != nil {
+		return err
+	}
 	if now {
 		return e.store.Sync()
 	}

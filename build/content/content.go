@@ -69,7 +69,10 @@ func (s *Store) Info(ctx context.Context, dgst digest.Digest) (content.Info, err
 	if errors.Is(err, store.ErrNotFound) {
 		return content.Info{}, missing(dgst)
 	}
-	return content.Info{Digest: dgst, Size: size}, err
+	if err != nil {
+		return content.Info{}, err
+	}
+	return content.Info{Digest: dgst, Size: size}, s.holds.Tell(ctx)
 }
 
 func missing(d digest.Digest) error { return fmt.Errorf("content %s: %w", d, errdefs.ErrNotFound) }

@@ -156,6 +156,9 @@ func (w *writer) commit(ctx context.Context, size int64, expected digest.Digest)
 		return err
 	}
 	if _, err := w.s.files.Stat(d); err == nil {
+		if err := w.s.holds.Added(ctx, keep.Content{Blobs: []image.Digest{d}}); err != nil {
+			return err
+		}
 		return errors.Join(fmt.Errorf("content %s: %w", got, errdefs.ErrAlreadyExists), os.Remove(w.path))
 	} else if !errors.Is(err, store.ErrNotFound) {
 		return err
@@ -163,5 +166,5 @@ func (w *writer) commit(ctx context.Context, size int64, expected digest.Digest)
 	if err := w.s.files.Publish(w.path, d); err != nil {
 		return err
 	}
-	return w.s.holds.Keeper.Added(ctx, keep.Content{Blobs: []image.Digest{d}}, false)
+	return w.s.holds.Added(ctx, keep.Content{Blobs: []image.Digest{d}})
 }

@@ -62,7 +62,9 @@ func (c Content) each(do func(id string, x image.Digest) error) error {
 
 // Added implements Keeper.
 func (d Direct) Added(_ context.Context, c Content, sync bool) error {
-	d.Store.Refresh(c.Blobs, c.Layers)
+	if err := d.Store.Refresh(c.Blobs, c.Layers); err != nil {
+		return err
+	}
 	if sync {
 		return d.Store.Sync()
 	}

@@ -32,7 +32,8 @@ type Keeper interface {
 	Hold(ctx context.Context, c Content) error
 	// Release ends that.
 	Release(ctx context.Context, c Content) error
-	// Added tells of new content; sync makes it survive a power cut.
+	// Added tells of new content; sync makes it survive a power cut. It may be
+	// told again, and that a part of it is not there is no error.
 	Added(ctx context.Context, c Content, sync bool) error
 	// Judge refuses an image that the machine's policy does not let in. One that
 	// is in the store under this name, as it is, was let in before.
@@ -51,7 +52,14 @@ type Holds struct {
 	mu     sync.Mutex
 	blobs  map[image.Digest]int
 	layers map[image.Digest]int
+
+	telling sync.Mutex // one Added at a time
+	untold  Content    // guarded by telling
 }
+
+// answer bounds the wait for the owner, where a build that was cancelled does
+// not end it.
+const answer = time.Minute
 
 // OpenHolds begins with what an earlier process left held: blobs counted once,
 // since the content store has each once, and layers not at all: whoever has
@@ -101,6 +109,30 @@ func (h *Holds) Renew(ctx context.Context) error {
 	h.mu.Unlock()
 	return h.Keeper.Hold(ctx, c)
 }
+
+// Added tells the owner of content that is in its place in the store, which it
+// would forget at a reboot if it did not know. A cancelled build is no reason
+// not to tell; what could not be told is told with the next, or by Tell.
+func (h *Holds) Added(ctx context.Context, c Content) error {
+	h.telling.Lock()
+	defer h.telling.Unlock()
+	h.untold.Blobs = append(h.untold.Blobs, c.Blobs...)
+	h.untold.Layers = append(h.untold.Layers, c.Layers...)
+	if len(h.untold.Blobs)+len(h.untold.Layers) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answer)
+	defer cancel()
+	if err := h.Keeper.Added(ctx, h.untold, false); err != nil {
+		return err
+	}
+	h.untold = Content{}
+	return nil
+}
+
+// Tell tells the owner what it could not be told before. It is for whoever is
+// about to use what is there already.
+func (h *Holds) Tell(ctx context.Context) error { return h.Added(ctx, Content{}) }
 
 // Blob holds a blob; it needs no more than one DropBlob.
 func (h *Holds) Blob(ctx context.Context, d image.Digest) error {

@@ -98,7 +98,7 @@ func (a *Applier) apply(ctx context.Context, desc ocispec.Descriptor, mounts []m
 func (a *Applier) unpack(ctx context.Context, desc ocispec.Descriptor, diffID image.Digest) error {
 	s := a.Snapshots
 	if s.layers.Has(diffID) {
-		return nil
+		return s.holds.Tell(ctx)
 	}
 	ra, err := a.Content.ReaderAt(ctx, desc)
 	if err != nil {
@@ -116,7 +116,7 @@ func (a *Applier) unpack(ctx context.Context, desc ocispec.Descriptor, diffID im
 	if err != nil {
 		return err
 	}
-	return s.holds.Keeper.Added(ctx, keep.Content{Layers: s.layers.Unsynced()}, false)
+	return s.holds.Added(ctx, keep.Content{Layers: s.layers.Unsynced()})
 }
 
 // target is the directory of the snapshot that mounts shows, and the layers

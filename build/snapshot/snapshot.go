@@ -404,7 +404,7 @@ func (s *Store) became(ctx context.Context, name, dir string, diffID image.Diges
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.layers.Referred(dir).IsZero() {
-		return nil
+		return s.holds.Tell(ctx)
 	}
 	if err := s.holds.Layer(ctx, diffID); err != nil {
 		return err
@@ -415,7 +415,7 @@ func (s *Store) became(ctx context.Context, name, dir string, diffID image.Diges
 	}
 	done, err := s.layers.Exchange(dir, diffID, usage.Size)
 	if err != nil || !done {
-		return errors.Join(err, s.holds.DropLayer(ctx, diffID))
+		return errors.Join(err, s.holds.DropLayer(ctx, diffID), s.holds.Tell(ctx))
 	}
-	return s.holds.Keeper.Added(ctx, keep.Content{Layers: s.layers.Unsynced()}, false)
+	return s.holds.Added(ctx, keep.Content{Layers: s.layers.Unsynced()})
 }

@@ -1,8 +1,11 @@
 package store
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+
+	bolt "go.etcd.io/bbolt"
 
 	"cale/image"
 	"cale/layer"
@@ -44,12 +47,36 @@ func (s *Shared) Publish(path string, d image.Digest) error {
 }
 
 // Refresh notes blobs and layers that another process added, so that the next
-// sync makes them survive a power cut.
-func (s *Store) Refresh(blobs, layers []image.Digest) {
+// sync makes them survive a power cut. It may be told of one again, and of one
+// that did not come to be.
+func (s *Store) Refresh(blobs, layers []image.Digest) error {
+	s.gc.RLock() // what is taken away is taken off the list of what is synced
+	defer s.gc.RUnlock()
+	var fresh []image.Digest
+	err := s.db.View(func(tx *bolt.Tx) error {
+		synced := func(key string) bool {
+			k, _ := tx.Bucket(bucketSynced).Cursor().Seek([]byte(key))
+			return string(k) == key
+		}
+		for _, d := range blobs {
+			if synced(d.String()) {
+				continue
+			}
+			if _, err := s.Stat(d); err == nil {
+				fresh = append(fresh, d)
+			} else if !errors.Is(err, ErrNotFound) {
+				return err
+			}
+		}
+		for _, d := range layers {
+			if !synced(layerKey(d)) && s.Layers.Has(d) {
+				s.Layers.Refresh(d)
+			}
+		}
+		return nil
+	})
 	s.mu.Lock()
-	s.fresh = append(s.fresh, blobs...)
+	s.fresh = append(s.fresh, fresh...)
 	s.mu.Unlock()
-	for _, d := range layers {
-		s.Layers.Refresh(d)
-	}
+	return err
 }
