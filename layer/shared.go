@@ -45,8 +45,12 @@ func (l *Store) Exchange(path string, diffID image.Digest, size int64) (done boo
 	if l.Has(diffID) {
 		return false, nil
 	}
-	if err := l.exchange(path, diffID, size); err != nil {
+	done, err = l.exchange(path, diffID, size)
+	if err != nil {
 		return false, fmt.Errorf("make layer %s of %s: %w", diffID, filepath.Base(path), err)
+	}
+	if !done {
+		return false, nil
 	}
 	l.mu.Lock()
 	l.fresh = append(l.fresh, diffID)
@@ -54,27 +58,42 @@ func (l *Store) Exchange(path string, diffID image.Digest, size int64) (done boo
 	return true, nil
 }
 
-func (l *Store) exchange(path string, diffID image.Digest, size int64) error {
+func (l *Store) exchange(path string, diffID image.Digest, size int64) (done bool, err error) {
 	if err := os.WriteFile(filepath.Join(path, "size"), strconv.AppendInt(nil, size, 10), 0o600); err != nil {
-		return err
+		return false, err
 	}
 	// A link to its own name is what becomes a link to the layer when the two
 	// change places.
 	to := l.path(diffID)
-	err := os.Symlink(dirName(diffID), to)
-	if os.IsExist(err) { // left by an exchange that was cut short
-		if err = os.Remove(to); err == nil {
-			err = os.Symlink(dirName(diffID), to)
+	for range placeTries {
+		err := os.Symlink(dirName(diffID), to)
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return false, err
 		}
+		// What is there was left by an exchange that was cut short, which serves
+		// as well, unless another process has just unpacked the layer.
+		if l.Has(diffID) {
+			return false, nil
+		}
+		err = unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE)
+		if err == unix.ENOENT { // the link was taken for one that was left over
+			continue
+		}
+		if err != nil {
+			return false, errors.Join(err, removeLink(to))
+		}
+		if l.Referred(path) == diffID {
+			return true, nil
+		}
+		// Between the look and the exchange another process put the layer there,
+		// which is at path now: it goes back, as it may be used by its name. Both
+		// trees are the same layer's, so nobody saw anything else meanwhile.
+		if err := unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE); err != nil {
+			return false, err
+		}
+		return false, nil
 	}
-	if err != nil {
-		return err
-	}
-	if err := unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE); err != nil {
-		os.Remove(to)
-		return err
-	}
-	return nil
+	return false, fmt.Errorf("%s is given away and taken back all the time", filepath.Base(to))
 }
 
 // Refer replaces the directory at path, one of Built that nobody uses yet, by a

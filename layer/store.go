@@ -89,15 +89,42 @@ func (l *Store) tempPath() string {
 	return filepath.Join(l.temp, l.tag+strconv.FormatUint(l.seq.Add(1), 10))
 }
 
-// place gives a complete directory its layer's name.
+// place gives a complete directory its layer's name, or discards it if another
+// process that has the store open was faster.
 func (l *Store) place(temp string, d image.Digest) error {
-	err := os.Rename(temp, l.path(d))
-	if errors.Is(err, unix.ENOTDIR) { // what an Exchange left that was cut short
-		if err = os.Remove(l.path(d)); err == nil {
-			err = os.Rename(temp, l.path(d))
+	var err error
+	for range placeTries {
+		if err = os.Rename(temp, l.path(d)); err == nil {
+			return nil
+		}
+		if l.Has(d) {
+			return l.discard(temp)
+		}
+		if !errors.Is(err, unix.ENOTDIR) {
+			return err
+		}
+		// The link of an Exchange that was cut short, or is about to come to its
+		// end; then the next try finds the layer.
+		if err := removeLink(l.path(d)); err != nil {
+			return err
 		}
 	}
 	return err
+}
+
+// placeTries bounds how often a name is tried that others give away and take
+// back at the same time.
+const placeTries = 16
+
+// removeLink removes a link; that there is none, or something else by now, is no
+// error.
+func removeLink(path string) error {
+	// Unlike os.Remove it does not go on to remove a directory.
+	err := unix.Unlink(path)
+	if err == nil || err == unix.ENOENT || err == unix.EISDIR {
+		return nil
+	}
+	return &os.PathError{Op: "unlink", Path: path, Err: err}
 }
 
 func dirName(d image.Digest) string { return d.Algorithm() + "-" + d.Encoded() }
