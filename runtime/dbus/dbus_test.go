@@ -129,3 +129,76 @@ func TestDialBusy(t *testing.T) {
 	}
 	c.Close()
 }
+
+// alone listens as a peer without a bus, and answers every call as told.
+func alone(t *testing.T, answer func(c *Conn, m *Message)) (path string) {
+	t.Helper()
+	path = t.TempDir() + "/s"
+	listener, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Bind(listener, &unix.SockaddrUnix{Name: path})
+	}
+	if err == nil {
+		err = unix.Listen(listener, 1)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(listener) })
+	go func() {
+		fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+		if err != nil {
+			return
+		}
+		f := os.NewFile(uintptr(fd), "accepted")
+		defer f.Close()
+		c := &Conn{c: f, r: bufio.NewReader(f)}
+		for _, reply := range []string{"DATA\r\n", "OK 0123\r\n", ""} {
+			if _, err := c.r.ReadString('\n'); err != nil {
+				return
+			}
+			io.WriteString(f, reply)
+		}
+		for {
+			m, err := c.Next()
+			if err != nil {
+				return
+			}
+			answer(c, m)
+		}
+	}()
+	return path
+}
+
+// Without a bus all is the peer's, of which the watched signals are kept; of too many the last.
+func TestPeer(t *testing.T) {
+	path := alone(t, func(c *Conn, m *Message) {
+		for i := range uint32(5) {
+			c.Emit("", "/a", "b.c", "D", "us", i, strings.Repeat("x", 300<<10))
+			c.Emit("", "/a", "b.c", "Other", "s", strings.Repeat("x", 2<<20))
+		}
+		if m.Member == "Long" {
+			c.Reply(m, "s", strings.Repeat("x", 2<<20))
+			return
+		}
+		c.Reply(m, "s", "yes")
+	})
+	c, err := Dial(path, "", time.Now().Add(time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Watch("/a", "b.c", "D"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := c.Call("/a", "b.c", "Short", ""); err != nil || !reflect.DeepEqual(out, []any{"yes"}) {
+		t.Errorf("got %v, %v", out, err)
+	}
+	m, err := c.Signal(func(*Message) bool { return true })
+	if err != nil || m.Body[0] != uint32(2) {
+		t.Errorf("the first signal kept: %v, %v", m, err)
+	}
+	if _, err := c.Call("/a", "b.c", "Long", ""); !errors.Is(err, errTooLong) {
+		t.Errorf("a long answer: %v", err)
+	}
+}
