@@ -108,7 +108,9 @@ func (l *Store) Refer(path string, diffID image.Digest) error {
 		os.Remove(link)
 		return err
 	}
-	return l.discard(link)
+	// It is the link now; what is left of the directory is swept later.
+	_ = l.discard(link)
+	return nil
 }
 
 // Referred is the layer that the directory at path, one of Built, has become;

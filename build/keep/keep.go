@@ -173,11 +173,17 @@ func (h *Holds) DropBlob(ctx context.Context, d image.Digest) error {
 	if _, ok := h.blobs[d]; !ok {
 		return nil
 	}
-	if err := h.Keeper.Release(ctx, Content{Blobs: []image.Digest{d}}); err != nil {
-		return err
-	}
 	delete(h.blobs, d)
-	return nil
+	return h.release(ctx, Content{Blobs: []image.Digest{d}})
+}
+
+// release releases what is not counted any more. An answer that does not come
+// leaves open whether it was done: who needs it again holds it anew, and what
+// stays held for nobody is seen to when the next process opens the holds.
+func (h *Holds) release(ctx context.Context, c Content) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answer)
+	defer cancel()
+	return h.Keeper.Release(ctx, c)
 }
 
 // Layer holds a layer once more.
@@ -205,5 +211,5 @@ func (h *Holds) DropLayer(ctx context.Context, d image.Digest) error {
 		return nil
 	}
 	delete(h.layers, d)
-	return h.Keeper.Release(ctx, Content{Layers: []image.Digest{d}})
+	return h.release(ctx, Content{Layers: []image.Digest{d}})
 }

@@ -70,9 +70,6 @@ func (a *Applier) apply(ctx context.Context, desc ocispec.Descriptor, mounts []m
 	if err := a.unpack(ctx, desc, diffID); err != nil {
 		return out, err
 	}
-	if err := s.layers.Refer(dir, diffID); err != nil {
-		return out, err
-	}
 	if mounts[0].Type == "bind" { // nothing lies below
 		if err := s.layers.NoteWhiteouts(diffID); err != nil {
 			return out, err
@@ -86,6 +83,10 @@ func (a *Applier) apply(ctx context.Context, desc ocispec.Descriptor, mounts []m
 	}
 	size, err := s.layers.Size(diffID)
 	if err != nil {
+		return out, err
+	}
+	// The last that can fail: from here on Remove drops the layer.
+	if err := s.layers.Refer(dir, diffID); err != nil {
 		return out, err
 	}
 	if c.Progress != nil {
