@@ -5,12 +5,11 @@ package content
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -34,6 +33,7 @@ type Store struct {
 
 	mu     sync.Mutex
 	writes map[string]*ingest
+	begun  uint64 // ingests so far: each has a file of its own
 }
 
 var _ content.Store = (*Store)(nil)
@@ -176,7 +176,8 @@ func adapt(st content.Status) filters.Adaptor {
 	})
 }
 
-// Abort implements content.Store.
+// Abort implements content.Store. Whoever writes the ingest can go on, but not
+// commit it.
 func (s *Store) Abort(_ context.Context, ref string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -185,6 +186,9 @@ func (s *Store) Abort(_ context.Context, ref string) error {
 		return fmt.Errorf("ingest %s: %w", ref, errdefs.ErrNotFound)
 	}
 	delete(s.writes, ref)
+	if w.open {
+		return nil // removed when it is closed
+	}
 	return os.Remove(w.path)
 }
 
@@ -209,8 +213,8 @@ func (s *Store) Writer(ctx context.Context, opts ...content.WriterOpt) (content.
 	defer s.mu.Unlock()
 	w := s.writes[o.Ref]
 	if w == nil {
-		sum := sha256.Sum256([]byte(o.Ref))
-		w = &ingest{ref: o.Ref, path: filepath.Join(s.dir, hex.EncodeToString(sum[:])), started: time.Now()}
+		s.begun++
+		w = &ingest{ref: o.Ref, path: filepath.Join(s.dir, strconv.FormatUint(s.begun, 10)), started: time.Now()}
 		w.updated.Store(w.started.UnixNano())
 	} else if w.open {
 		return nil, fmt.Errorf("ingest %s is being written: %w", o.Ref, errdefs.ErrUnavailable)

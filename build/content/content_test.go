@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -102,6 +103,45 @@ func TestCancelledBetweenBlobAndNote(t *testing.T) {
 				t.Errorf("after a reboot: %v", err)
 			}
 		})
+	}
+}
+
+// TestAbortWhileWritten: an ingest that begins after an abort has nothing to do
+// with what the aborted one's writer still does.
+func TestAbortWhileWritten(t *testing.T) {
+	root := t.TempDir()
+	o, s := opened(t, root)
+	begin := func(data string) content.Writer {
+		t.Helper()
+		w, err := s.Writer(t.Context(), content.WithRef("ref"), content.WithDescriptor(ocispec.Descriptor{Digest: digest.FromString(data)}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, data); err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	old := begin("the old one, which is longer")
+	if err := s.Abort(t.Context(), "ref"); err != nil {
+		t.Fatal(err)
+	}
+	w := begin("the new one")
+	if _, err := io.WriteString(old, " still"); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Commit(t.Context(), 0, ""); !errdefs.IsNotFound(err) {
+		t.Errorf("an aborted ingest is committed: %v", err)
+	}
+	if err := w.Commit(t.Context(), 0, digest.FromString("the new one")); err != nil {
+		t.Fatal(err)
+	}
+	b, err := o.Store.Read(image.FromBytes([]byte("the new one")), 1<<10)
+	if err != nil || string(b) != "the new one" {
+		t.Errorf("the blob is %q, %v", b, err)
+	}
+	if left, err := os.ReadDir(filepath.Join(root, "build", "ingest")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
 

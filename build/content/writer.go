@@ -104,7 +104,7 @@ func (w *writer) Truncate(size int64) error {
 }
 
 // Close implements content.Writer; what was written stays for the next writer
-// of the ref.
+// of the ref, unless the ingest has ended.
 func (w *writer) Close() error {
 	if w.closed {
 		return nil
@@ -112,8 +112,13 @@ func (w *writer) Close() error {
 	w.closed = true
 	err := w.f.Close()
 	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
 	w.open = false
-	w.s.mu.Unlock()
+	if w.s.writes[w.ref] != w.ingest { // aborted, or committed
+		if err2 := os.Remove(w.path); !errors.Is(err2, os.ErrNotExist) {
+			err = errors.Join(err, err2)
+		}
+	}
 	return err
 }
 
@@ -121,6 +126,12 @@ func (w *writer) Close() error {
 func (w *writer) Commit(ctx context.Context, size int64, expected digest.Digest, _ ...content.Opt) error {
 	if w.closed {
 		return fmt.Errorf("ingest %s: commit after close: %w", w.ref, errdefs.ErrFailedPrecondition)
+	}
+	w.s.mu.Lock()
+	aborted := w.s.writes[w.ref] != w.ingest
+	w.s.mu.Unlock()
+	if aborted {
+		return errors.Join(fmt.Errorf("ingest %s was aborted: %w", w.ref, errdefs.ErrNotFound), w.Close())
 	}
 	err := w.commit(ctx, size, expected)
 	if err == nil || errdefs.IsAlreadyExists(err) {
@@ -159,7 +170,7 @@ func (w *writer) commit(ctx context.Context, size int64, expected digest.Digest)
 		if err := w.s.holds.Added(ctx, keep.Content{Blobs: []image.Digest{d}}); err != nil {
 			return err
 		}
-		return errors.Join(fmt.Errorf("content %s: %w", got, errdefs.ErrAlreadyExists), os.Remove(w.path))
+		return fmt.Errorf("content %s: %w", got, errdefs.ErrAlreadyExists) // Close removes the file
 	} else if !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
