@@ -46,7 +46,7 @@ func TestLifecycle(t *testing.T) {
 	before := openFDs(t)
 	out := newOutput(t)
 	defer out.close()
-	w.spec.Process.Args = []string{"/bin/sh", "-c", "echo started; touch /started; exec sleep 1000"}
+	w.spec.Process.Args = []string{"/bin/sh", "-c", "echo started; : >/started; exec sleep 1000"}
 	w.spec.Annotations = map[string]string{"a": "b"}
 	o := w.options("life", out.w)
 	o.PidFile = filepath.Join(w.dir, "pid")

@@ -131,7 +131,10 @@ func verbs(e engine, flags ...string) {
 	e.says(0, "got the signal", "logs", "one")
 
 	e.ok("start", "one")
+	stack.Until(t, "it is as far again", func() bool { return strings.Count(e.ok("logs", "one"), "started") == 2 })
 	e.ok("restart", "-t", "5", "one")
+	// Only then it minds the signal.
+	stack.Until(t, "it is as far again", func() bool { return strings.Count(e.ok("logs", "one"), "started") == 3 })
 	e.ok("stop", "-t", "5", "one")
 	if s := e.ok("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "one"); s != "exited 3" {
 		t.Errorf("stopped it is %s", s)

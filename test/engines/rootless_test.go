@@ -291,7 +291,7 @@ lock_type = "file"
 	runtime := program(t, home)
 	own(t, home)
 	e := engine{t: t, command: []string{"podman", "--runtime", runtime, "--storage-driver", "vfs"},
-		env: []string{"XDG_RUNTIME_DIR=" + home + "/xdg", "HOME=" + home, "CONTAINERS_CONF=" + home + "/containers.conf", "USER=" + userName}}.user()
+		env: []string{"XDG_RUNTIME_DIR=" + home + "/xdg", "HOME=" + home, "TMPDIR=" + home, "CONTAINERS_CONF=" + home + "/containers.conf", "USER=" + userName}}.user()
 	e.image = e.ok("pull", "-q", "--signature-policy", home+"/policy.json", "oci:"+home+"/layout:busybox:latest")
 	e.says(0, "uid=1000(user)", "run", "--rm", "--user", "1000:1000", e.image, "id")
 	e.ok("run", "-d", "--name", "one", e.image, "sleep", "1000")
