@@ -3,12 +3,14 @@ package engine
 import (
 	"strings"
 	"testing"
+
+	"cale/apparmor"
 )
 
 // Containers are confined where the kernel has AppArmor, unless they are not to be; root in one with the right to
 // mount may not, and what the kernel shows of the machine can't be written even where it is not mounted read-only.
 func TestApparmor(t *testing.T) {
-	if !hasApparmor() {
+	if !apparmor.Enabled() {
 		t.Skip("the kernel confines nothing by AppArmor")
 	}
 	b := newBench(t)
@@ -17,8 +19,8 @@ func TestApparmor(t *testing.T) {
 		privileged    bool
 		want          string
 	}{
-		{"by default", "", false, apparmorProfile + " (enforce)"},
-		{"by Docker's name", "docker-default", false, apparmorProfile + " (enforce)"},
+		{"by default", "", false, apparmor.Profile + " (enforce)"},
+		{"by Docker's name", "docker-default", false, apparmor.Profile + " (enforce)"},
 		{"not", "unconfined", false, "unconfined"},
 		{"privileged", "", true, "unconfined"},
 	} {
@@ -40,7 +42,7 @@ func TestApparmor(t *testing.T) {
 		}
 	}
 	id := b.start(sh("exec sleep 1000"))
-	if out, code := b.exec(id, ExecSpec{Cmd: []string{"cat", "/proc/self/attr/current"}}); code != 0 || !strings.Contains(out, apparmorProfile) {
+	if out, code := b.exec(id, ExecSpec{Cmd: []string{"cat", "/proc/self/attr/current"}}); code != 0 || !strings.Contains(out, apparmor.Profile) {
 		t.Errorf("exec: exit status %d, %q", code, out)
 	}
 	s = sh("true")

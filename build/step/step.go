@@ -27,6 +27,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"cale/apparmor"
 	"cale/filetree"
 	"cale/runtime"
 	"cale/runtime/cgroup"
@@ -185,6 +186,9 @@ func (r *Runner) run(ctx context.Context, id string, root executor.Mount, mounts
 	spec.Root.Path = run.rootfs
 	spec.Root.Readonly = spec.Root.Readonly || root.Readonly
 	spec.Process.Terminal = meta.Tty
+	if spec.Process.ApparmorProfile, err = confinement(meta.SecurityMode); err != nil {
+		return err
+	}
 	if err := makeCwd(run.rootfs, meta.Cwd, uid, gid); err != nil {
 		return fmt.Errorf("working directory %s: %w", meta.Cwd, err)
 	}
@@ -215,6 +219,15 @@ func (r *Runner) run(ctx context.Context, id string, root executor.Mount, mounts
 		return fmt.Errorf("take the step's container down: %w", err)
 	}
 	return exitError(ctx, status, oomed, meta.ValidExitCodes)
+}
+
+// confinement is the AppArmor profile of a step's processes, as a container's;
+// one that was granted security.insecure has none.
+func confinement(mode pb.SecurityMode) (string, error) {
+	if mode == pb.SecurityMode_INSECURE || !apparmor.Enabled() {
+		return "", nil
+	}
+	return apparmor.Profile, apparmor.Load()
 }
 
 // later takes something down that nobody waits for.
