@@ -31,6 +31,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"cale/build/content"
+	"cale/build/instance"
 	"cale/build/keep"
 	"cale/build/names"
 	"cale/build/snapshot"
@@ -141,7 +142,7 @@ func newWorker(ctx context.Context, o Options, b *books, nets *network.Store) (*
 		dns = &oci.DNSConfig{Nameservers: c.Nameservers, Options: c.Options, SearchDomains: c.SearchDomains}
 	}
 	run, err := step.New(step.Options{
-		Dir: filepath.Join(o.Run, "build", "steps"), CgroupParent: cgroupParent(o.Run), Networks: networks, DNS: dns, Devices: devices,
+		Dir: filepath.Join(o.Run, "build", "steps"), CgroupParent: instance.Cgroup(o.Run), Networks: networks, DNS: dns, Devices: devices, Log: o.Log,
 	})
 	if err != nil {
 		return nil, nil, err

@@ -1,8 +1,6 @@
 package build
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -23,15 +21,6 @@ import (
 	registry "cale/registry/client"
 	"cale/registry/hosts"
 )
-
-// cgroupParent is the group of an instance's steps.
-func cgroupParent(run string) string {
-	if run == "/run/cale" {
-		return "/cale-build"
-	}
-	sum := sha256.Sum256([]byte(run))
-	return "/cale-build-" + hex.EncodeToString(sum[:3])
-}
 
 // setVersion has BuildKit's code tell which version it is: its own build would
 // set it, ours finds it among what was linked.

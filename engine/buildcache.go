@@ -2,11 +2,13 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"cale/build/instance"
 	"cale/image"
 	"cale/image/store"
 )
@@ -108,6 +110,32 @@ func (e *Engine) BuildAdded(c BuildContent, now bool) error {
 		return e.store.Sync()
 	}
 	return nil
+}
+
+// BuildGone tells that the builder's connection has ended. If the builder has not closed it but died, its steps, which
+// nobody supervises any more, end too.
+func (e *Engine) BuildGone() {
+	if e.ctx.Err() != nil {
+		return // it is this engine that goes
+	}
+	e.work.Go(func() {
+		// A process that dies closes its connections before, or after, it lets its lock go.
+		for range 100 {
+			err := instance.EndOrphans(e.cfg.Run)
+			if err == nil {
+				return
+			}
+			if !errors.Is(err, instance.ErrAlive) {
+				e.cfg.Log("end the steps of a builder that died: %v", err)
+				return
+			}
+			select {
+			case <-e.ctx.Done():
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	})
 }
 
 // BuildName makes an image that a builder made visible under a name; one with a digest and no tag, or none, leaves it

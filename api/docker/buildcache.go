@@ -85,5 +85,6 @@ func (s *Server) buildAttach(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	<-r.Context().Done()
+	s.engine.BuildGone()
 	return nil
 }

@@ -42,7 +42,9 @@ type Options struct {
 	CgroupParent string
 	Networks     map[pb.NetMode]network.Provider
 	DNS          *oci.DNSConfig
-	Devices      *cdidevices.Manager
+	// Log takes what failed after a step's end.
+	Log     func(format string, args ...any)
+	Devices *cdidevices.Manager
 }
 
 // Runner implements BuildKit's executor.Executor.
@@ -162,7 +164,7 @@ func (r *Runner) run(ctx context.Context, id string, root executor.Mount, mounts
 	}
 	defer os.Remove(bundle)
 	run.rootfs = filepath.Join(bundle, "rootfs")
-	unmount, err := mountRoot(ctx, root, run.rootfs)
+	unmount, err := r.mountRoot(ctx, root, run.rootfs)
 	if err != nil {
 		return fmt.Errorf("mount the step's root: %w", err)
 	}
@@ -232,7 +234,11 @@ func confinement(mode pb.SecurityMode) (string, error) {
 
 // later takes something down that nobody waits for.
 func (r *Runner) later(do func() error) {
-	r.leaving.Go(func() { _ = do() })
+	r.leaving.Go(func() {
+		if err := do(); err != nil {
+			r.opts.Log("take down a step's network: %v", err)
+		}
+	})
 }
 
 // files are what the step sees as resolv.conf and hosts.
@@ -259,7 +265,7 @@ func (r *Runner) files(ctx context.Context, meta *executor.Meta) (resolv, hosts 
 	return filepath.Join(r.opts.Dir, resolv), filepath.Join(r.opts.Dir, hosts), clean, nil
 }
 
-func mountRoot(ctx context.Context, root executor.Mount, at string) (func(), error) {
+func (r *Runner) mountRoot(ctx context.Context, root executor.Mount, at string) (func(), error) {
 	m, err := root.Src.Mount(ctx, false)
 	if err != nil {
 		return nil, err
@@ -278,9 +284,9 @@ func mountRoot(ctx context.Context, root executor.Mount, at string) (func(), err
 		return nil, errors.Join(err, os.Remove(at), release())
 	}
 	return func() {
-		_ = mount.Unmount(at, 0)
-		_ = os.Remove(at)
-		_ = release()
+		if err := errors.Join(mount.Unmount(at, 0), os.Remove(at), release()); err != nil {
+			r.opts.Log("take down a step's root: %v", err)
+		}
 	}, nil
 }
 

@@ -15,6 +15,7 @@ import (
 
 	apibuild "cale/api/build"
 	"cale/build/command"
+	"cale/build/instance"
 	"cale/ondemand"
 )
 
@@ -76,8 +77,8 @@ func here(ctx context.Context, s settings) (func(context.Context) (net.Conn, err
 	if err := os.MkdirAll(filepath.Join(s.run, "build"), 0o700); err != nil {
 		return nil, nil, err
 	}
-	lock, err := lockFile(filepath.Join(s.run, "build", "lock"))
-	if errors.Is(err, errOther) {
+	lock, err := instance.Lock(s.run)
+	if errors.Is(err, instance.ErrAlive) {
 		err = fmt.Errorf("%w: leave --daemonless out", err)
 	}
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 
 	apibuild "cale/api/build"
 	"cale/build"
+	"cale/build/instance"
 	"cale/build/keep"
 	"cale/registry/hosts"
 )
@@ -77,9 +78,6 @@ func parse(args []string) (s settings, err error) {
 	return s, nil
 }
 
-// errOther is that another builder has the instance.
-var errOther = errors.New("another builder serves this instance")
-
 func serve(ctx context.Context, args []string) error {
 	s, err := parse(args)
 	if err != nil {
@@ -97,8 +95,8 @@ func serve(ctx context.Context, args []string) error {
 	if err := os.MkdirAll(filepath.Join(s.run, "build"), 0o700); err != nil {
 		return err
 	}
-	lock, err := lockFile(filepath.Join(s.run, "build", "lock"))
-	if s.onDemand && errors.Is(err, errOther) {
+	lock, err := instance.Lock(s.run)
+	if s.onDemand && errors.Is(err, instance.ErrAlive) {
 		return nil // whoever started this one finds the other's socket
 	}
 	if err != nil {
@@ -176,30 +174,6 @@ func open(ctx context.Context, s settings, k keep.Keeper) (*build.Builder, error
 		o.Config.Entitlements = []string{"network.host"}
 	}
 	return build.Open(ctx, o)
-}
-
-func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if err == unix.EWOULDBLOCK {
-			return nil, errOther
-		}
-		return nil, err
-	}
-	// Who holds it, for people and tests.
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = fmt.Fprintln(f, os.Getpid())
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 func listen(s settings) (net.Listener, error) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"cale/test/stack"
 )
@@ -254,6 +255,41 @@ func TestBuildDaemonless(t *testing.T) {
 		t.Errorf("it prints %q", got)
 	}
 	s.Cale("system", "check").OK(t)
+}
+
+// TestBuilderKilled: a step has nobody to supervise it any more, and ends too,
+// long before another build is asked for.
+func TestBuilderKilled(t *testing.T) {
+	s := stack.New(t)
+	seconds := fmt.Sprintf("%d.25", 1_000_000+os.Getpid())
+	ended := make(chan stack.Result, 1)
+	go func() {
+		ended <- s.Do("FROM "+s.Busybox()+"\nRUN sleep "+seconds+"\n", "cale", "build", "-")
+	}()
+	running := func() bool {
+		files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, f := range files {
+			if b, err := os.ReadFile(f); err == nil && string(b) == "sleep\x00"+seconds+"\x00" {
+				return true
+			}
+		}
+		return false
+	}
+	wait := func(what string, is bool) {
+		t.Helper()
+		for deadline := time.Now().Add(stack.Patience); running() != is; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal(what)
+			}
+		}
+	}
+	wait("the step does not start", true)
+	s.StopBuilder(syscall.SIGKILL)
+	wait("the step goes on without its builder", false)
+	if r := <-ended; r.Code == 0 {
+		t.Errorf("the build: %+v", r)
+	}
+	s.Do("FROM "+s.Busybox()+"\nRUN true\n", "cale", "build", "-").OK(t)
 }
 
 // buildContext is a folder with a context for dockerfile.
