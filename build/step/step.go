@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cale/apparmor"
+	"cale/build/instance"
 	"cale/filetree"
 	"cale/runtime"
 	"cale/runtime/cgroup"
@@ -174,6 +175,11 @@ func (r *Runner) run(ctx context.Context, id string, root executor.Mount, mounts
 	uid, gid, groups, err := oci.GetUser(run.rootfs, meta.User)
 	if err != nil {
 		return err
+	}
+	if meta.CgroupParent != "" {
+		if meta.CgroupParent, err = instance.Below(r.opts.CgroupParent, meta.CgroupParent); err != nil {
+			return err
+		}
 	}
 	opts := []containerdoci.SpecOpts{oci.WithUIDGID(uid, gid, groups)}
 	if meta.ReadonlyRootFS {
