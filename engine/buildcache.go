@@ -76,8 +76,12 @@ func (e *Engine) BuildRelease(c BuildContent) error {
 	return nil
 }
 
-// releaseRest is how long nothing was released before it is collected: releases come many at a time.
-const releaseRest = 5 * time.Second
+// releaseRest is how long nothing was released before it is collected: releases come many at a time. Where they do not
+// end, it is collected after releaseLongest.
+const (
+	releaseRest    = 5 * time.Second
+	releaseLongest = time.Minute
+)
 
 // collectSoon has what was released collected.
 func (e *Engine) collectSoon() {
@@ -85,7 +89,8 @@ func (e *Engine) collectSoon() {
 		return
 	}
 	e.work.Go(func() {
-		for seen := int64(0); seen != e.releases.Load(); {
+		end := time.Now().Add(releaseLongest)
+		for seen := int64(0); seen != e.releases.Load() && time.Now().Before(end); {
 			seen = e.releases.Load()
 			select {
 			case <-e.ctx.Done():

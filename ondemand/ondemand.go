@@ -56,7 +56,7 @@ func NotRunning(err error) bool {
 func (p *Program) start(ctx context.Context) (net.Conn, error) {
 	binary, err := Find(p.Name)
 	if err != nil {
-		return nil, fmt.Errorf("no engine listens on %s and none can be started: %w", p.Socket, err)
+		return nil, fmt.Errorf("nothing listens on %s, and %s cannot be started: %w", p.Socket, p.What, err)
 	}
 	if err := os.MkdirAll(filepath.Dir(p.Socket), 0o700); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", p.What, err)

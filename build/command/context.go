@@ -96,7 +96,6 @@ func (in *inputs) folder(dir, file string, stdin io.Reader, attrs map[string]str
 		return nil
 	}
 	if isRemote(file) {
-		attrs["filename"] = filepath.Base(file)
 		return fmt.Errorf("unable to prepare context: the Dockerfile can't be at %s when the context is a folder", file)
 	}
 	path, err := filepath.Abs(file)
@@ -149,7 +148,6 @@ func (in *inputs) stream(stdin io.Reader, file string, attrs map[string]string) 
 		if err := in.text(r); err != nil {
 			return err
 		}
-		in.mounts["context"] = in.mounts["dockerfile"]
 		empty, err := os.MkdirTemp("", "cale-build-")
 		if err != nil {
 			return err

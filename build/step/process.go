@@ -42,7 +42,7 @@ func newStreams(p executor.ProcessInfo) (*streams, error) {
 		}()
 	}
 	for i, to := range []io.Writer{1: p.Stdout, 2: p.Stderr} {
-		if i == 0 || isNil(to) {
+		if to == nil {
 			continue
 		}
 		r, w, err := os.Pipe()
@@ -61,14 +61,6 @@ func newStreams(p executor.ProcessInfo) (*streams, error) {
 	return s, nil
 }
 
-func isNil(w io.Writer) bool {
-	if w == nil {
-		return true
-	}
-	c, ok := w.(io.WriteCloser)
-	return ok && c == nil
-}
-
 // console is what takes the terminal, if there is to be one.
 func (s *streams) console(tty bool) func(*os.File) {
 	if !tty {
@@ -81,7 +73,7 @@ func (s *streams) console(tty bool) func(*os.File) {
 		if s.process.Stdin != nil {
 			go func() { _, _ = io.Copy(master, s.process.Stdin) }()
 		}
-		if !isNil(s.process.Stdout) {
+		if s.process.Stdout != nil {
 			s.copies.Go(func() { _, _ = io.Copy(s.process.Stdout, master) })
 		}
 	}
