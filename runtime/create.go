@@ -175,11 +175,11 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 		return errors.New("cannot set any additional groups in a rootless container")
 	}
 
+	defer c.endHolder() // which is there also if making the group fails
 	group, err := c.makeCgroup(o, privileged)
 	if err != nil {
 		return err
 	}
-	defer c.endHolder()
 	cfg := launch.Config{Flags: ns.clone, PidNS: ns.pid}
 	var dirs map[string]string
 	if group != nil {

@@ -108,13 +108,13 @@ type restoring struct {
 	refused  error // what verifying found
 }
 
-func (r *restoring) run(ctx context.Context) error {
+func (r *restoring) run(ctx context.Context) (err error) {
 	c, s := r.c, r.c.spec
+	defer c.endHolder() // which is there also if making the group fails
 	group, err := c.makeCgroup(r.o, true)
 	if err != nil {
 		return err
 	}
-	defer c.endHolder()
 	if group == nil {
 		return errNoRestoreGroup
 	}
@@ -172,6 +172,11 @@ func (r *restoring) run(ctx context.Context) error {
 	}
 	if r.uts != nil {
 		defer r.uts.Close()
+		defer func() {
+			if err != nil { // at any point after CRIU has set the images' names
+				err = errors.Join(err, r.putNamesBack())
+			}
+		}()
 	}
 	r.awaitLazyPages(ctx)
 	r.conn, err = criu.Start(ctx, criu.Config{

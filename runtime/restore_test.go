@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,13 +37,15 @@ func init() {
 }
 
 // fakeCRIU answers one request to restore, as CRIU does, with a process that sleeps in the namespaces that flags=N
-// says, and writes its pid to the file pid=. It ends where fail=SCRIPT would be told.
+// says, and writes its pid to the file pid=. It leaves the name hostname= in the namespace uts=, passes over the script
+// skip=, and ends where fail= would be told.
 func fakeCRIU(words []string) error {
 	set := map[string]string{}
 	for _, w := range words {
 		key, value, _ := strings.Cut(w, "=")
 		set[key] = value
 	}
+	unix.CloseOnExec(3) // its end is how the other side learns of ours
 	buf := make([]byte, 64<<10)
 	if _, err := unix.Read(3, buf); err != nil {
 		return err
@@ -60,7 +63,11 @@ func fakeCRIU(words []string) error {
 		return err
 	}
 	if name, ok := set["hostname"]; ok {
-		if err := unix.Sethostname([]byte(name)); err != nil {
+		uts, err := os.Open(set["uts"])
+		if err != nil {
+			return err
+		}
+		if err := linux.InUTS(uts, func() error { return unix.Sethostname([]byte(name)) }); err != nil {
 			return err
 		}
 	}
@@ -291,4 +298,41 @@ func TestRestoreNeedsGroup(t *testing.T) {
 	if _, err := Load(f.state(), "restored"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("left after a failure: %v", err)
 	}
+}
+
+// A pod's name is not what a checkpoint was called, also if restoring fails after CRIU has set that.
+func TestFailedRestoreLeavesHostname(t *testing.T) {
+	f := newFake(t)
+	pod := exec.Command("/bin/busybox", "sleep", "1000")
+	pod.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUTS, Pdeathsig: unix.SIGKILL}
+	runtime.LockOSThread() // whose end is the signal's reason
+	defer runtime.UnlockOSThread()
+	if err := pod.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer pod.Wait()
+	defer pod.Process.Kill()
+	path := fmt.Sprintf("/proc/%d/ns/uts", pod.Process.Pid)
+	uts, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer uts.Close()
+	if err := linux.InUTS(uts, func() error { return unix.Sethostname([]byte("pod")) }); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(f.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UTSNamespace })
+	f.spec.Linux.Namespaces[i].Path = path
+	f.flags &^= unix.CLONE_NEWUTS
+	f.words = []string{"hostname=saved", "uts=" + path, "fail=post-restore"}
+	if c, err := f.restore(); err == nil {
+		reapLater(t, c.InitPid())
+		t.Fatal("restored")
+	}
+	f.gone()
+	var names unix.Utsname
+	if err := linux.InUTS(uts, func() error { return unix.Uname(&names) }); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "name", unix.ByteSliceToString(names.Nodename[:]), "pod")
 }
