@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -22,6 +23,9 @@ type foreground struct {
 func newForeground(ps *specs.Process, consoleSocket string) (*foreground, error) {
 	f := &foreground{}
 	if ps != nil && ps.Terminal && consoleSocket == "" {
+		if err := hasTerminal(); err != nil {
+			return nil, err
+		}
 		f.masters = make(chan *os.File, 1)
 		f.console = func(m *os.File) {
 			// As runc does: what the process writes arrives as it is, without carriage returns.
@@ -33,6 +37,20 @@ func newForeground(ps *specs.Process, consoleSocket string) (*foreground, error)
 		}
 	}
 	return f, nil
+}
+
+// hasTerminal fails unless there is a terminal that a process's own can be connected with.
+func hasTerminal() error {
+	for fd := range 3 {
+		if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
+			return nil
+		}
+	}
+	f, err := os.OpenFile("/dev/tty", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return fmt.Errorf("%w (the process wants a terminal: give it this program's, or a --console-socket)", err)
+	}
+	return f.Close()
 }
 
 // wait relays until the process has ended, and returns its status as a shell would.

@@ -108,7 +108,7 @@ func (a *app) main(args []string) int {
 	}
 	switch {
 	case showVersion:
-		fmt.Printf("%s version %s\ncommit: %s\nspec: %s\n", filepath.Base(os.Args[0]), version, commit(), specVersion)
+		fmt.Printf("%s version %s\ncommit: %s\nspec: %s\n", filepath.Base(os.Args[0]), version, revision(), specVersion)
 		return 0
 	case help || len(rest) == 0 || rest[0] == "help":
 		usage()
@@ -153,8 +153,14 @@ func unwritable(run func(*app, []string) error) func(*app, []string) error {
 	}
 }
 
-// commit is the revision the program was built from, if the build knew.
-func commit() string {
+// commit is set by the build.
+var commit string
+
+// revision is what the program was built from, if the build knew.
+func revision() string {
+	if commit != "" {
+		return commit
+	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {

@@ -195,7 +195,7 @@ func TestRunContainer(t *testing.T) {
 	if out, code := oci(t, dir, "run", id); code != 5 || out != "hello\n" {
 		t.Errorf("run: exit status %d, %q", code, out)
 	}
-	broken := strings.Replace(string(raw), `"nosuid"`, `"nosuch"`, 1)
+	broken := strings.Replace(strings.Replace(string(raw), `"nosuid"`, `"nosuch"`, 1), `"terminal": true,`, "", 1)
 	if err := os.WriteFile(config, []byte(broken), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -203,9 +203,18 @@ func TestRunContainer(t *testing.T) {
 	if out, code := oci(t, dir, "run", id); code != 1 || !strings.Contains(out, words) {
 		t.Errorf("run with a bad mount: exit status %d, %q", code, out)
 	}
+	// A terminal of the process's needs one of the caller's.
+	if err := os.WriteFile(config, raw, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "--root", filepath.Join(dir, "state"), "run", id)
+	cmd.Dir, cmd.Env, cmd.SysProcAttr = dir, append(os.Environ(), "CALE_OCI_TEST=1"), &syscall.SysProcAttr{Setsid: true}
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "open /dev/tty: no such device or address") {
+		t.Errorf("run without a terminal: %v, %q", err, out)
+	}
 	set("exec sleep 1000")
 	defer oci(t, dir, "delete", "--force", id)
-	cmd := exec.Command(os.Args[0], "--root", filepath.Join(dir, "state"), "create", "--pid-file", filepath.Join(dir, "pid"), id)
+	cmd = exec.Command(os.Args[0], "--root", filepath.Join(dir, "state"), "create", "--pid-file", filepath.Join(dir, "pid"), id)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "CALE_OCI_TEST=1")
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err)
