@@ -153,7 +153,9 @@ func (f *Foreign) make(ctx context.Context, o CreateOptions, args []string) (_ B
 
 // Restore makes a container with "restore".
 func (f *Foreign) Restore(ctx context.Context, o CreateOptions) (Box, error) {
-	args := []string{"restore", "--image-path", o.Checkpoint, "--work-path", o.workPath(), "--detach", "--no-subreaper"}
+	// What a checkpoint may have been made with has to be allowed again; our own runtime does so too.
+	args := []string{"restore", "--image-path", o.Checkpoint, "--work-path", o.workPath(), "--detach", "--no-subreaper",
+		"--tcp-established", "--ext-unix-sk", "--file-locks"}
 	return f.make(ctx, o, args)
 }
 

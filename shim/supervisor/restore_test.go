@@ -3,6 +3,7 @@ package supervisor
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -63,4 +64,27 @@ func TestHarmlessSignalsBeforeRestore(t *testing.T) {
 		t.Errorf("status %d", status)
 	}
 	h.must(h.call("Delete", ref, nil))
+}
+
+// Another runtime restores with what a checkpoint may have been made with.
+func TestForeignRestoreAllowsWhatWasSaved(t *testing.T) {
+	dir := t.TempDir()
+	program := filepath.Join(dir, "runtime")
+	script := "#!/bin/sh\necho \"$@\" >" + dir + "/args\nwhile [ \"$1\" != --pid-file ]; do shift; done\necho 4711 >\"$2\"\n"
+	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f := &Foreign{Options: task.RuncOptions{BinaryName: program}}
+	if _, err := f.Restore(t.Context(), CreateOptions{ID: "c", Bundle: dir, Checkpoint: "/images"}); err != nil {
+		t.Fatal(err)
+	}
+	args, err := os.ReadFile(filepath.Join(dir, "args"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, flag := range []string{"--tcp-established", "--ext-unix-sk", "--file-locks"} {
+		if !strings.Contains(string(args), " "+flag) {
+			t.Errorf("no %s in %s", flag, args)
+		}
+	}
 }
