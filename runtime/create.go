@@ -199,7 +199,7 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 		return err
 	}
 	defer closeAll(shares)
-	plan.cgroups = append(plan.cgroups, shares...)
+	plan.cgroups = slices.Concat(plan.cgroups, shares) // not in the array of what is closed above
 	hasUser := spec.HasNamespace(s, specs.UserNamespace)
 	plan.tree, err = rootfs.Prepare(rootfs.Options{
 		Spec: s, Bundle: c.rec.Bundle, Mounts: o.Rootfs, CgroupDirs: dirs, NewUser: hasUser,
