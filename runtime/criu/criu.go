@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"cale/runtime/launch"
 
@@ -67,7 +69,12 @@ func Descriptor(i int) int { return firstFile + i }
 type Conn struct {
 	sock *os.File
 	proc *launch.Proc
+	// givenUp is set once nobody waits for an answer any more.
+	givenUp atomic.Bool
 }
+
+// grace is how long CRIU may take to undo what it did when nobody waits for it any more; then it hangs.
+var grace = 10 * time.Second
 
 // syncSocket is the point at which CRIU's process hands over the caller's end of the socket.
 const syncSocket = 1
@@ -150,7 +157,10 @@ func (c *Conn) Pid() int { return c.proc.Pid }
 // descriptor that came along or nil, which is notified's to close; if it fails, so does the request.
 func (c *Conn) Do(ctx context.Context, r Request, notified func(n Response, file *os.File) error) (Response, error) {
 	// Whoever is waited for too long is told by the end of the connection.
-	stop := context.AfterFunc(ctx, func() { unix.Shutdown(int(c.sock.Fd()), unix.SHUT_RDWR) })
+	stop := context.AfterFunc(ctx, func() {
+		c.givenUp.Store(true)
+		unix.Shutdown(int(c.sock.Fd()), unix.SHUT_RDWR)
+	})
 	resp, err := c.do(r, notified)
 	if !stop() && err != nil {
 		err = context.Cause(ctx)
@@ -275,10 +285,16 @@ func receivedFile(oob []byte) (file *os.File) {
 	return file
 }
 
-// Close ends the connection, by which CRIU ends, and waits for that.
+// Close ends the connection, by which CRIU ends, and waits for that. After a Do that was cancelled it ends a CRIU that
+// takes too long.
 func (c *Conn) Close() error {
 	c.sock.Close()
 	defer c.proc.PidFD.Close()
+	if c.givenUp.Load() {
+		pidfd := int(c.proc.PidFD.Fd())
+		kill := time.AfterFunc(grace, func() { unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) })
+		defer kill.Stop()
+	}
 	var ws unix.WaitStatus
 	for {
 		_, err := unix.Wait4(c.proc.Pid, &ws, 0, nil)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestNotInstalled(t *testing.T) {
@@ -27,6 +28,33 @@ func TestNotCRIU(t *testing.T) {
 	t.Setenv("PATH", dir)
 	_, err := Ask(context.Background(), Request{Type: Version})
 	if err == nil || !strings.Contains(err.Error(), "criu") {
+		t.Error(err)
+	}
+}
+
+// One that hangs ends when nobody waits for it any more.
+func TestHungCRIU(t *testing.T) {
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Skip("needs sleep")
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "criu"), []byte("#!/bin/sh\nexec "+sleep+" 1000\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir)
+	defer func(d time.Duration) { grace = d }(grace)
+	grace = 10 * time.Millisecond
+	c, err := Start(t.Context(), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Do(ctx, Request{Type: Version}, nil); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if err := c.Close(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Error(err)
 	}
 }
