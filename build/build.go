@@ -30,6 +30,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
 
+	"cale/audit"
 	"cale/build/content"
 	"cale/build/instance"
 	"cale/build/keep"
@@ -57,6 +58,7 @@ type Options struct {
 	PreferLocal bool
 	Labels      map[string]string // more of the worker's
 	Log         func(format string, args ...any)
+	Audit       func(audit.Entry) // takes builds with powers over the host
 }
 
 // namespace is in containerd's books what it is in BuildKit's.

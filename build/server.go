@@ -34,6 +34,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
+	"cale/audit"
 	"cale/build/step"
 	"cale/network"
 )
@@ -76,6 +77,9 @@ func open(ctx context.Context, o Options) (_ *Builder, err error) {
 	}
 	if o.Log == nil {
 		o.Log = func(string, ...any) {}
+	}
+	if o.Audit == nil {
+		o.Audit = func(audit.Entry) {}
 	}
 	b := &Builder{opts: o, stop: make(chan struct{})}
 	run := filepath.Join(o.Run, "build")
@@ -159,7 +163,8 @@ func open(ctx context.Context, o Options) (_ *Builder, err error) {
 	b.server = grpc.NewServer(
 		grpc.StatsHandler(tracing.ServerStatsHandler(otelgrpc.WithTracerProvider(tracer), otelgrpc.WithMeterProvider(noop.NewMeterProvider()),
 			otelgrpc.WithPropagators(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})))),
-		grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
+		grpc.Creds(newPeers()),
+		grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor, audited(o.Audit)), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 	)
 	healthv1.RegisterHealthServer(b.server, health.NewServer())

@@ -85,6 +85,9 @@ type ahead struct {
 	rest []byte
 }
 
+// NetConn is the connection itself.
+func (a *ahead) NetConn() net.Conn { return a.Conn }
+
 // Read implements net.Conn.
 func (a *ahead) Read(p []byte) (int, error) {
 	if len(a.rest) > 0 {

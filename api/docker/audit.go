@@ -3,30 +3,15 @@ package docker
 import (
 	"context"
 
+	"cale/audit"
 	"cale/engine"
 )
-
-// Peer is the process at the other end of the socket, as the kernel tells.
-type Peer struct {
-	UID uint32 `json:"uid"`
-	GID uint32 `json:"gid"`
-	PID int32  `json:"pid"`
-}
 
 type peerKey struct{}
 
 // WithPeer notes on a connection's context who is at its other end.
-func WithPeer(ctx context.Context, p Peer) context.Context {
+func WithPeer(ctx context.Context, p *audit.Peer) context.Context {
 	return context.WithValue(ctx, peerKey{}, p)
-}
-
-// AuditEntry is one action that gives power over the host.
-type AuditEntry struct {
-	Peer    *Peer    `json:"peer,omitempty"`
-	Action  string   `json:"action"`
-	Object  string   `json:"object"`
-	Powers  []string `json:"powers"`
-	Outcome string   `json:"outcome"` // done, or the error
 }
 
 // audit records an action that came with powers; one with none leaves no line.
@@ -34,9 +19,9 @@ func (s *Server) audit(ctx context.Context, action, object string, powers []stri
 	if s.opts.Audit == nil || len(powers) == 0 {
 		return
 	}
-	e := AuditEntry{Action: action, Object: object, Powers: powers, Outcome: "done"}
-	if p, ok := ctx.Value(peerKey{}).(Peer); ok {
-		e.Peer = &p
+	e := audit.Entry{Action: action, Object: object, Powers: powers, Outcome: "done"}
+	if p, ok := ctx.Value(peerKey{}).(*audit.Peer); ok {
+		e.Peer = p
 	}
 	if err != nil {
 		e.Outcome = err.Error()

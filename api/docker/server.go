@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 
+	"cale/audit"
 	"cale/engine"
 )
 
@@ -40,7 +41,7 @@ type Options struct {
 	// Builder connects to the builder, which it starts if need be; nil where the daemon has none.
 	Builder func(context.Context) (net.Conn, error)
 	// Audit takes each action that gives a client power over the host; may be nil.
-	Audit func(AuditEntry)
+	Audit func(audit.Entry)
 }
 
 // RegistryControl turns the daemon's own registry on and off.

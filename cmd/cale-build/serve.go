@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	apibuild "cale/api/build"
+	"cale/audit"
 	"cale/build"
 	"cale/build/instance"
 	"cale/build/keep"
@@ -148,6 +149,12 @@ func open(ctx context.Context, s settings, k keep.Keeper) (*build.Builder, error
 		Root: s.root, Run: s.run, Keeper: k, Labels: s.labels, Log: log.Printf, PreferLocal: !s.strict,
 		HostDirs: s.hostDirs(),
 	}
+	// Open for as long as this process lives.
+	kept, err := audit.Open(filepath.Join(s.root, "audit.log"))
+	if err != nil {
+		return nil, err
+	}
+	o.Audit = kept.Record
 	file := s.buildkit
 	if file == "" {
 		file = filepath.Join(s.config, "buildkitd.toml")
@@ -252,6 +259,9 @@ type countedConn struct {
 	c      *counting
 	closed atomic.Bool
 }
+
+// NetConn is the connection itself.
+func (c *countedConn) NetConn() net.Conn { return c.Conn }
 
 // Close implements net.Conn.
 func (c *countedConn) Close() error {

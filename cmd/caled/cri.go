@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cale/audit"
 	"cale/engine"
 )
 
@@ -21,7 +22,7 @@ type cri interface {
 }
 
 // serveCRI starts the server; nil in a program without one.
-var serveCRI func(e *engine.Engine, s settings, kept *audit) (cri, error)
+var serveCRI func(e *engine.Engine, s settings, kept *audit.Log) (cri, error)
 
 // becomeCRI replaces this program by the one that has the CRI.
 func becomeCRI(args []string) error {

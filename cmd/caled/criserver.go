@@ -8,23 +8,23 @@ import (
 
 	apicri "cale/api/cri"
 	"cale/api/cri/nri"
-	"cale/api/docker"
+	"cale/audit"
 	"cale/engine"
 )
 
 func init() {
-	serveCRI = func(e *engine.Engine, s settings, kept *audit) (cri, error) {
+	serveCRI = func(e *engine.Engine, s settings, kept *audit.Log) (cri, error) {
 		l, err := apicri.Listen(filepath.Join(s.run, "cri.sock"))
 		if err != nil {
 			return nil, err
 		}
 		o := apicri.Options{Version: version, Root: s.root, StreamAddress: s.criStream, AllowRestore: s.allowRestore}
 		o.Audit = func(action, object string, powers []string, err error) {
-			entry := docker.AuditEntry{Action: action, Object: object, Powers: powers, Outcome: "done"}
+			entry := audit.Entry{Action: action, Object: object, Powers: powers, Outcome: "done"}
 			if err != nil {
 				entry.Outcome = err.Error()
 			}
-			kept.record(entry)
+			kept.Record(entry)
 		}
 		if s.nri {
 			o.Plugins = func(n apicri.Node) (apicri.Plugins, error) {

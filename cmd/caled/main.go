@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cale/api/docker"
+	"cale/audit"
 	"cale/engine"
 	"cale/ondemand"
 )
@@ -133,11 +134,11 @@ func run(args []string) error {
 	}
 	defer e.Close()
 
-	audit, err := openAudit(filepath.Join(s.root, "audit.log"))
+	kept, err := audit.Open(filepath.Join(s.root, "audit.log"))
 	if err != nil {
 		return err
 	}
-	defer audit.Close()
+	defer kept.Close()
 	regs := &registries{store: e.Store(), upstream: e.RegistryClient, group: s.group, open: s.registryOpen, contained: e.InHostNetwork, file: filepath.Join(s.run, "registries.json")}
 	defer regs.close()
 	for _, addr := range s.registry {
@@ -148,7 +149,7 @@ func run(args []string) error {
 	regs.resume()
 
 	api := docker.New(e, docker.Options{
-		Version: version, Commit: commit, Registry: regs, Audit: audit.record, Builder: ondemand.Builder(s.root, s.run).Dial,
+		Version: version, Commit: commit, Registry: regs, Audit: kept.Record, Builder: ondemand.Builder(s.root, s.run).Dial,
 	})
 	calls := newCalls(api)
 	srv := &http.Server{Handler: calls, ConnContext: peerContext, ReadHeaderTimeout: 30 * time.Second, MaxHeaderBytes: 1 << 20}
@@ -158,7 +159,7 @@ func run(args []string) error {
 	}
 	busyCRI := func() bool { return false }
 	if s.cri {
-		kubernetes, err := serveCRI(e, s, audit)
+		kubernetes, err := serveCRI(e, s, kept)
 		if err != nil {
 			return err
 		}

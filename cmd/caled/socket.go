@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cale/api/docker"
+	"cale/audit"
 )
 
 // inherited is the socket that systemd passed (sd_listen_fds(3)), or nil.
@@ -46,20 +47,11 @@ func groupID(name string) (int, bool) {
 
 // peerContext notes who is at the other end, for the audit log.
 func peerContext(ctx context.Context, c net.Conn) context.Context {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
+	p := audit.PeerOf(c)
+	if p == nil {
 		return ctx
 	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return ctx
-	}
-	var cred *unix.Ucred
-	_ = raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err != nil || cred == nil {
-		return ctx
-	}
-	return docker.WithPeer(ctx, docker.Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid})
+	return docker.WithPeer(ctx, p)
 }
 
 // restDelay is how long after the last answer memory goes back to the kernel: what a start or a pull needed is of no

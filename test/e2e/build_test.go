@@ -257,6 +257,28 @@ func TestBuildDaemonless(t *testing.T) {
 	s.Cale("system", "check").OK(t)
 }
 
+// TestBuildPowers: what a build is granted of the host is in the audit log, and
+// its control groups are not the machine's.
+func TestBuildPowers(t *testing.T) {
+	s := stack.New(t)
+	file := "FROM " + s.Busybox() + "\nRUN --network=host true\n"
+	s.Do(file, "cale", "build", "--allow", "network.host", "-t", "powers", "-").OK(t)
+	raw, err := os.ReadFile(filepath.Join(s.Root, "audit.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"action":"build"`, `"powers":["network.host"]`, `"peer":{"uid":0`, `powers:latest"`, `"outcome":"done"`} {
+		if !strings.Contains(string(raw), want) {
+			t.Errorf("no %s in %s", want, raw)
+		}
+	}
+	file = "FROM " + s.Busybox() + "\nRUN echo in a group\n"
+	if r := s.Do(file, "cale", "build", "--cgroup-parent", "/", "-"); r.Code == 0 || !strings.Contains(r.Stderr, "a build's groups are below /cale-build-") {
+		t.Errorf("the root's group: %+v", r)
+	}
+	s.Do(file, "cale", "build", "--cgroup-parent", "below", "-").OK(t)
+}
+
 // TestBuilderKilled: a step has nobody to supervise it any more, and ends too,
 // long before another build is asked for.
 func TestBuilderKilled(t *testing.T) {
