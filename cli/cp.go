@@ -150,10 +150,9 @@ func (a *App) copyTo(ctx context.Context, api *client.Client, src, container, ds
 		dst = target
 		st, err = api.ContainerStat(ctx, container, dst)
 	}
-	if err != nil && !client.IsNotFound(err) {
+	if err != nil && (!client.IsNotFound(err) || strings.Contains(err.Error(), "No such container")) {
 		return err
 	}
-	// A container that does not exist is told by what follows.
 	exists := err == nil
 	isDir := exists && fs.FileMode(st.Mode).IsDir()
 	if src == "-" {

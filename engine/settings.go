@@ -29,7 +29,7 @@ func (e *Engine) parseName(s string) (image.Reference, error) {
 	}
 	r, err := names.Parse(s)
 	if err != nil {
-		return r, &Error{Class: ErrInvalid, Text: "invalid reference format", Cause: err}
+		return r, &Error{Class: ErrInvalid, Text: err.Error(), Cause: err}
 	}
 	return r, nil
 }

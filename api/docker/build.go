@@ -147,5 +147,9 @@ func (s *Server) buildCache(r *request) ([]json.RawMessage, error) {
 	if a.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the builder answers %s", a.Status)
 	}
-	return none, json.NewDecoder(a.Body).Decode(&none)
+	list := none
+	if err := json.NewDecoder(a.Body).Decode(&list); err != nil {
+		return nil, fmt.Errorf("the builder's answer: %w", err)
+	}
+	return list, nil
 }
