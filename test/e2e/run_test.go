@@ -88,7 +88,7 @@ func TestRun(t *testing.T) {
 			{name: "process 1", args: []string{image, "sh", "-c", "echo $$"}, stdout: "1\n"},
 			{name: "no descriptor leaks", args: []string{image, "ls", "/proc/1/fd"}, stdout: "0\n1\n2\n3\n"},
 			{name: "an unknown flag", args: []string{"--nonsense", image}, code: 125, stderr: "nonsense"},
-			{name: "a bad reference", args: []string{"UPPER/Case", "true"}, code: 125, stderr: `invalid reference format: repository name must be lowercase ("UPPER/Case")`},
+			{name: "a bad reference", args: []string{"UPPER/Case", "true"}, code: 125, stderr: "must be lowercase"},
 			{name: "no such registry", args: []string{"127.0.0.1:1/none", "true"}, code: 125, stderr: "127.0.0.1:1"},
 			{name: "no such image", args: []string{s.Registry + "/none", "true"}, code: 125, stderr: "none"},
 			{name: "a bad volume", args: []string{"-v", "::", image, "true"}, code: 125},
