@@ -98,13 +98,16 @@ func (r *Runner) states() string { return filepath.Join(r.opts.Dir, "states") }
 // Close waits until what ended steps left is taken down.
 func (r *Runner) Close() error {
 	r.leaving.Wait()
-	// The groups that were made on the way to the steps' own.
-	for _, p := range []string{filepath.Join(r.opts.CgroupParent, "buildkit"), r.opts.CgroupParent} {
-		if g, err := cgroup.Open(p, cgroup.Options{Parent: true}); err == nil {
-			g.RemoveEmpty()
-		}
+	// The groups that were made on the way to the steps' own, where no step is
+	// left that could not be ended.
+	g, err := cgroup.Open(r.opts.CgroupParent, cgroup.Options{Parent: true})
+	if err != nil {
+		return err
 	}
-	return nil
+	if pids, err := g.Pids(); err != nil && !errors.Is(err, os.ErrNotExist) || len(pids) > 0 {
+		return err
+	}
+	return g.Destroy()
 }
 
 // Run implements executor.Executor.
