@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cale/apparmor"
 	"cale/engine/ocispec"
 )
 
@@ -174,7 +175,7 @@ func treeSize(dir string) int64 {
 func (e *Engine) Info(ctx context.Context) SystemInfo {
 	s := SystemInfo{Root: e.cfg.Root, CgroupVersion: "1", Architecture: runtime.GOARCH, CPUs: hostCPUs(), Memory: hostMemory(),
 		DefaultRuntime: e.cfg.DefaultRuntime, Labels: e.cfg.Labels,
-		InstanceID: strings.TrimPrefix(e.cfg.CgroupParent, "/")}
+		InstanceID: strings.TrimPrefix(e.cfg.CgroupParent, "/"), Apparmor: apparmor.Enabled()}
 	if ocispec.CgroupV2() {
 		s.CgroupVersion = "2"
 	}

@@ -226,6 +226,7 @@ type NetworkMember struct {
 type SystemInfo struct {
 	Containers, Running, Paused, Stopped, Images int
 	Root, CgroupVersion, KernelVersion, OS       string
+	Apparmor                                     bool // whether containers are confined by it
 	Architecture                                 string
 	CPUs                                         int
 	Memory                                       int64

@@ -62,6 +62,9 @@ func (s *Server) info(w http.ResponseWriter, r *request) error {
 		Warnings: []string{},
 		Swarm:    swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},
 	}
+	if i.Apparmor {
+		out.SecurityOptions = append([]string{"name=apparmor"}, out.SecurityOptions...)
+	}
 	if i.CgroupVersion == "2" {
 		out.SwapLimit = true
 	}
