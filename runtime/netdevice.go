@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"syscall"
@@ -177,26 +176,15 @@ func globalAddresses(index int) ([]address, error) {
 
 // socketIn opens a netlink socket of a network namespace, and finds an interface there.
 func socketIn(ns *os.File, name string) (fd, index int, err error) {
-	runtime.LockOSThread()
-	own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		runtime.UnlockOSThread()
-		return -1, 0, err
-	}
-	defer unix.Close(own)
-	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-		runtime.UnlockOSThread()
-		return -1, 0, fmt.Errorf("join the network namespace: %w", err)
-	}
-	defer func() {
-		// A thread that can't come back stays locked, and so ends with its goroutine.
-		if unix.Setns(own, unix.CLONE_NEWNET) == nil {
-			runtime.UnlockOSThread()
+	err = linux.InNamespace(ns, unix.CLONE_NEWNET, func() (err error) {
+		if index, err = linux.InterfaceIndex(name); err != nil {
+			return err
 		}
-	}()
-	if index, err = linux.InterfaceIndex(name); err != nil {
+		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+		return err
+	})
+	if err != nil {
 		return -1, 0, err
 	}
-	fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
-	return fd, index, err
+	return fd, index, nil
 }

@@ -67,7 +67,7 @@ func fakeCRIU(words []string) error {
 		if err != nil {
 			return err
 		}
-		if err := linux.InUTS(uts, func() error { return unix.Sethostname([]byte(name)) }); err != nil {
+		if err := linux.InNamespace(uts, unix.CLONE_NEWUTS, func() error { return unix.Sethostname([]byte(name)) }); err != nil {
 			return err
 		}
 	}
@@ -318,7 +318,7 @@ func TestFailedRestoreLeavesHostname(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer uts.Close()
-	if err := linux.InUTS(uts, func() error { return unix.Sethostname([]byte("pod")) }); err != nil {
+	if err := linux.InNamespace(uts, unix.CLONE_NEWUTS, func() error { return unix.Sethostname([]byte("pod")) }); err != nil {
 		t.Fatal(err)
 	}
 	i := slices.IndexFunc(f.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UTSNamespace })
@@ -331,7 +331,7 @@ func TestFailedRestoreLeavesHostname(t *testing.T) {
 	}
 	f.gone()
 	var names unix.Utsname
-	if err := linux.InUTS(uts, func() error { return unix.Uname(&names) }); err != nil {
+	if err := linux.InNamespace(uts, unix.CLONE_NEWUTS, func() error { return unix.Uname(&names) }); err != nil {
 		t.Fatal(err)
 	}
 	want(t, "name", unix.ByteSliceToString(names.Nodename[:]), "pod")

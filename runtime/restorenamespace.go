@@ -21,7 +21,7 @@ func (r *restoring) keepNames() (err error) {
 	if r.uts, err = os.Open(path); err != nil {
 		return fmt.Errorf("namespace uts: %w", err)
 	}
-	return linux.InUTS(r.uts, func() error { return unix.Uname(&r.names) })
+	return linux.InNamespace(r.uts, unix.CLONE_NEWUTS, func() error { return unix.Uname(&r.names) })
 }
 
 // putNamesBack is for when all is restored and nothing runs yet.
@@ -29,7 +29,7 @@ func (r *restoring) putNamesBack() error {
 	if r.uts == nil {
 		return nil
 	}
-	return linux.InUTS(r.uts, func() error {
+	return linux.InNamespace(r.uts, unix.CLONE_NEWUTS, func() error {
 		if err := unix.Sethostname([]byte(unix.ByteSliceToString(r.names.Nodename[:]))); err != nil {
 			return fmt.Errorf("set the hostname: %w", err)
 		}

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"unsafe"
 
+	"cale/runtime/linux"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -122,32 +124,22 @@ func Run(ctx context.Context, c Config) (*Proc, error) {
 
 // cloneIn forks, on a thread that has the wished pid namespace for its children in the meantime.
 func cloneIn(pidNS *os.File, ca *cloneArgs, ops []op, regs *[maxRegs]uintptr) (int, error) {
-	if pidNS != nil {
-		runtime.LockOSThread()
-		own, err := unix.Open("/proc/thread-self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			runtime.UnlockOSThread()
-			return 0, fmt.Errorf("open own pid namespace: %w", err)
+	var pid uintptr
+	fork := func() error {
+		syscall.ForkLock.Lock()
+		defer syscall.ForkLock.Unlock()
+		var errno syscall.Errno
+		if pid, errno = clone(ca, ops, regs); errno != 0 {
+			return fmt.Errorf("clone the process: %w", errno)
 		}
-		defer unix.Close(own)
-		if err := unix.Setns(int(pidNS.Fd()), unix.CLONE_NEWPID); err != nil {
-			runtime.UnlockOSThread()
-			return 0, fmt.Errorf("join pid namespace: %w", err)
-		}
-		defer func() {
-			// A thread that can't come back stays locked, and so ends with its goroutine.
-			if unix.Setns(own, unix.CLONE_NEWPID) == nil {
-				runtime.UnlockOSThread()
-			}
-		}()
+		return nil
 	}
-	syscall.ForkLock.Lock()
-	pid, errno := clone(ca, ops, regs)
-	syscall.ForkLock.Unlock()
-	if errno != 0 {
-		return 0, fmt.Errorf("clone the process: %w", errno)
+	if pidNS == nil {
+		err := fork()
+		return int(pid), err
 	}
-	return int(pid), nil
+	err := linux.InNamespace(pidNS, unix.CLONE_NEWPID, fork)
+	return int(pid), err
 }
 
 // serve answers the child's messages.

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"fmt"
 	"os"
 	"runtime"
 
@@ -28,4 +29,28 @@ func inThread(f func(), done chan struct{}) {
 	go inThread(f, again)
 	<-again
 	runtime.UnlockOSThread()
+}
+
+// InNamespace calls do with the thread in another network, UTS or pid namespace, by its CLONE_NEW... flag (of the last
+// its children alone are in), and back in its own afterwards.
+func InNamespace(ns *os.File, flag int, do func() error) error {
+	kind := map[int]string{unix.CLONE_NEWNET: "net", unix.CLONE_NEWPID: "pid", unix.CLONE_NEWUTS: "uts"}[flag]
+	runtime.LockOSThread()
+	own, err := unix.Open("/proc/thread-self/ns/"+kind, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("open own %s namespace: %w", kind, err)
+	}
+	defer unix.Close(own)
+	if err := unix.Setns(int(ns.Fd()), flag); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("join %s namespace: %w", kind, err)
+	}
+	defer func() {
+		// A thread that can't come back stays locked, and so ends with its goroutine.
+		if unix.Setns(own, flag) == nil {
+			runtime.UnlockOSThread()
+		}
+	}()
+	return do()
 }
