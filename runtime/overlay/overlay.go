@@ -148,7 +148,7 @@ func (m *Mount) configure() (*os.File, error) {
 			return
 		}
 		if err = unix.FsconfigSetString(fs, key, value); err != nil {
-			err = fmt.Errorf("overlay: option %s: %w%s", key, err, message(fs))
+			err = fmt.Errorf("overlay: option %s: %w%s", key, err, linux.FSMessage(fs))
 		}
 	}
 	setDir := func(key string, dir Dir) {
@@ -171,7 +171,7 @@ func (m *Mount) configure() (*os.File, error) {
 			set(key, value)
 		} else if err == nil {
 			if err = unix.FsconfigSetFlag(fs, key); err != nil {
-				err = fmt.Errorf("overlay: option %s: %w%s", key, err, message(fs))
+				err = fmt.Errorf("overlay: option %s: %w%s", key, err, linux.FSMessage(fs))
 			}
 		}
 	}
@@ -179,23 +179,13 @@ func (m *Mount) configure() (*os.File, error) {
 		return nil, err
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
-		return nil, fmt.Errorf("overlay: %w%s", err, message(fs))
+		return nil, fmt.Errorf("overlay: %w%s", err, linux.FSMessage(fs))
 	}
 	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, int(m.Attrs))
 	if err != nil {
 		return nil, fmt.Errorf("overlay: fsmount: %w", err)
 	}
 	return os.NewFile(uintptr(fd), "overlay"), nil
-}
-
-// message is what the kernel says about a failed file system.
-func message(fs int) string {
-	var buf [512]byte
-	n, err := unix.Read(fs, buf[:])
-	if err != nil || n < 3 {
-		return ""
-	}
-	return " (" + strings.TrimSpace(string(buf[2:n])) + ")"
 }
 
 // attach uses mount(2), which attaches what it makes, in a mount namespace of the thread's own, and takes a copy.

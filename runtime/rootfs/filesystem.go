@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"cale/runtime/linux"
 	"cale/runtime/overlay"
 
 	"golang.org/x/sys/unix"
@@ -72,11 +73,11 @@ func (t *Tree) makeFS(fstype, src string, opts options, mapping *rootMapping) (*
 			err = unix.FsconfigSetString(fd, o.key, *o.value)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("option %s: %w%s", o.key, err, fsMessage(fd))
+			return nil, fmt.Errorf("option %s: %w%s", o.key, err, linux.FSMessage(fd))
 		}
 	}
 	if err := unix.FsconfigCreate(fd); err != nil {
-		return nil, fmt.Errorf("%w%s", err, fsMessage(fd))
+		return nil, fmt.Errorf("%w%s", err, linux.FSMessage(fd))
 	}
 	mfd, err := unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, int(opts.set))
 	if err != nil {
@@ -124,16 +125,6 @@ func (t *Tree) makeOverlay(list []fsOption, opts options, mapping *rootMapping) 
 	}
 	t.fds = append(t.fds, f)
 	return f, nil
-}
-
-// fsMessage is what the kernel says about a failed file system.
-func fsMessage(fd int) string {
-	var buf [512]byte
-	n, err := unix.Read(fd, buf[:])
-	if err != nil || n < 3 {
-		return ""
-	}
-	return " (" + strings.TrimSpace(string(buf[2:n])) + ")"
 }
 
 // splitLowers splits overlay's list at colons that have no backslash before them.
