@@ -14,6 +14,7 @@ import (
 
 	"cale/runtime/launch"
 	"cale/runtime/linux"
+	"cale/runtime/overlay"
 	"cale/shim"
 )
 
@@ -210,12 +211,11 @@ func emitHolder(p *launch.Program, file *os.File) {
 	p.Call(unix.SYS_EXECVEAT, launch.N(file.Fd()), p.Str(""), args, p.Strs(shim.SmallEnv()), launch.N(unix.AT_EMPTY_PATH))
 }
 
-// mappedDirs gives directories with the owners of a pinned user namespace, under names that hold until done.
-func mappedDirs(dirs []string, userNS string) (names []string, done func(), err error) {
-	var open []int
+// mappedDirs gives directories with the owners of a pinned user namespace, as detached mounts that hold until done.
+func mappedDirs(dirs []string, userNS string) (mapped []overlay.Dir, done func(), err error) {
 	done = func() {
-		for _, fd := range open {
-			unix.Close(fd)
+		for _, d := range mapped {
+			d.Mount.Close()
 		}
 	}
 	ns, err := unix.Open(userNS, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -226,16 +226,15 @@ func mappedDirs(dirs []string, userNS string) (names []string, done func(), err 
 	for _, d := range dirs {
 		fd, err := unix.OpenTree(unix.AT_FDCWD, d, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 		if err == nil {
-			open = append(open, fd)
+			mapped = append(mapped, overlay.Dir{Mount: os.NewFile(uintptr(fd), d)})
 			err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns)})
 		}
 		if err != nil {
 			done()
 			return nil, nil, fmt.Errorf("map owners of %s: %w", d, err)
 		}
-		names = append(names, "/proc/self/fd/"+strconv.Itoa(fd))
 	}
-	return names, done, nil
+	return mapped, done, nil
 }
 
 // MapsOwners says whether the kernel can give an overlay's directories other owners: Linux 5.19.

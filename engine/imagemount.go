@@ -12,6 +12,7 @@ import (
 
 	"cale/image"
 	"cale/image/pull"
+	"cale/runtime/overlay"
 )
 
 // takeImage settles a mount of an image's content: it is unpacked, and kept for as long as the container is there.
@@ -48,15 +49,16 @@ func (e *Engine) pinImage(c *container, i int, m *Mount) (string, error) {
 		if err := os.MkdirAll(whole, 0o700); err != nil {
 			return "", err
 		}
+		layers := overlay.Paths(dirs)
 		if c.idMap() != nil {
-			names, done, err := mappedDirs(dirs, c.group.ns("user"))
+			mapped, done, err := mappedDirs(dirs, c.group.ns("user"))
 			if err != nil {
 				return "", fmt.Errorf("mount image %s: %w", m.Source, err)
 			}
 			defer done()
-			dirs = names
+			layers = mapped
 		}
-		root, err := openLayers(dirs)
+		root, err := openReading(layers)
 		if err != nil {
 			return "", err
 		}

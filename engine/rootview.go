@@ -20,7 +20,12 @@ func openLayers(dirs []string) (*filetree.Root, error) {
 	if len(dirs) == 1 {
 		return filetree.Open(dirs[0])
 	}
-	return openOverlay(&overlay.Mount{Lower: overlay.Paths(dirs), Attrs: quietMount | unix.MOUNT_ATTR_RDONLY})
+	return openReading(overlay.Paths(dirs))
+}
+
+// openReading is openLayers for directories that overlay is to stack, several ones.
+func openReading(layers []overlay.Dir) (*filetree.Root, error) {
+	return openOverlay(&overlay.Mount{Lower: layers, Attrs: quietMount | unix.MOUNT_ATTR_RDONLY})
 }
 
 // openWritable is openLayers with a directory that gets what is written.
