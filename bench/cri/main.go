@@ -8,7 +8,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -20,19 +19,11 @@ import (
 var (
 	rounds = flag.Int("n", 15, "pods to make and remove one by one; the median is told")
 	many   = flag.Int("many", 110, "pods that are there when listing is measured")
-	binDir = flag.String("bin", "bin", "the folder with our programs")
 )
 
-func main() {
-	flag.Parse()
-	peers.Main(run)
-}
+func main() { peers.Main(run) }
 
-func run(ctx context.Context) error {
-	bin, err := filepath.Abs(*binDir)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, bin string) error {
 	image, stop, err := serveImages(ctx, bin)
 	if err != nil {
 		return err

@@ -15,7 +15,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -26,19 +25,11 @@ import (
 
 var (
 	rounds = flag.Int("n", 3, "rounds a contender runs")
-	binDir = flag.String("bin", "bin", "the folder with our programs")
 )
 
-func main() {
-	flag.Parse()
-	peers.Main(run)
-}
+func main() { peers.Main(run) }
 
-func run(ctx context.Context) error {
-	bin, err := filepath.Abs(*binDir)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, bin string) error {
 	stacks, done, err := peers.Stacks(ctx, bin, peers.True())
 	defer done()
 	if err != nil {

@@ -22,20 +22,12 @@ import (
 )
 
 var (
-	count  = flag.Int("n", 10, "containers to start on each stack")
-	binDir = flag.String("bin", "bin", "the folder with our programs")
+	count = flag.Int("n", 10, "containers to start on each stack")
 )
 
-func main() {
-	flag.Parse()
-	peers.Main(run)
-}
+func main() { peers.Main(run) }
 
-func run(ctx context.Context) error {
-	bin, err := filepath.Abs(*binDir)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, bin string) error {
 	stacks, done, err := peers.Stacks(ctx, bin, peers.Pause())
 	defer done()
 	if err != nil {

@@ -4,10 +4,12 @@ package peers
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -17,11 +19,16 @@ import (
 // Dir is the tmpfs in which everything happens.
 const Dir = "/mnt"
 
-// Main runs a benchmark in mount and network namespaces of its own, by running this program again, and exits.
+// binDir is a flag of every benchmark.
+var binDir = flag.String("bin", "bin", "the folder with our programs")
+
+// Main parses the flags and runs a benchmark, which gets the folder with our programs, in mount and network namespaces
+// of its own, by running this program again, and exits.
 // crun can't run beside a hybrid machine's cgroup2 mount, so that is hidden from all.
 //
 // The context ends with the first signal to stop; the benchmark then returns, and takes down what it started.
-func Main(bench func(context.Context) error) {
+func Main(bench func(ctx context.Context, bin string) error) {
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	if err := inside(ctx, bench); err != nil {
@@ -30,7 +37,7 @@ func Main(bench func(context.Context) error) {
 	}
 }
 
-func inside(ctx context.Context, bench func(context.Context) error) error {
+func inside(ctx context.Context, bench func(ctx context.Context, bin string) error) error {
 	if os.Getuid() != 0 {
 		return fmt.Errorf("containers on a real kernel need root")
 	}
@@ -65,5 +72,9 @@ func inside(ctx context.Context, bench func(context.Context) error) error {
 			return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
 		}
 	}
-	return bench(ctx)
+	bin, err := filepath.Abs(*binDir)
+	if err != nil {
+		return err
+	}
+	return bench(ctx, bin)
 }

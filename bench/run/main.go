@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -22,19 +21,11 @@ import (
 
 var (
 	rounds = flag.Int("n", 30, "rounds a contender runs")
-	binDir = flag.String("bin", "bin", "the folder with our programs")
 )
 
-func main() {
-	flag.Parse()
-	peers.Main(run)
-}
+func main() { peers.Main(run) }
 
-func run(ctx context.Context) error {
-	bin, err := filepath.Abs(*binDir)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, bin string) error {
 	stacks, done, err := peers.Stacks(ctx, bin, peers.True())
 	defer done()
 	if err != nil {

@@ -27,22 +27,14 @@ import (
 
 var (
 	rounds = flag.Int("n", 30, "rounds a contender runs")
-	binDir = flag.String("bin", "bin", "the folder with our programs")
 )
 
 //go:embed native
 var sources embed.FS
 
-func main() {
-	flag.Parse()
-	peers.Main(run)
-}
+func main() { peers.Main(run) }
 
-func run(ctx context.Context) error {
-	bin, err := filepath.Abs(*binDir)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, bin string) error {
 	// What a runtime leaves running is ours to reap: the machine's first process may take seconds.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return err
