@@ -5,26 +5,15 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"cale/build/instance"
+	"cale/build/keep"
 	"cale/image"
-	"cale/image/store"
 )
 
 // A builder is a process beside this one that works on the files of the image store (store.OpenShared). What it keeps
 // is held here by leases of one digest each, so that no collection takes it away; what it made becomes an image here.
-
-// BuildContent is blobs, and unpacked layers by their diffIDs, that a builder holds.
-type BuildContent struct {
-	Blobs, Layers []image.Digest `json:",omitempty"`
-}
-
-const (
-	leaseBuildBlob  = store.Only + "build/blob/"
-	leaseBuildLayer = store.Only + "build/layer/"
-)
 
 // HasBuilt tells whether a builder keeps anything here.
 func (e *Engine) HasBuilt() bool {
@@ -32,48 +21,13 @@ func (e *Engine) HasBuilt() bool {
 	return err == nil
 }
 
-// BuildHeld lists what the builder holds.
-func (e *Engine) BuildHeld() BuildContent {
-	var c BuildContent
-	for id := range e.store.Leases() {
-		if d, err := image.ParseDigest(strings.TrimPrefix(id, leaseBuildBlob)); err == nil {
-			c.Blobs = append(c.Blobs, d)
-		} else if d, err := image.ParseDigest(strings.TrimPrefix(id, leaseBuildLayer)); err == nil {
-			c.Layers = append(c.Layers, d)
-		}
-	}
-	return c
-}
+// Build holds the builder's content in the image store.
+func (e *Engine) Build() keep.Direct { return keep.Direct{Store: e.store} }
 
-// BuildHold keeps content from being collected, whether it is there yet or not, until BuildRelease.
-func (e *Engine) BuildHold(c BuildContent) error {
-	for _, d := range c.Blobs {
-		if err := e.store.AddLease(leaseBuildBlob+d.String(), d); err != nil {
-			return err
-		}
-	}
-	for _, d := range c.Layers {
-		if err := e.store.AddLease(leaseBuildLayer+d.String(), d); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// BuildRelease ends what BuildHold began. What nothing else needs goes with the next collection, which comes soon.
-func (e *Engine) BuildRelease(c BuildContent) error {
+// BuildRelease ends what Hold began. What nothing else needs goes with the next collection, which comes soon.
+func (e *Engine) BuildRelease(ctx context.Context, c keep.Content) error {
 	defer e.collectSoon()
-	for _, d := range c.Blobs {
-		if err := e.store.RemoveLease(leaseBuildBlob + d.String()); err != nil {
-			return err
-		}
-	}
-	for _, d := range c.Layers {
-		if err := e.store.RemoveLease(leaseBuildLayer + d.String()); err != nil {
-			return err
-		}
-	}
-	return nil
+	return e.Build().Release(ctx, c)
 }
 
 // releaseRest is how long nothing was released before it is collected: releases come many at a time. Where they do not
@@ -103,18 +57,6 @@ func (e *Engine) collectSoon() {
 			e.cfg.Log("%v", err)
 		}
 	})
-}
-
-// BuildAdded tells of content that the builder added to the store's files. It survives a power cut after the next
-// sync, at once with now.
-func (e *Engine) BuildAdded(c BuildContent, now bool) error {
-	if err := e.store.Refresh(c.Blobs, c.Layers); err != nil {
-		return err
-	}
-	if now {
-		return e.store.Sync()
-	}
-	return nil
 }
 
 // BuildGone tells that the builder's connection has ended. If the builder has not closed it but died, its steps, which
@@ -182,6 +124,3 @@ func (e *Engine) BuildJudge(ctx context.Context, text string, d image.Digest) er
 	}
 	return registryError(e.judge(e.clientFor(nil, ref.Domain), ref)(ctx, []image.Digest{d}))
 }
-
-// BuildNames lists the names of images and what they point at.
-func (e *Engine) BuildNames() ([]store.Name, error) { return e.store.Names() }

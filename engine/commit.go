@@ -202,7 +202,7 @@ func (e *Engine) newName(text string) (image.Reference, error) {
 // nameImage makes an image that was made here visible: by its name, or as one without.
 func (e *Engine) nameImage(name image.Reference, target image.Descriptor) error {
 	if name.IsZero() {
-		return e.keepUntagged(target)
+		return e.store.KeepUntagged(target)
 	}
 	return e.setName(name, target)
 }

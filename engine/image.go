@@ -194,7 +194,7 @@ func (e *Engine) Pull(ctx context.Context, ref, platform string, c *Credentials,
 		return "", false, registryError(err)
 	}
 	if beforeErr == nil && before.Digest != target.Digest {
-		if err := e.keepUntagged(before); err != nil {
+		if err := e.store.KeepUntagged(before); err != nil {
 			return "", false, err
 		}
 	}
@@ -213,26 +213,9 @@ func (e *Engine) keepOld(d image.Descriptor) (release func()) {
 	return pin.Release
 }
 
-// keepUntagged gives an image that lost its last tag a name of its own.
-func (e *Engine) keepUntagged(d image.Descriptor) error {
-	names, err := e.store.Names()
-	if err != nil {
-		return err
-	}
-	for _, n := range names {
-		if n.Target.Digest == d.Digest {
-			return nil
-		}
-	}
-	return e.store.SetName(d.Digest.String(), d)
-}
-
 // dropUntagged takes that name away when the image has a tag (again).
 func (e *Engine) dropUntagged(d image.Descriptor) {
-	if _, err := e.store.Resolve(d.Digest.String()); err != nil {
-		return
-	}
-	if err := e.store.RemoveName(d.Digest.String()); err != nil {
+	if err := e.store.DropUntagged(d); err != nil {
 		e.cfg.Log("image %s: %v", d.Digest, err)
 	}
 }
@@ -293,19 +276,9 @@ func (e *Engine) TagImage(ctx context.Context, src, dst string) error {
 
 // setName points a tag at an image; what it pointed at before is kept untagged.
 func (e *Engine) setName(to image.Reference, target image.Descriptor) error {
-	before, err := e.store.Resolve(to.String())
-	moved := err == nil && before.Digest != target.Digest
-	release := e.keepOld(before)
-	defer release()
-	if err := e.store.SetName(to.String(), target); err != nil {
+	if err := e.store.Tag(to.String(), target); err != nil {
 		return err
 	}
-	if moved {
-		if err := e.keepUntagged(before); err != nil {
-			return err
-		}
-	}
-	e.dropUntagged(target)
 	e.emitImage("tag", target, e.familiar(to))
 	return nil
 }

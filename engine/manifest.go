@@ -187,7 +187,7 @@ func (e *Engine) keepIndex(ref image.Reference, x *image.Index) (digest string, 
 		return "", err
 	}
 	if oldErr == nil && old.Digest != d.Digest && !image.IsIndex(old.MediaType) {
-		if err := e.keepUntagged(old); err != nil {
+		if err := e.store.KeepUntagged(old); err != nil {
 			return "", err
 		}
 	}

@@ -26,7 +26,7 @@ func (e *Engine) LoadImages(ctx context.Context, r io.Reader, platform string, l
 			l.Target, l.ID = img.ManifestDescriptor, img.ID
 		}
 		if l.Name.IsZero() {
-			if err := e.keepUntagged(l.Target); err != nil {
+			if err := e.store.KeepUntagged(l.Target); err != nil {
 				return err
 			}
 			e.emitImage("load", l.Target, l.ID.String())

@@ -1,20 +1,25 @@
 package docker
 
 import (
+	"context"
 	"net/http"
 
-	"cale/engine"
+	"cale/build/keep"
 	"cale/image"
 )
 
 // What the builder, a process beside this one, asks of the engine that it shares the image store with.
 
 func (s *Server) buildHeld(w http.ResponseWriter, r *request) error {
-	return writeJSON(w, http.StatusOK, s.engine.BuildHeld())
+	held, err := s.engine.Build().Held(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, held)
 }
 
 func (s *Server) buildHold(w http.ResponseWriter, r *request) error {
-	return s.buildContent(w, r, s.engine.BuildHold)
+	return s.buildContent(w, r, s.engine.Build().Hold)
 }
 
 func (s *Server) buildRelease(w http.ResponseWriter, r *request) error {
@@ -22,15 +27,15 @@ func (s *Server) buildRelease(w http.ResponseWriter, r *request) error {
 }
 
 func (s *Server) buildAdded(w http.ResponseWriter, r *request) error {
-	return s.buildContent(w, r, func(c engine.BuildContent) error { return s.engine.BuildAdded(c, r.flag("sync")) })
+	return s.buildContent(w, r, func(ctx context.Context, c keep.Content) error { return s.engine.Build().Added(ctx, c, r.flag("sync")) })
 }
 
-func (s *Server) buildContent(w http.ResponseWriter, r *request, do func(engine.BuildContent) error) error {
-	var in engine.BuildContent
+func (s *Server) buildContent(w http.ResponseWriter, r *request, do func(context.Context, keep.Content) error) error {
+	var in keep.Content
 	if err := r.decode(&in); err != nil {
 		return err
 	}
-	if err := do(in); err != nil {
+	if err := do(r.Context(), in); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -70,7 +75,7 @@ func (s *Server) buildJudge(w http.ResponseWriter, r *request) error {
 }
 
 func (s *Server) buildNames(w http.ResponseWriter, r *request) error {
-	names, err := s.engine.BuildNames()
+	names, err := s.engine.Build().Names(r.Context())
 	if err != nil {
 		return err
 	}

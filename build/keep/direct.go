@@ -95,20 +95,9 @@ func (d Direct) Judge(ctx context.Context, name string, x image.Digest) error {
 }
 
 // Names implements Keeper.
-func (d Direct) Names(context.Context) ([]Name, error) {
-	all, err := d.Store.Names()
-	if err != nil {
-		return nil, err
-	}
-	out := make([]Name, 0, len(all))
-	for _, n := range all {
-		out = append(out, Name{Name: n.Name, Target: n.Target, Updated: n.Updated})
-	}
-	return out, nil
-}
+func (d Direct) Names(context.Context) ([]store.Name, error) { return d.Store.Names() }
 
-// SetName implements Keeper. What the name meant before, and an image without
-// a tag, is kept under its digest, as the engine does.
+// SetName implements Keeper.
 func (d Direct) SetName(_ context.Context, name string, target image.Descriptor) error {
 	ref := image.Reference{}
 	if name != "" {
@@ -118,33 +107,7 @@ func (d Direct) SetName(_ context.Context, name string, target image.Descriptor)
 		}
 	}
 	if ref.IsZero() || !ref.Digest.IsZero() {
-		return d.untagged(target)
+		return d.Store.KeepUntagged(target)
 	}
-	before, err := d.Store.Resolve(ref.String())
-	if err == nil && before.Digest != target.Digest {
-		pin := d.Store.Pin()
-		defer pin.Release()
-		pin.Add(before.Digest)
-	}
-	if err2 := d.Store.SetName(ref.String(), target); err2 != nil {
-		return err2
-	}
-	if err == nil && before.Digest != target.Digest {
-		return d.untagged(before)
-	}
-	return nil
-}
-
-// untagged keeps an image that has no name by its digest.
-func (d Direct) untagged(target image.Descriptor) error {
-	names, err := d.Store.Names()
-	if err != nil {
-		return err
-	}
-	for _, n := range names {
-		if n.Target.Digest == target.Digest {
-			return nil
-		}
-	}
-	return d.Store.SetName(target.Digest.String(), target)
+	return d.Store.Tag(ref.String(), target)
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 
 	"cale/image"
+	"cale/image/store"
 )
 
 // Engine is a Keeper behind the engine's socket.
@@ -74,7 +75,7 @@ func (e *Engine) Judge(ctx context.Context, name string, d image.Digest) error {
 }
 
 // Names implements Keeper.
-func (e *Engine) Names(ctx context.Context) (out []Name, err error) {
+func (e *Engine) Names(ctx context.Context) (out []store.Name, err error) {
 	return out, e.get(ctx, "names", &out)
 }
 

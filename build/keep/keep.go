@@ -9,18 +9,12 @@ import (
 	"time"
 
 	"cale/image"
+	"cale/image/store"
 )
 
 // Content is blobs, and unpacked layers by their diffIDs.
 type Content struct {
 	Blobs, Layers []image.Digest `json:",omitempty"`
-}
-
-// Name is an image's name and what it points at.
-type Name struct {
-	Name    string
-	Target  image.Descriptor
-	Updated time.Time
 }
 
 // Keeper is the owner of the image store: the engine in its own process, or
@@ -40,7 +34,7 @@ type Keeper interface {
 	Judge(ctx context.Context, name string, d image.Digest) error
 	// Names lists the images, SetName adds one. An empty name, or one with a
 	// digest, leaves the image without a tag.
-	Names(ctx context.Context) ([]Name, error)
+	Names(ctx context.Context) ([]store.Name, error)
 	SetName(ctx context.Context, name string, target image.Descriptor) error
 }
 
