@@ -126,7 +126,7 @@ func (c *createFlags) isolationFlags(f *pflag.FlagSet) {
 	f.StringVar(&host.PidMode, "pid", "", "PID namespace to use")
 	f.StringVar(&host.IpcMode, "ipc", "", "IPC mode to use")
 	f.StringVar(&host.UTSMode, "uts", "", "UTS namespace to use")
-	f.StringVar(&host.UsernsMode, "userns", "", "User namespace to use")
+	f.StringVar(&host.UsernsMode, "userns", "", `User namespace to use ("host", "auto" for ids nobody else has, "auto:size=N")`)
 	f.StringVar(&host.CgroupnsMode, "cgroupns", "", "Cgroup namespace to use (host|private)")
 	f.StringVar(&host.Runtime, "runtime", "", "Runtime to use for this container")
 	f.StringVar(&host.Isolation, "isolation", "", "Container isolation technology")

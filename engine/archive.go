@@ -27,7 +27,7 @@ func (e *Engine) StatPath(ctx context.Context, ref, name string) (PathStat, erro
 		return PathStat{}, err
 	}
 	var st PathStat
-	err = e.withTree(ctx, c, false, func(root *filetree.Root) (err error) {
+	err = e.withTree(ctx, c, false, func(root *filetree.Root, _ *IDMap) (err error) {
 		st, err = statPath(root, ref, name)
 		return err
 	})
@@ -106,14 +106,14 @@ func (e *Engine) CopyFrom(ctx context.Context, ref, name string) (PathStat, io.R
 	go func() {
 		defer end()
 		told := false
-		err := e.withTree(ctx, c, false, func(root *filetree.Root) error {
+		err := e.withTree(ctx, c, false, func(root *filetree.Root, ids *IDMap) error {
 			var err error
 			if st, err = statPath(root, ref, name); err != nil {
 				return err
 			}
 			told = true
 			head <- nil
-			opts := layer.TarOptions{Start: name, Name: st.Name}
+			opts := layer.TarOptions{Start: name, Name: st.Name, Owners: ids.inside()}
 			if followed(name) {
 				opts.Start = strings.TrimRight(strings.TrimSuffix(name, "."), "/") + "/."
 			}
@@ -157,7 +157,7 @@ func (e *Engine) CopyTo(ctx context.Context, ref, name string, r io.Reader, o Co
 	c.mu.Unlock()
 	in, release := unstalled(r, c.op.wanted)
 	defer release()
-	err = e.withTree(ctx, c, true, func(root *filetree.Root) error {
+	err = e.withTree(ctx, c, true, func(root *filetree.Root, ids *IDMap) error {
 		st, err := root.Stat(name)
 		if errors.Is(err, unix.ENOTDIR) {
 			return invalid("%s in container %s: not a directory", name, ref)
@@ -179,6 +179,9 @@ func (e *Engine) CopyTo(ctx context.Context, ref, name string, r io.Reader, o Co
 			}
 		}
 		opts := layer.ExtractOptions{Into: name, KeepKinds: o.NoOverwriteDirNonDir}
+		if ids != nil {
+			opts.Owners = ids.hostOwner
+		}
 		if o.CopyUIDGID && rec.Run.User != "" {
 			acc, err := readAccounts(root)
 			if err != nil {
@@ -276,14 +279,16 @@ func (e *Engine) Export(ctx context.Context, ref string, w io.Writer) error {
 		return err
 	}
 	root, err := e.rootAlone(ctx, c)
+	opts := layer.TarOptions{Owners: c.idMap().inside()}
 	if err != nil { // it doesn't run
 		root, err = e.ownFiles(c)
+		opts.Owners = nil
 	}
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	if err := layer.Tar(ctx, w, root, layer.TarOptions{}); err != nil {
+	if err := layer.Tar(ctx, w, root, opts); err != nil {
 		return fmt.Errorf("export container %s: %w", ref, err)
 	}
 	e.emit(c, "export")

@@ -37,6 +37,7 @@ type record struct {
 	Stopped  bool              `json:"stopped,omitempty"`  // by a client: restart policies keep away
 	Others   []NetworkEndpoint `json:"others,omitempty"`   // networks joined later
 	Left     []string          `json:"left,omitempty"`     // networks taken away later
+	User     *IDMap            `json:"user,omitempty"`     // of a user namespace of its own
 	Snapshot bool              `json:"snapshot,omitempty"` // its first start goes on from the checkpoint of that name
 }
 

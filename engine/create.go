@@ -67,6 +67,14 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 	if rec.Run.Hostname, err = e.hostname(&rec.Spec, id); err != nil {
 		return "", nil, err
 	}
+	if rec.User, err = e.takeIDs(&rec.Spec, id); err != nil {
+		return "", nil, err
+	}
+	defer func() {
+		if err != nil {
+			e.giveIDs(id)
+		}
+	}()
 	c := e.newContainer(rec)
 	c.group = group
 	if err := e.leaseImage(id, img); err != nil {

@@ -55,6 +55,7 @@ type Engine struct {
 	pods       map[string]*pod   // those of many containers
 	names      map[string]string // of containers, and of those being made, to ids
 	execs      map[string]*session
+	ids        map[string]IDRange // of containers in user namespaces of their own, and of those being made
 
 	accounts accountCache
 	images   imageCache
@@ -95,7 +96,7 @@ func Open(ctx context.Context, c Config) (*Engine, error) {
 	}
 	e := &Engine{
 		cfg: c, idle: make(chan struct{}, 1), events: newEventLog(), podEvents: newEventLog(),
-		containers: map[string]*container{}, pods: map[string]*pod{}, names: map[string]string{}, execs: map[string]*session{},
+		containers: map[string]*container{}, pods: map[string]*pod{}, names: map[string]string{}, execs: map[string]*session{}, ids: map[string]IDRange{},
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.ending, e.end = context.WithCancel(e.ctx)

@@ -95,12 +95,44 @@ func (m *IDMap) root() (uid, gid uint32) {
 	return find(m.UIDs), find(m.GIDs)
 }
 
+// hostOwner gives the host's ids of an owner inside; one that isn't mapped can't own anything there.
+func (m *IDMap) hostOwner(uid, gid uint32) (hostUID, hostGID uint32, err error) {
+	find := func(list []IDRange, id uint32) (uint32, error) {
+		for _, r := range list {
+			if id >= r.Container && id-r.Container < r.Size {
+				return r.Host + id - r.Container, nil
+			}
+		}
+		return 0, invalid("owner %d:%d has no place in the container's user namespace", uid, gid)
+	}
+	if hostUID, err = find(m.UIDs, uid); err == nil {
+		hostGID, err = find(m.GIDs, gid)
+	}
+	return hostUID, hostGID, err
+}
+
+// inside gives what names the host's owners as those in the user namespace; nil where there is no mapping.
+func (m *IDMap) inside() func(uid, gid uint32) (uint32, uint32) {
+	if m == nil {
+		return nil
+	}
+	return func(uid, gid uint32) (uint32, uint32) { return ContainerID(m.UIDs, uid), ContainerID(m.GIDs, gid) }
+}
+
 // idMap is the mapping of the user namespace that a container is in, or nil.
 func (c *container) idMap() *IDMap {
 	if c.group == nil {
-		return nil
+		return c.rec.User // never changed
 	}
 	return c.group.spec().User
+}
+
+// userNS is where that namespace is pinned while the container runs.
+func (c *container) userNS() string {
+	if c.group != nil {
+		return c.group.ns("user")
+	}
+	return filepath.Join(c.pod, "user")
 }
 
 // write gives a process's new user namespace its mapping.
@@ -122,28 +154,41 @@ func (m *IDMap) write(pid int) error {
 // born in them all can do that. If the pod shares a pid namespace, that process goes on as what holds it.
 func (e *Engine) pinUserNamespaces(p *pod) error {
 	s := p.spec()
-	kinds := map[string]uint64{"user": unix.CLONE_NEWUSER}
+	kinds := map[string]uint64{}
 	if !s.HostNetwork {
 		kinds["net"], kinds["uts"] = unix.CLONE_NEWNET, unix.CLONE_NEWUTS
 	}
 	if !s.HostIPC {
 		kinds["ipc"] = unix.CLONE_NEWIPC
 	}
-	hold := s.SharePID && !s.HostPID
-	if hold {
-		kinds["pid"] = unix.CLONE_NEWPID
+	if !s.SharePID || s.HostPID {
+		return s.User.pin(kinds, p.ns, nil, nil)
 	}
+	kinds["pid"] = unix.CLONE_NEWPID
+	file, err := e.openHolder()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return s.User.pin(kinds, p.ns, file, func(proc *launch.Proc) { p.rec.Holder = proc.Pid })
+}
+
+// pin makes a user namespace of the mapping and others that belong to it, by kind, and pins each where at says. With a
+// holder, the process that was born in them goes on as that program and is told to held, and its end is somebody else's
+// doing; else it ends.
+func (m *IDMap) pin(kinds map[string]uint64, at func(kind string) string, holder *os.File, held func(*launch.Proc)) error {
+	kinds["user"] = unix.CLONE_NEWUSER
 	cfg := launch.Config{Program: launch.New()}
 	defer cfg.Program.Free()
 	for _, flag := range kinds {
 		cfg.Flags |= flag
 	}
 	cfg.Sync = func(proc *launch.Proc, _ launch.Point) error {
-		if err := s.User.write(proc.Pid); err != nil {
+		if err := m.write(proc.Pid); err != nil {
 			return err
 		}
 		for kind := range kinds {
-			if err := pin(fmt.Sprintf("/proc/%d/ns/%s", proc.Pid, kind), p.ns(kind)); err != nil {
+			if err := pin(fmt.Sprintf("/proc/%d/ns/%s", proc.Pid, kind), at(kind)); err != nil {
 				return err
 			}
 		}
@@ -154,26 +199,21 @@ func (e *Engine) pinUserNamespaces(p *pod) error {
 	prog.Step("wait for the user namespace's mappings")
 	prog.Call(unix.SYS_PRCTL, launch.N(unix.PR_SET_DUMPABLE), launch.N(0), launch.N(0), launch.N(0), launch.N(0))
 	prog.Sync(mapped)
-	if !hold {
+	if holder == nil {
 		prog.Call(unix.SYS_EXIT_GROUP, launch.N(0))
 		cfg.Until = mapped
 	} else {
-		file, err := e.openHolder()
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		emitHolder(prog, file)
+		emitHolder(prog, holder)
 	}
 	proc, err := launch.Run(context.Background(), cfg)
 	if err != nil {
 		return fmt.Errorf("make the user namespace: %w", err)
 	}
-	if !hold {
+	if holder == nil {
 		proc.Kill()
 		return nil
 	}
-	p.rec.Holder = proc.Pid
+	held(proc)
 	go func() { // its end is asked for by dropNamespaces
 		defer proc.PidFD.Close()
 		for unix.Waitid(unix.P_PID, proc.Pid, nil, unix.WEXITED, nil) == unix.EINTR {

@@ -51,7 +51,7 @@ func (e *Engine) pinImage(c *container, i int, m *Mount) (string, error) {
 		}
 		layers := overlay.Paths(dirs)
 		if c.idMap() != nil {
-			mapped, done, err := mappedDirs(dirs, c.group.ns("user"))
+			mapped, done, err := mappedDirs(dirs, c.userNS())
 			if err != nil {
 				return "", fmt.Errorf("mount image %s: %w", m.Source, err)
 			}

@@ -81,7 +81,12 @@ func (e *Engine) prepareNetwork(c *container, rec *record, r *run) (netns string
 		return netns, false, err
 	}
 	netns = filepath.Join(c.pod, "net")
-	if err := network.NewNamespace(netns); err != nil {
+	if c.idMap() != nil {
+		err = c.pinUser()
+	} else {
+		err = network.NewNamespace(netns)
+	}
+	if err != nil {
 		return "", false, fmt.Errorf("container %s: %w", c.id, err)
 	}
 	r.netns = netns

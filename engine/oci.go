@@ -63,8 +63,11 @@ func (e *Engine) ociSpec(ctx context.Context, c *container, rec *record, r *run)
 			return nil, err
 		}
 	}
-	if c.group != nil {
+	switch {
+	case c.group != nil:
 		e.ociMember(spec, c.group, rec)
+	case c.idMap() != nil:
+		c.ociUser(spec)
 	}
 	return spec, nil
 }
@@ -76,7 +79,11 @@ func sysctls(s *Spec) map[string]string {
 		return s.Sysctls
 	}
 	out := maps.Clone(s.Sysctls)
+	mapped, _ := userNamespaceSize(s.UsernsMode) // it was checked
 	for key, value := range openNetwork() {
+		if key == pingGroups && mapped > 0 {
+			continue // not all groups exist there
+		}
 		if _, set := s.Sysctls[key]; !set {
 			if out == nil {
 				out = map[string]string{}
@@ -87,10 +94,12 @@ func sysctls(s *Spec) map[string]string {
 	return out
 }
 
+const pingGroups = "net.ipv4.ping_group_range"
+
 // openNetwork has those of the settings that this kernel knows.
 var openNetwork = sync.OnceValue(func() map[string]string {
 	out := map[string]string{}
-	for key, value := range map[string]string{"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"} {
+	for key, value := range map[string]string{"net.ipv4.ip_unprivileged_port_start": "0", pingGroups: "0 2147483647"} {
 		if _, err := os.Stat("/proc/sys/" + strings.ReplaceAll(key, ".", "/")); err == nil {
 			out[key] = value
 		}
@@ -198,7 +207,7 @@ func mergeEnv(out, env []string) []string {
 func (e *Engine) checkModes(s *Spec) error {
 	for _, m := range []struct{ name, mode, allowed string }{
 		{"PID", s.PidMode, "host private pod"}, {"IPC", s.IpcMode, "host private shareable none pod"},
-		{"UTS", s.UTSMode, "host private"}, {"cgroup", s.CgroupnsMode, "host private"}, {"user", s.UsernsMode, "host"},
+		{"UTS", s.UTSMode, "host private"}, {"cgroup", s.CgroupnsMode, "host private"},
 	} {
 		if m.mode == "" || slices.Contains(strings.Fields(m.allowed), m.mode) {
 			continue
@@ -240,7 +249,7 @@ func (e *Engine) checkModes(s *Spec) error {
 	if s.UTSMode == "host" && s.Hostname != "" {
 		return invalid("conflicting options: hostname and the UTS mode")
 	}
-	return nil
+	return e.checkUserNamespace(s)
 }
 
 // otherNamespace opens a namespace of a running container that another one is to share. The process's number alone

@@ -156,6 +156,9 @@ func (e *Engine) loadContainers() error {
 			}
 		}
 		e.containers[c.id] = c
+		if rec.User != nil {
+			e.ids[c.id] = rec.User.UIDs[0]
+		}
 		if other := e.names[rec.Name]; other != "" {
 			// Only a crash between two renames makes this: the later one wins nothing.
 			c.rec.Name = rec.Name + "_" + c.id[:12]

@@ -96,6 +96,7 @@ func (e *Engine) removeNow(c *container, o RemoveOptions) error {
 			delete(e.execs, id)
 		}
 	}
+	delete(e.ids, c.id)
 	e.mu.Unlock()
 	if err := e.store.RemoveLease(c.id); err != nil {
 		e.cfg.Log("container %s: %v", c.id, err)

@@ -17,9 +17,10 @@ import (
 	"cale/shim"
 )
 
-// withTree calls fn with a container's files as the container sees them, its volumes included. While fn writes into a
-// stopped container nobody can start it; reading holds nobody up.
-func (e *Engine) withTree(ctx context.Context, c *container, write bool, fn func(*filetree.Root) error) error {
+// withTree calls fn with a container's files as the container sees them, its volumes included, and with the mapping of
+// their owners if they have the host's ids. While fn writes into a stopped container nobody can start it; reading holds
+// nobody up.
+func (e *Engine) withTree(ctx context.Context, c *container, write bool, fn func(*filetree.Root, *IDMap) error) error {
 	if err := c.op.lock(ctx); err != nil {
 		return err
 	}
@@ -38,22 +39,33 @@ func (e *Engine) withTree(ctx context.Context, c *container, write bool, fn func
 			return err
 		}
 		defer root.Close()
-		return fn(root)
+		ids := c.idMap()
+		if ids == nil {
+			return fn(root, nil)
+		}
+		linux.InThread(func() { // files are made by who has a place in the mapping
+			uid, gid := ids.root()
+			if err = (linux.Identity{UID: int(uid), GID: int(gid)}).Take(); err == nil {
+				err = fn(root, ids)
+			}
+		})
+		return err
 	}
 	defer unlock()
+	plain := func(root *filetree.Root) error { return fn(root, nil) }
 	dirs, err := e.lowers(&rec)
 	if err != nil {
 		return err
 	}
 	if write {
-		return e.withMounts(c, &rec, dirs, true, fn)
+		return e.withMounts(c, &rec, dirs, true, plain)
 	}
 	if err := e.makeTargets(c, &rec, dirs); err != nil {
 		return err
 	}
 	err = e.withMounts(c, &rec, dirs, false, func(root *filetree.Root) error {
 		unlock()
-		return fn(root)
+		return plain(root)
 	})
 	c.mu.Lock()
 	removed := c.removing

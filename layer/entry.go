@@ -263,14 +263,19 @@ func (x *extractor) remove(dir int, base string) error {
 // owner is who owns an entry; numbers that wrap around or mean "no change" to
 // the kernel are refused.
 func (x *extractor) owner(h *tar.Header) (uid, gid int, err error) {
+	uid, gid = h.Uid, h.Gid
 	if o := x.opts.Owner; o != nil {
-		return int(o.UID), int(o.GID), nil
+		uid, gid = int(o.UID), int(o.GID)
 	}
 	const most = 1<<32 - 2
-	if h.Uid < 0 || h.Uid > most || h.Gid < 0 || h.Gid > most {
-		return 0, 0, fmt.Errorf("owner %d:%d is out of range", h.Uid, h.Gid)
+	if uid < 0 || uid > most || gid < 0 || gid > most {
+		return 0, 0, fmt.Errorf("owner %d:%d is out of range", uid, gid)
 	}
-	return h.Uid, h.Gid, nil
+	if x.opts.Owners != nil {
+		u, g, err := x.opts.Owners(uint32(uid), uint32(gid))
+		return int(u), int(g), err
+	}
+	return uid, gid, nil
 }
 
 // mustChown is false for what a new file is anyway: in a layer being made no

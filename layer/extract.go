@@ -48,7 +48,9 @@ type ExtractOptions struct {
 	KeepKinds bool
 	// Owner, when not nil, owns everything that is made, instead of the owners
 	// in the archive.
-	Owner  *Owner
+	Owner *Owner
+	// Owners, when not nil, says whose on this machine the files of an owner are: of the archive, or Owner.
+	Owners func(uid, gid uint32) (hostUID, hostGID uint32, err error)
 	Limits Limits
 }
 

@@ -30,6 +30,8 @@ type TarOptions struct {
 	Layer bool
 	// Contents leaves Start itself out, if it is a directory.
 	Contents bool
+	// Owners, when not nil, says who is to own in the archive what an owner has in the tree.
+	Owners func(uid, gid uint32) (archiveUID, archiveGID uint32)
 }
 
 // Diff writes what an overlayfs upper directory changed as an OCI layer.
@@ -103,6 +105,10 @@ func (a *archiver) entry(ctx context.Context, e *filetree.Entry) error {
 	h := &tar.Header{
 		Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
 		ModTime: time.Unix(st.Mtim.Unix()), Format: tar.FormatPAX,
+	}
+	if a.opts.Owners != nil {
+		uid, gid := a.opts.Owners(st.Uid, st.Gid)
+		h.Uid, h.Gid = int(uid), int(gid)
 	}
 	switch kind {
 	case unix.S_IFDIR:

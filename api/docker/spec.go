@@ -370,7 +370,6 @@ func refuse(c *container.Config, h *container.HostConfig) error {
 		{h.Isolation != "" && h.Isolation != "default", "--isolation"},
 		{h.Cgroup != "", "the pod's cgroup of another container"},
 		{len(r.DeviceRequests) > 0, "--gpus and CDI devices"},
-		{h.UsernsMode != "" && h.UsernsMode != "host", "--userns " + string(h.UsernsMode)},
 	} {
 		if o.asked {
 			return notBuilt{o.what}

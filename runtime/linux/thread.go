@@ -54,3 +54,30 @@ func InNamespace(ns *os.File, flag int, do func() error) error {
 	}()
 	return do()
 }
+
+// Identity is a user and group of the caller's user namespace.
+type Identity struct{ UID, GID int }
+
+// Take makes the calling thread, which should end soon (InThread), act on files as another user, with the capabilities
+// that it has.
+func (id Identity) Take() error {
+	if err := unix.Setfsgid(id.GID); err != nil {
+		return fmt.Errorf("setfsgid: %w", err)
+	}
+	if err := unix.Setfsuid(id.UID); err != nil {
+		return fmt.Errorf("setfsuid: %w", err)
+	}
+	// Without root's identity the thread has lost the capabilities that go with files.
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&head, &sets[0]); err != nil {
+		return fmt.Errorf("capget: %w", err)
+	}
+	for i := range sets {
+		sets[i].Effective = sets[i].Permitted
+	}
+	if err := unix.Capset(&head, &sets[0]); err != nil {
+		return fmt.Errorf("capset: %w", err)
+	}
+	return nil
+}

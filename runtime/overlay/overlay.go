@@ -30,7 +30,7 @@ type Mount struct {
 	// Attrs are the mount's attributes, MOUNT_ATTR_... of mount_setattr(2).
 	Attrs uint64
 	// As is the user that the kernel does overlay's own work as, such as making whiteouts; nil is the caller.
-	As *Identity
+	As *linux.Identity
 }
 
 // Dir is a directory: by its path, or, with Mount, by its path below the root of a detached mount, "" for the root.
@@ -57,9 +57,6 @@ func Paths(list []string) []Dir {
 	return dirs
 }
 
-// Identity is a user and group of the caller's user namespace.
-type Identity struct{ UID, GID int }
-
 // Make mounts it. The file is the mount's root; the mount goes with the last use of it, unless it is attached.
 func (m *Mount) Make() (*os.File, error) {
 	if len(m.Lower) == 0 {
@@ -70,7 +67,7 @@ func (m *Mount) Make() (*os.File, error) {
 	}
 	return inThread(func() (*os.File, error) {
 		if m.As != nil {
-			if err := m.As.take(); err != nil {
+			if err := m.As.Take(); err != nil {
 				return nil, err
 			}
 		}
@@ -93,29 +90,6 @@ func (m *Mount) detached() bool {
 func inThread(f func() (*os.File, error)) (file *os.File, err error) {
 	linux.InThread(func() { file, err = f() })
 	return file, err
-}
-
-// take makes the thread act on files as another user, with the capabilities it has.
-func (id *Identity) take() error {
-	if err := unix.Setfsgid(id.GID); err != nil {
-		return fmt.Errorf("setfsgid: %w", err)
-	}
-	if err := unix.Setfsuid(id.UID); err != nil {
-		return fmt.Errorf("setfsuid: %w", err)
-	}
-	// Without root's identity the thread has lost the capabilities that go with files.
-	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var sets [2]unix.CapUserData
-	if err := unix.Capget(&head, &sets[0]); err != nil {
-		return fmt.Errorf("capget: %w", err)
-	}
-	for i := range sets {
-		sets[i].Effective = sets[i].Permitted
-	}
-	if err := unix.Capset(&head, &sets[0]); err != nil {
-		return fmt.Errorf("capset: %w", err)
-	}
-	return nil
 }
 
 // oneByOne tells whether the kernel takes "lowerdir+". One that reads options as mount(2) does takes any name for the

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"cale/runtime/linux"
 	"cale/runtime/overlay"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -88,7 +89,7 @@ func (t *Tree) mapped(dir string, m *rootMapping) (*os.File, error) {
 // for shifted owners, as containerd does it: it stays as it is. The kernel does its own work as the mapping's root,
 // since that identity has to exist in the mapping.
 func (t *Tree) mapOverlay(o *overlay.Mount, m *rootMapping) error {
-	o.As = &overlay.Identity{UID: int(m.uids[0].HostID), GID: int(m.gids[0].HostID)}
+	o.As = &linux.Identity{UID: int(m.uids[0].HostID), GID: int(m.gids[0].HostID)}
 	var err error
 	for i, dir := range o.Lower {
 		if o.Lower[i].Mount, err = t.mapped(dir.Path, m); err != nil {
