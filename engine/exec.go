@@ -36,7 +36,6 @@ type session struct {
 	pid     int
 	exit    *int
 	done    chan struct{} // closed when exit is there
-	expiry  *time.Timer   // forgets it, from then on
 	run     *run
 }
 
@@ -234,7 +233,7 @@ func (e *Engine) sessionEnded(x *session, code int) {
 	}
 	x.exit, x.running = &code, false
 	close(x.done)
-	x.expiry = time.AfterFunc(sessionKept, func() {
+	time.AfterFunc(sessionKept, func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		delete(e.execs, x.id)

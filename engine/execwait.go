@@ -20,19 +20,3 @@ func (e *Engine) ExecWait(ctx context.Context, id string) (int, error) {
 	}
 	return *x.exit, nil
 }
-
-// ExecForget drops a session that has ended and that nobody is to ask about: probes run many.
-func (e *Engine) ExecForget(id string) {
-	x, err := e.session(id)
-	if err != nil {
-		return
-	}
-	x.mu.Lock()
-	ended := x.expiry != nil && x.expiry.Stop()
-	x.mu.Unlock()
-	if ended {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		delete(e.execs, id)
-	}
-}

@@ -59,6 +59,18 @@ type ExecRequest struct {
 	Spec []byte
 }
 
+// RunRequest runs a process in a container from start to end.
+type RunRequest struct {
+	// ID is the container's, RunID the caller's name for the process.
+	ID, RunID string
+	// Stdout and Stderr are paths of files that take the process's output, "" for /dev/null.
+	Stdout, Stderr string
+	// Spec is an OCI process in JSON.
+	Spec []byte
+	// Timeout is how long the process may take; 0 is for ever.
+	Timeout time.Duration
+}
+
 // Exit is how a process ended. Status is the exit code, or 128+signal.
 type Exit struct {
 	Status uint32

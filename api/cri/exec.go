@@ -1,12 +1,12 @@
 package cri
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -21,65 +21,25 @@ import (
 // maxOutput bounds what ExecSync keeps of each stream, as the CRI asks; the rest is read and dropped.
 const maxOutput = 16 << 20 / 2
 
-// limited keeps the first bytes.
-type limited struct{ bytes.Buffer }
-
-func (l *limited) Write(p []byte) (int, error) {
-	if left := maxOutput - l.Len(); left > 0 {
-		l.Buffer.Write(p[:min(len(p), left)])
-	}
-	return len(p), nil
-}
-
 // ExecSync runs a command in a container and waits for its end.
 func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
 	i, err := s.container(ctx, r.ContainerId)
 	if err != nil {
 		return nil, err
 	}
-	id, err := s.engine.ExecCreate(ctx, i.ID, engine.ExecSpec{Cmd: r.Cmd, Stdout: true, Stderr: true})
+	res, err := s.engine.ExecRun(ctx, i.ID, engine.ExecSpec{Cmd: r.Cmd}, engine.RunOptions{Timeout: timeout(r.Timeout), Keep: maxOutput})
 	if err != nil {
 		return nil, err
 	}
-	st, err := s.engine.ExecStart(ctx, id, engine.ExecStartOptions{})
-	if err != nil {
-		return nil, err
-	}
-	defer st.Close()
-	defer s.engine.ExecForget(id)
-	var out, errOut limited
-	done := make(chan error, 1)
-	go func() { done <- demux(st, &out, &errOut) }()
-	var late <-chan time.Time
-	if r.Timeout > 0 {
-		t := time.NewTimer(time.Duration(r.Timeout) * time.Second)
-		defer t.Stop()
-		late = t.C
-	}
-	kill := func() {
-		if x, err := s.engine.ExecInspect(context.WithoutCancel(ctx), id); err == nil && x.Running {
-			killTree(x.Pid)
-		}
-		st.Close()
-		<-done
-	}
-	select {
-	case err := <-done:
-		if err != nil {
-			return nil, fmt.Errorf("output of exec: %w", err)
-		}
-	case <-late:
-		kill()
+	if res.Late {
 		return nil, status.Errorf(codes.DeadlineExceeded, "the command did not end within %d s and was killed", r.Timeout)
-	case <-ctx.Done():
-		kill()
-		return nil, ctx.Err()
 	}
-	code, err := s.engine.ExecWait(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	return &runtimeapi.ExecSyncResponse{Stdout: out.Bytes(), Stderr: errOut.Bytes(), ExitCode: int32(code)}, nil
+	return &runtimeapi.ExecSyncResponse{Stdout: res.Stdout, Stderr: res.Stderr, ExitCode: int32(res.ExitCode)}, nil
+}
+
+// timeout is a client's timeout; what is not above 0 is none.
+func timeout(n int64) time.Duration {
+	return time.Duration(max(0, min(n, int64(math.MaxInt64/time.Second)))) * time.Second
 }
 
 // demux parts the frames of a stream.

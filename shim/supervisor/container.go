@@ -26,6 +26,7 @@ type container struct {
 	mu      sync.Mutex
 	made    Box
 	execs   map[string]*process
+	runs    map[string]context.CancelFunc // what ends each
 	paused  bool
 	deleted bool
 }

@@ -23,7 +23,7 @@ func (s *Supervisor) handle(ctx context.Context, service, method string, payload
 	case task.ServiceV2, task.ServiceV3:
 		a, err = s.task(ctx, method, payload)
 	case task.ServiceOwn:
-		err = s.own(method, payload)
+		a, err = s.own(ctx, method, payload)
 	default:
 		return nil, unimplemented("service " + service)
 	}
@@ -33,15 +33,29 @@ func (s *Supervisor) handle(ctx context.Context, service, method string, payload
 	return a.Append(nil), nil
 }
 
-func (s *Supervisor) own(method string, payload []byte) error {
-	if method != "ReopenLog" {
-		return unimplemented("method " + method)
+// own answers the calls that containerd's API has none for.
+func (s *Supervisor) own(ctx context.Context, method string, payload []byte) (answer, error) {
+	switch method {
+	case "ReopenLog":
+		_, p, err := s.process(payload)
+		if err != nil {
+			return nil, err
+		}
+		return nil, p.io.ReopenLog()
+	case "Run":
+		var r task.RunRequest
+		if err := r.Unmarshal(payload); err != nil {
+			return nil, invalid(err)
+		}
+		return s.run(ctx, &r)
+	case "EndRun":
+		var r task.ProcessRequest
+		if err := r.Unmarshal(payload); err != nil {
+			return nil, invalid(err)
+		}
+		return nil, s.endRun(&r)
 	}
-	_, p, err := s.process(payload)
-	if err != nil {
-		return err
-	}
-	return p.io.ReopenLog()
+	return nil, unimplemented("method " + method)
 }
 
 // process decodes a request that names a process and finds it.

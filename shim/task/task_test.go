@@ -35,6 +35,8 @@ func TestMessages(t *testing.T) {
 		{&CheckpointRequest{ID: "c", Path: "/p", Options: Any{URL: "t", Value: []byte{8, 1}}}, "0a0163" + "12022f70" + "1a070a017412020801"},
 		{&CheckpointOptions{Exit: true, OpenTCP: true, ExternalUnixSockets: true, Terminal: true, FileLocks: true,
 			CgroupsMode: "soft", ImagePath: "/i", WorkPath: "/w"}, "08011001180120012801" + "3a04736f6674" + "42022f69" + "4a022f77"},
+		{&RunRequest{ID: "c", RunID: "r", Stdout: "o", Stderr: "e", Spec: []byte("{}"), Timeout: 3}, "0a0163" + "120172" + "1a016f" + "220165" + "2a027b7d" + "3003"},
+		{&RunResponse{ExitStatus: 137, Killed: true}, "088901" + "1001"},
 		{&StatsResponse{Stats: Any{URL: TypeStats, Value: []byte{1, 2}}}, ""},
 		{&StateResponse{ID: "c", Bundle: "/b", Pid: 5, Status: StatusPaused, Stdin: "i", Stdout: "o", Stderr: "e",
 			Terminal: true, ExitStatus: 3, ExitedAt: at, ExecID: "x"}, ""},

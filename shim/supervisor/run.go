@@ -1,0 +1,151 @@
+package supervisor
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"cale/shim/task"
+	"cale/shim/ttrpc"
+)
+
+// run runs a process in a container from start to end. It is what probes need: one call, and the process writes to the
+// caller's own files, with nobody between.
+func (s *Supervisor) run(ctx context.Context, r *task.RunRequest) (*task.RunResponse, error) {
+	c, _, err := s.find(r.ID, "")
+	if err != nil {
+		return nil, err
+	}
+	if r.RunID == "" || len(r.Spec) == 0 {
+		return nil, &ttrpc.Status{Code: ttrpc.InvalidArgument, Message: "run: an id and a process are needed"}
+	}
+	if c.init.ended() {
+		return nil, precondition("container " + c.id + " is not running")
+	}
+	if r.Timeout > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, r.Timeout)
+		defer stop()
+	}
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	if !c.addRun(r.RunID, end) {
+		return nil, &ttrpc.Status{Code: ttrpc.AlreadyExists, Message: "run " + r.RunID + " already exists"}
+	}
+	defer c.dropRun(r.RunID)
+	ended := make(chan uint32, 1)
+	pid, err := s.startRun(c, r, ended)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case status := <-ended:
+		return &task.RunResponse{ExitStatus: status}, nil
+	case <-ctx.Done():
+		s.reaper.killTree(pid)
+		return &task.RunResponse{ExitStatus: 128 + uint32(unix.SIGKILL), Killed: true}, nil
+	}
+}
+
+func (s *Supervisor) startRun(c *container, r *task.RunRequest, ended chan<- uint32) (pid int, err error) {
+	var streams Streams
+	for _, o := range []struct {
+		path string
+		file **os.File
+	}{{r.Stdout, &streams.Stdout}, {r.Stderr, &streams.Stderr}} {
+		if o.path == "" {
+			continue
+		}
+		if *o.file, err = os.OpenFile(o.path, os.O_WRONLY, 0); err != nil {
+			return 0, err
+		}
+		defer (*o.file).Close()
+	}
+	s.reaper.begin()
+	defer s.reaper.end()
+	if pid, err = c.box().Exec(context.Background(), r.RunID, r.Spec, streams); err != nil {
+		return 0, err
+	}
+	s.reaper.watch(pid, func(status uint32) { ended <- status })
+	return pid, nil
+}
+
+func (c *container) addRun(id string, end context.CancelFunc) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.runs[id] != nil {
+		return false
+	}
+	if c.runs == nil {
+		c.runs = make(map[string]context.CancelFunc)
+	}
+	c.runs[id] = end
+	return true
+}
+
+func (c *container) dropRun(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.runs, id)
+}
+
+// endRun kills what a run started.
+func (s *Supervisor) endRun(r *task.ProcessRequest) error {
+	c, _, err := s.find(r.ID, "")
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	end := c.runs[r.ExecID]
+	c.mu.Unlock()
+	if end == nil {
+		return notFound("run " + r.ExecID + " in container " + c.id)
+	}
+	end()
+	return nil
+}
+
+// mostKilled bounds how many processes one killing goes after.
+const mostKilled = 10000
+
+// killTree kills a watched child and all that descend from it. Each generation is stopped and looked up before the one
+// above it is killed, as orphans no longer tell whose they were.
+func (r *reaper) killTree(pid int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.known[pid]; !ok {
+		return // reaped: the pid may be another's by now
+	}
+	list := []int{pid}
+	for i := 0; i < len(list) && i < mostKilled; i++ {
+		if unix.Kill(list[i], unix.SIGSTOP) == nil {
+			list = append(list, children(list[i])...)
+		}
+	}
+	for _, p := range list {
+		_ = unix.Kill(p, unix.SIGKILL)
+	}
+}
+
+func children(pid int) (out []int) {
+	dir := "/proc/" + strconv.Itoa(pid) + "/task"
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	for _, t := range threads {
+		raw, err := os.ReadFile(dir + "/" + t.Name() + "/children")
+		if err != nil {
+			continue
+		}
+		for _, f := range strings.Fields(string(raw)) {
+			if n, err := strconv.Atoi(f); err == nil {
+				out = append(out, n)
+			}
+		}
+	}
+	return out
+}
