@@ -63,6 +63,9 @@ func (e *Engine) ociSpec(ctx context.Context, c *container, rec *record, r *run)
 			return nil, err
 		}
 	}
+	if err := e.giveDevices(spec, s.Resources.DeviceRequests); err != nil {
+		return nil, err
+	}
 	switch {
 	case c.group != nil:
 		e.ociMember(spec, c.group, rec)

@@ -155,6 +155,17 @@ type Resources struct {
 	Ulimits                               []Ulimit
 	Devices                               []Device
 	DeviceCgroupRules                     []string
+	DeviceRequests                        []DeviceRequest `json:",omitempty"`
+}
+
+// DeviceRequest asks for devices that CDI describes: by their full names (Driver "cdi"), or for GPUs, by the names that
+// their vendor gave them or by how many, -1 being all.
+type DeviceRequest struct {
+	Driver       string
+	Count        int
+	IDs          []string
+	Capabilities [][]string
+	Options      map[string]string
 }
 
 // DeviceRate is a weight, bytes or operations a second of the device that a path of the host's names.

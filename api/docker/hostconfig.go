@@ -146,6 +146,10 @@ func toHostConfig(s *engine.Spec) *container.HostConfig {
 	for _, d := range r.Devices {
 		h.Devices = append(h.Devices, container.DeviceMapping{PathOnHost: d.Host, PathInContainer: d.Container, CgroupPermissions: d.Permissions})
 	}
+	for _, d := range r.DeviceRequests {
+		h.DeviceRequests = append(h.DeviceRequests, container.DeviceRequest{Driver: d.Driver, Count: d.Count, DeviceIDs: d.IDs,
+			Capabilities: d.Capabilities, Options: d.Options})
+	}
 	return h
 }
 

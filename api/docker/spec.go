@@ -280,6 +280,10 @@ func toResources(r *container.Resources) (engine.Resources, error) {
 	for _, d := range r.Devices {
 		e.Devices = append(e.Devices, engine.Device{Host: d.PathOnHost, Container: d.PathInContainer, Permissions: d.CgroupPermissions})
 	}
+	for _, d := range r.DeviceRequests {
+		e.DeviceRequests = append(e.DeviceRequests, engine.DeviceRequest{Driver: d.Driver, Count: d.Count, IDs: d.DeviceIDs,
+			Capabilities: d.Capabilities, Options: d.Options})
+	}
 	return e, nil
 }
 
@@ -361,7 +365,6 @@ func securityFlag(value string) (bool, error) {
 
 // refuse answers for options that clients may send and the engine can't honour.
 func refuse(c *container.Config, h *container.HostConfig) error {
-	r := &h.Resources
 	for _, o := range []struct {
 		asked bool
 		what  string
@@ -369,7 +372,6 @@ func refuse(c *container.Config, h *container.HostConfig) error {
 		{len(h.StorageOpt) > 0, "--storage-opt"},
 		{h.Isolation != "" && h.Isolation != "default", "--isolation"},
 		{h.Cgroup != "", "the pod's cgroup of another container"},
-		{len(r.DeviceRequests) > 0, "--gpus and CDI devices"},
 	} {
 		if o.asked {
 			return notBuilt{o.what}

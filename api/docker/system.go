@@ -68,6 +68,10 @@ func (s *Server) info(w http.ResponseWriter, r *request) error {
 	if i.CgroupVersion == "2" {
 		out.SwapLimit = true
 	}
+	out.CDISpecDirs = s.engine.CDIDirs()
+	for _, d := range s.engine.CDIDevices() {
+		out.DiscoveredDevices = append(out.DiscoveredDevices, system.DeviceInfo{Source: "cdi", ID: d})
+	}
 	for n, rt := range i.Runtimes {
 		out.Runtimes[n] = system.RuntimeWithStatus{Runtime: system.Runtime{Path: rt.Path, Args: rt.Args}}
 	}

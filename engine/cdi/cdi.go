@@ -6,8 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -75,6 +78,39 @@ func Find(dirs []string, names []string) ([]*cdispecs.ContainerEdits, error) {
 		}
 	}
 	return out, nil
+}
+
+// List gives the full names of all devices described, in the order of their names, numbers as such. What can't be read
+// is left out.
+func List(dirs []string) []string {
+	seen := map[string]bool{}
+	for _, dir := range dirs {
+		files, _ := filepath.Glob(filepath.Join(dir, "*"))
+		for _, file := range files {
+			if ext := filepath.Ext(file); ext != ".json" && ext != ".yaml" {
+				continue
+			}
+			s, err := read(file)
+			if err != nil {
+				continue
+			}
+			for _, d := range s.Devices {
+				seen[s.Kind+"="+d.Name] = true
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(seen), func(a, b string) int {
+		kindA, nameA, _ := strings.Cut(a, "=")
+		kindB, nameB, _ := strings.Cut(b, "=")
+		if kindA == kindB {
+			a, errA := strconv.Atoi(nameA)
+			b, errB := strconv.Atoi(nameB)
+			if errA == nil && errB == nil {
+				return a - b
+			}
+		}
+		return strings.Compare(a, b)
+	})
 }
 
 // split parts a name in its kind, vendor/class, and the device.

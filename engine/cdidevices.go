@@ -2,6 +2,8 @@ package engine
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -10,13 +12,94 @@ import (
 	"cale/engine/cdi"
 )
 
+// CDIDirs are the directories that descriptions of devices are looked for in.
+func (e *Engine) CDIDirs() []string {
+	if e.cfg.CDIDirs == nil {
+		return cdi.Dirs
+	}
+	return e.cfg.CDIDirs
+}
+
+// CDIDevices lists the full names of all devices described.
+func (e *Engine) CDIDevices() []string { return cdi.List(e.CDIDirs()) }
+
+// giveDevices changes a container's configuration to what the devices it asks for need.
+func (e *Engine) giveDevices(spec *specs.Spec, list []DeviceRequest) error {
+	var names []string
+	for _, r := range list {
+		some, err := e.requested(&r)
+		if err != nil {
+			return err
+		}
+		names = append(names, some...)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	edits, err := e.EditsOf(names)
+	if err != nil {
+		return fmt.Errorf("CDI device injection failed: %w", err)
+	}
+	edits.apply(spec)
+	return nil
+}
+
+// gpuVendors are the kinds of GPUs that a driver's name stands for.
+var gpuVendors = map[string]string{"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu", "intel": "intel.com/gpu"}
+
+// requested gives the full names of the devices that a request means.
+func (e *Engine) requested(r *DeviceRequest) ([]string, error) {
+	if r.Driver == "cdi" {
+		return r.IDs, nil
+	}
+	isGPU := slices.ContainsFunc(r.Capabilities, func(all []string) bool { return slices.Contains(all, "gpu") })
+	kind, known := gpuVendors[r.Driver]
+	if !isGPU || r.Driver != "" && !known {
+		return nil, noDriver(r, "")
+	}
+	byKind := map[string][]string{}
+	for _, name := range e.CDIDevices() {
+		k, device, _ := strings.Cut(name, "=")
+		if strings.HasSuffix(k, "/gpu") {
+			byKind[k] = append(byKind[k], device)
+		}
+	}
+	if kind == "" {
+		if len(byKind) != 1 {
+			return nil, noDriver(r, fmt.Sprintf(": %d vendors' GPUs are described in %s", len(byKind), strings.Join(e.CDIDirs(), ", ")))
+		}
+		for kind = range byKind {
+		}
+	}
+	have, want := byKind[kind], r.IDs
+	if len(want) == 0 && r.Count < 0 {
+		if want = []string{"all"}; !slices.Contains(have, "all") {
+			want = have
+		}
+	} else if len(want) == 0 {
+		single := slices.DeleteFunc(slices.Clone(have), func(name string) bool { return name == "all" })
+		if r.Count > len(single) {
+			return nil, noDriver(r, fmt.Sprintf(": %d are asked for, %d of %s are described in %s", r.Count, len(single), kind, strings.Join(e.CDIDirs(), ", ")))
+		}
+		want = single[:r.Count]
+	}
+	if len(want) == 0 {
+		return nil, noDriver(r, fmt.Sprintf(": no %s is described in %s", kind, strings.Join(e.CDIDirs(), ", ")))
+	}
+	var names []string
+	for _, device := range want {
+		names = append(names, kind+"="+device)
+	}
+	return names, nil
+}
+
+func noDriver(r *DeviceRequest, why string) error {
+	return invalid("could not select device driver %q with capabilities: %v%s", r.Driver, r.Capabilities, why)
+}
+
 // EditsOf gives what CDI devices, by their full names, change in a container.
 func (e *Engine) EditsOf(devices []string) (*Edits, error) {
-	dirs := e.cfg.CDIDirs
-	if dirs == nil {
-		dirs = cdi.Dirs
-	}
-	list, err := cdi.Find(dirs, devices)
+	list, err := cdi.Find(e.CDIDirs(), devices)
 	if err != nil {
 		return nil, invalid("%v", err)
 	}
