@@ -127,7 +127,7 @@ func (e *Engine) unpackFor(ctx context.Context, c *container) (did string, err e
 	if slices.ContainsFunc(layers, func(d image.Digest) bool { return !slices.Contains(img.Config.DiffIDs, d) }) {
 		return "", errors.New("its image has other layers")
 	}
-	if err := pull.Unpack(ctx, e.store, img, nil); err != nil {
+	if err := pull.Unpack(ctx, e.store, e.registry, img); err != nil {
 		return "", err
 	}
 	return "unpacked again", nil

@@ -175,7 +175,11 @@ func (e *Engine) Pull(ctx context.Context, ref, platform string, c *Credentials,
 		return "", false, err
 	}
 	reg := e.clientFor(c, parsed.Domain)
-	o := pull.Options{Store: e.store, Client: reg, Ref: parsed, Progress: progress, Verify: e.judge(reg, parsed)}
+	settings, err := e.imageSettings()
+	if err != nil {
+		return "", false, err
+	}
+	o := pull.Options{Store: e.store, Client: reg, Drop: settings.Compressed == "drop", Ref: parsed, Progress: progress, Verify: e.judge(reg, parsed)}
 	switch platform {
 	case "":
 	case "all":
@@ -246,12 +250,46 @@ func (e *Engine) Push(ctx context.Context, ref, platform string, c *Credentials,
 			return "", 0, invalid("%v", err)
 		}
 	}
+	defer e.collectSpare()
 	d, err := push.Push(ctx, o)
 	if err != nil {
 		return "", 0, registryError(err)
 	}
 	e.emitOther("image", "push", e.familiar(parsed), "name", e.familiarName(parsed))
 	return d.Digest.String(), d.Size, nil
+}
+
+// RestoreBlob brings a blob that is not kept beside its unpacked layer back from where it came, for as long as it is
+// pinned.
+func (e *Engine) RestoreBlob(ctx context.Context, d image.Digest) error {
+	return pull.Restore(ctx, e.store, e.registry, d)
+}
+
+// restoreImage brings all blobs of an image, of the platforms that are here.
+func (e *Engine) restoreImage(ctx context.Context, target image.Descriptor) error {
+	manifests, err := e.store.Manifests(target)
+	if err != nil {
+		return err
+	}
+	for _, d := range manifests {
+		img, err := e.store.Image(d, image.Platform{})
+		if err != nil {
+			continue // no image, or not here whole
+		}
+		for _, l := range img.Manifest.Layers {
+			if err := e.RestoreBlob(ctx, l.Digest); err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// collectSpare removes the blobs that were brought back for something that has ended.
+func (e *Engine) collectSpare() {
+	if e.store.HasOrigins() {
+		e.collect()
+	}
 }
 
 // TagImage gives an image one more name, or moves the name to it.

@@ -25,7 +25,7 @@ func (e *Engine) takeImage(ctx context.Context, c *container, m *Mount) error {
 	if err := e.store.AddLease(c.id, keep...); err != nil {
 		return err
 	}
-	if err := pull.Unpack(ctx, e.store, img, nil); err != nil {
+	if err := pull.Unpack(ctx, e.store, e.registry, img); err != nil {
 		return fmt.Errorf("image %s: %w", m.Source, err)
 	}
 	m.Layers = img.Config.DiffIDs
@@ -79,7 +79,7 @@ func (e *Engine) ImageHas(ctx context.Context, ref, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := pull.Unpack(ctx, e.store, img, nil); err != nil {
+	if err := pull.Unpack(ctx, e.store, e.registry, img); err != nil {
 		return fmt.Errorf("image %s: %w", ref, err)
 	}
 	root, err := e.imageDir(img, "")

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -17,30 +16,13 @@ import (
 // wellKnown are the OCI runtimes that need no configuration where they are in $PATH.
 var wellKnown = []string{"runc", "crun", "youki", "runsc", "kata-runtime"}
 
-// maxSettings bounds the size of a file of an administrator's.
-const maxSettings = 1 << 20
-
 // configuredRuntimes are those of runtimes.json, an object by name as in Docker's daemon.json: path, runtimeArgs,
 // runtimeType.
 func (e *Engine) configuredRuntimes() (map[string]Runtime, error) {
 	all := maps.Clone(e.cfg.Runtimes)
-	if e.cfg.ConfigDir == "" {
-		return all, nil
-	}
-	file := filepath.Join(e.cfg.ConfigDir, "runtimes.json")
-	st, err := os.Stat(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return all, nil
-	}
-	if err == nil && st.Size() > maxSettings {
-		err = fmt.Errorf("%s: larger than 1 MiB", file)
-	}
-	var raw []byte
-	if err == nil {
-		raw, err = os.ReadFile(file)
-	}
-	if err != nil {
-		return nil, err
+	file, raw, err := e.settingsFile("runtimes.json")
+	if err != nil || raw == nil {
+		return all, err
 	}
 	var list map[string]struct {
 		Path string   `json:"path"`

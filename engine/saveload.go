@@ -69,6 +69,7 @@ func (e *Engine) forPlatform(target image.Descriptor, platform string) (*store.I
 // what the images are for that one.
 func (e *Engine) SaveImages(ctx context.Context, refs []string, platform string, w io.Writer) error {
 	defer e.begin()()
+	defer e.collectSpare()
 	pin := e.store.Pin()
 	defer pin.Release()
 	var items []archive.Item
@@ -110,6 +111,11 @@ func (e *Engine) SaveImages(ctx context.Context, refs []string, platform string,
 			} else {
 				add(n.Target, n.ref)
 			}
+		}
+	}
+	for _, it := range items {
+		if err := e.restoreImage(ctx, it.Target); err != nil {
+			return err
 		}
 	}
 	if err := archive.Save(ctx, w, e.store, items); err != nil {

@@ -1,7 +1,11 @@
 package engine
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
 
 	"cale/image"
@@ -12,6 +16,53 @@ import (
 
 // What an administrator sets in files below Config.ConfigDir is read when it is needed, so that a change counts at
 // once. A file that can't be understood stops what needed it.
+
+// settingsFile reads a file of ConfigDir; nil if there is none.
+func (e *Engine) settingsFile(name string) (path string, raw []byte, err error) {
+	if e.cfg.ConfigDir == "" {
+		return "", nil, nil
+	}
+	path = filepath.Join(e.cfg.ConfigDir, name)
+	st, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return path, nil, nil
+	}
+	if err == nil && st.Size() > maxSettings {
+		err = fmt.Errorf("%s: larger than 1 MiB", path)
+	}
+	if err == nil {
+		raw, err = os.ReadFile(path)
+	}
+	return path, raw, err
+}
+
+// maxSettings bounds the size of a file of an administrator's.
+const maxSettings = 1 << 20
+
+// imageSettings are those of images.json: how images are kept.
+type imageSettings struct {
+	// Compressed is what becomes of a layer's compressed form when it is unpacked: "keep" (the default), or "drop" if it
+	// was pulled; then a push or save that needs it fetches it again from where it came.
+	Compressed string `json:"compressed"`
+}
+
+func (e *Engine) imageSettings() (s imageSettings, err error) {
+	path, raw, err := e.settingsFile("images.json")
+	if err != nil || raw == nil {
+		return s, err
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&s); err != nil {
+		return s, fmt.Errorf("%s: %w", path, err)
+	}
+	switch s.Compressed {
+	case "", "keep", "drop":
+	default:
+		return s, fmt.Errorf("%s: compressed is %q: it can be keep or drop", path, s.Compressed)
+	}
+	return s, nil
+}
 
 // hostDirs are the folders of registries' settings.
 func (c *Config) hostDirs() hosts.Dirs {

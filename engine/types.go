@@ -16,7 +16,7 @@ type Runtime struct {
 // Config says where an engine lives and what it runs.
 type Config struct {
 	Root, Run      string // what outlives a reboot, and what does not
-	ConfigDir      string // of what an administrator sets: certs.d, registries.conf, policy.json, runtimes.json; "" is none
+	ConfigDir      string // of what an administrator sets: certs.d, registries.conf, policy.json, runtimes.json, images.json; "" is none
 	CgroupParent   string // "" chooses /cale, or one named after Run when that is not /run/cale
 	Shim           string // path of cale-shim; "" looks beside the executable, then in $PATH
 	Init           string // path of the init program for Spec.Init; "" looks for docker-init, tini, catatonit in $PATH

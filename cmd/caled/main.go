@@ -62,7 +62,7 @@ func parse(args []string) (s settings, done bool, err error) {
 	f := pflag.NewFlagSet("caled", pflag.ContinueOnError)
 	f.StringVar(&s.root, "root", env("CALE_ROOT", "/var/lib/cale"), "what outlives a reboot: images, containers, volumes ($CALE_ROOT)")
 	f.StringVar(&s.run, "run", env("CALE_RUN", "/run/cale"), "sockets and running state ($CALE_RUN)")
-	f.StringVar(&s.config, "config-dir", env("CALE_CONFIG", "/etc/cale"), "what an administrator sets: certs.d, registries.conf, policy.json, runtimes.json ($CALE_CONFIG)")
+	f.StringVar(&s.config, "config-dir", env("CALE_CONFIG", "/etc/cale"), "what an administrator sets: certs.d, registries.conf, policy.json, runtimes.json, images.json ($CALE_CONFIG)")
 	f.StringVar(&s.group, "group", "cale", "the group that may use the socket, if it exists")
 	f.DurationVar(&s.idle, "idle", 0, "end after this long with nothing to do (0: never)")
 	f.BoolVar(&s.onDemand, "on-demand", false, "end without a word if another caled serves already")
@@ -141,7 +141,7 @@ func run(args []string) error {
 		return err
 	}
 	defer kept.Close()
-	regs := &registries{store: e.Store(), upstream: e.RegistryClient, group: s.group, open: s.registryOpen, contained: e.InHostNetwork, file: filepath.Join(s.run, "registries.json")}
+	regs := &registries{store: e.Store(), restore: e.RestoreBlob, upstream: e.RegistryClient, group: s.group, open: s.registryOpen, contained: e.InHostNetwork, file: filepath.Join(s.run, "registries.json")}
 	defer regs.close()
 	for _, addr := range s.registry {
 		if _, err := regs.serve(docker.RegistrySettings{Address: addr}); err != nil {

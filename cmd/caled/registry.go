@@ -26,6 +26,8 @@ import (
 // registries are the addresses on which the image store is served as a registry.
 type registries struct {
 	store *store.Store
+	// restore brings a blob that the store doesn't keep.
+	restore func(ctx context.Context, d image.Digest) error
 	// upstream makes a client of other registries, with the credentials given.
 	upstream func(func(host string) (user, password string)) *client.Client
 	group    string
@@ -159,7 +161,7 @@ func (r *registries) serve(how docker.RegistrySettings) (string, error) {
 
 // options are the registry's part of the settings.
 func (r *registries) options(how docker.RegistrySettings) (server.Options, error) {
-	o := server.Options{ReadOnly: how.ReadOnly}
+	o := server.Options{ReadOnly: how.ReadOnly, Restore: r.restore}
 	if how.Htpasswd != "" {
 		users, err := server.OpenUsers(how.Htpasswd)
 		if err != nil {

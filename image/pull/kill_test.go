@@ -57,6 +57,7 @@ func TestPullKilled(t *testing.T) {
 			t.Errorf("round %d: %v, %v", round, problems, err)
 		}
 		tag := random.IntN(len(layers))
+		s.Drop = random.IntN(2) == 0
 		s.ref = s.ref.WithTag(fmt.Sprint(tag))
 		s.Ref, s.Client = s.ref, client.New(client.Options{})
 		if _, err := s.pull(); err != nil {
@@ -88,7 +89,7 @@ func victim(root, registry string) {
 	for {
 		done := make(chan error, 3)
 		for tag := range 3 {
-			o := Options{Store: st, Client: client.New(client.Options{}), Ref: image.Reference{Domain: registry, Path: "test/image", Tag: fmt.Sprint(tag)}}
+			o := Options{Store: st, Client: client.New(client.Options{}), Ref: image.Reference{Domain: registry, Path: "test/image", Tag: fmt.Sprint(tag)}, Drop: tag == 1}
 			o.large, o.minPiece, o.starving = 2<<20, store.Block, 1
 			go func() {
 				_, err := Pull(ctx, o)

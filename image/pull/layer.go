@@ -40,35 +40,65 @@ func (j *job) known(ctx context.Context) error {
 	}
 }
 
-func (j *job) run(ctx context.Context, slots chan struct{}) error {
-	if _, err := j.p.Store.Stat(j.desc.Digest); err == nil {
-		if err := j.known(ctx); err != nil {
-			return err
-		}
-		if j.p.Store.Layers.Has(j.diffID) {
-			j.event("Already exists", 0)
-			return nil
-		}
+// present tells whether there is nothing to do. It waits for the config if that
+// depends on it.
+func (j *job) present(ctx context.Context) (bool, error) {
+	_, err := j.p.Store.Stat(j.desc.Digest)
+	if errors.Is(err, store.ErrNotFound) && j.p.Drop {
+		_, err = j.p.Store.Origin(j.desc.Digest)
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	if err == nil {
+		err = j.known(ctx)
+	}
+	return err == nil && j.p.Store.Layers.Has(j.diffID), err
+}
+
+func (j *job) run(ctx context.Context, room *room) error {
+	done, err := j.present(ctx)
+	if err != nil {
+		return err
+	}
+	if done {
+		j.event("Already exists", 0)
+		return j.settle()
 	}
 	j.event("Pulling fs layer", 0)
-	select {
-	case slots <- struct{}{}:
-		defer func() { <-slots }()
-	default:
-		j.event("Waiting", 0)
-		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	release, err := room.enter(ctx, j.desc.Size, func() { j.event("Waiting", 0) })
+	if err != nil {
+		return err
 	}
-	err := j.fetch(ctx)
+	defer release()
+	err = j.fetch(ctx)
 	if errors.Is(err, store.ErrExists) {
 		j.event("Download complete", 0)
-		return j.unpackStored(ctx)
+		err = j.unpackStored(ctx)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return j.settle()
+}
+
+// settle leaves of a layer that is unpacked what is to be kept.
+func (j *job) settle() error {
+	if !j.p.Drop {
+		return j.p.Store.Keep(j.desc.Digest)
+	}
+	return j.p.Store.Drop(j.desc.Digest)
+}
+
+// arriving says of a blob that is about to be fetched that it need not be kept.
+func (j *job) arriving(ctx context.Context) error {
+	if !j.p.Drop {
+		return nil
+	}
+	if err := j.known(ctx); err != nil {
+		return err
+	}
+	return j.p.Store.SetOrigin(store.Origin{Blob: j.desc, DiffID: j.diffID, From: j.p.Ref})
 }
 
 // fetch fetches and unpacks. Another pull of the same blob may hold the ingest;
@@ -79,7 +109,12 @@ func (j *job) fetch(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = j.unpackParts(ctx, parts)
+		if done, err := j.present(ctx); done || err != nil {
+			return errors.Join(err, parts.Close())
+		}
+		if err = j.arriving(ctx); err == nil {
+			err = j.unpackParts(ctx, parts)
+		}
 		parts.Close()
 		switch {
 		case errors.Is(err, errStale) && j.p.Client.Mirrored(j.p.Ref):
@@ -93,6 +128,12 @@ func (j *job) fetch(ctx context.Context) error {
 		return err
 	}
 	defer w.Close()
+	if done, err := j.present(ctx); done || err != nil {
+		return err
+	}
+	if err := j.arriving(ctx); err != nil {
+		return err
+	}
 	return j.unpackArriving(ctx, w)
 }
 
@@ -135,6 +176,9 @@ func (j *job) unpackArriving(ctx context.Context, w *store.Writer) error {
 // unpackStored unpacks a layer that is in the store.
 func (j *job) unpackStored(ctx context.Context) error {
 	b, err := j.p.Store.Open(j.desc.Digest)
+	if errors.Is(err, store.ErrNotFound) && j.known(ctx) == nil && j.p.Store.Layers.Has(j.diffID) {
+		return nil // another pull has unpacked it, and dropped it
+	}
 	if err != nil {
 		return err
 	}

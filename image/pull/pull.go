@@ -47,6 +47,10 @@ type Options struct {
 	// used: by the digest of its manifest and, before it, of the index that
 	// named it. Nil lets everything in.
 	Verify func(ctx context.Context, digests []image.Digest) error
+	// Drop keeps unpacked layers only: a layer's blob is removed as soon as it is
+	// unpacked, and what is on its way at one time takes no more room than the
+	// largest layer does. See store.Origin.
+	Drop bool
 	// Parts is how many ranges of a large layer are fetched side by side, at
 	// most; 0 means 4, and 1 that each layer comes in one piece.
 	Parts int
@@ -278,9 +282,9 @@ func (p *puller) content(ctx context.Context, m *image.Manifest) error {
 		}
 		return nil
 	})
-	slots := make(chan struct{}, maxAtOnce)
+	room := newRoom(order, p.Drop)
 	for _, j := range order {
-		g.Go(func() error { return j.run(ctx, slots) })
+		g.Go(func() error { return j.run(ctx, room) })
 	}
 	return g.Wait()
 }

@@ -5,15 +5,17 @@ import (
 
 	"cale/image"
 	"cale/image/store"
+	"cale/registry/client"
 
 	"golang.org/x/sync/errgroup"
 )
 
 // Unpack unpacks what is missing of the layers of an image that is in the
-// store: one that was loaded, built or pushed here rather than pulled. The
-// caller keeps the image from being collected meanwhile. Progress may be nil.
-func Unpack(ctx context.Context, s *store.Store, img *store.Image, progress func(Event)) error {
-	p := &puller{Options: Options{Store: s, Progress: progress}, pin: s.Pin()}
+// store: one that was loaded, built or pushed here rather than pulled. Blobs
+// that are not kept are fetched again by c. The caller keeps the image from
+// being collected meanwhile.
+func Unpack(ctx context.Context, s *store.Store, c *client.Client, img *store.Image) error {
+	p := &puller{Options: Options{Store: s, Client: c}, pin: s.Pin()}
 	defer p.pin.Release()
 	p.pin.Add(img.Config.DiffIDs...)
 	g, ctx := errgroup.WithContext(ctx)
@@ -26,7 +28,13 @@ func Unpack(ctx context.Context, s *store.Store, img *store.Image, progress func
 		seen[diffID] = true
 		j := &job{p: p, desc: img.Manifest.Layers[i], diffID: diffID, configured: make(chan struct{})}
 		close(j.configured)
-		g.Go(func() error { return j.unpackStored(ctx) })
+		p.pin.Add(j.desc.Digest)
+		g.Go(func() error {
+			if err := Restore(ctx, s, c, j.desc.Digest); err != nil {
+				return err
+			}
+			return j.unpackStored(ctx)
+		})
 	}
 	return g.Wait()
 }

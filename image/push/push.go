@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cale/image"
+	"cale/image/pull"
 	"cale/image/store"
 	"cale/registry/client"
 
@@ -197,7 +198,7 @@ func (p *pusher) blob(d image.Descriptor, list *[]image.Descriptor) error {
 		return nil
 	}
 	p.seen[d.Digest] = true
-	size, err := p.Store.Stat(d.Digest)
+	size, err := p.Store.Known(d.Digest)
 	if errors.Is(err, store.ErrNotFound) && image.IsForeign(d.MediaType) {
 		return nil // it stays where its URLs say
 	}
@@ -256,6 +257,9 @@ func (p *pusher) send(ctx context.Context, d image.Descriptor, report func(statu
 			return nil
 		}
 	}
+	if err := pull.Restore(ctx, p.Store, p.Client, d.Digest); err != nil {
+		return err
+	}
 	b, err := p.Store.Open(d.Digest)
 	if err != nil {
 		return err
@@ -276,10 +280,17 @@ func (p *pusher) send(ctx context.Context, d image.Descriptor, report func(statu
 }
 
 // findSources guesses from the names in the store which other repositories of
-// the registry have the blobs.
+// the registry have the blobs, and knows it of those that are not kept.
 func (p *pusher) findSources() {
 	const enough = 200
 	p.sources = map[image.Digest]string{}
+	defer func() {
+		for _, l := range p.layers {
+			if o, err := p.Store.Origin(l.Digest); err == nil && o.From.Domain == p.Ref.Domain && o.From.Path != p.Ref.Path {
+				p.sources[l.Digest] = o.From.Path
+			}
+		}
+	}()
 	names, err := p.Store.Names()
 	if err != nil {
 		return // only a saving

@@ -37,6 +37,68 @@ func registry(t *testing.T) string {
 	return srv.Listener.Addr().String()
 }
 
+// TestPushDropped: an image whose compressed layers are not kept is pushed as it
+// came, to the bit; if its origin does not give them, the push says so.
+func TestPushDropped(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("unpacking layers needs root")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	img, err := images.New(images.Spec{Layers: [][]images.File{{{Name: "a", Data: []byte("a")}}, {{Name: "b", Data: []byte("b")}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := httptest.NewServer(server.New(open(t), server.Options{}))
+	defer from.Close()
+	if err := img.Push(ctx, from.Listener.Addr().String(), "a:1"); err != nil {
+		t.Fatal(err)
+	}
+	st, c := open(t), client.New(client.Options{})
+	src := image.Reference{Domain: from.Listener.Addr().String(), Path: "a", Tag: "1"}
+	if _, err := pull.Pull(ctx, pull.Options{Store: st, Client: c, Ref: src, Drop: true}); err != nil {
+		t.Fatal(err)
+	}
+	// Our own registry shows the image whole, and gives what it does not keep.
+	own := httptest.NewServer(server.New(st, server.Options{Domain: src.Domain, Restore: func(ctx context.Context, d image.Digest) error {
+		return pull.Restore(ctx, st, c, d)
+	}}))
+	defer own.Close()
+	other := open(t)
+	if _, err := pull.Pull(ctx, pull.Options{Store: other, Client: c, Ref: image.Reference{Domain: own.Listener.Addr().String(), Path: "a", Tag: "1"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.GC(ctx); err != nil {
+		t.Fatal(err)
+	}
+	// Within one registry nothing is sent at all.
+	if _, err := Push(ctx, Options{Store: st, Client: c, Ref: image.Reference{Domain: src.Domain, Path: "c", Tag: "1"}, Name: src.String()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range img.Layers {
+		d, _ := image.ParseDigest(l.Digest())
+		if _, err := st.Stat(d); err == nil {
+			t.Error("a layer was fetched that could be mounted")
+		}
+	}
+	to := image.Reference{Domain: registry(t), Path: "b", Tag: "1"}
+	if _, err := Push(ctx, Options{Store: st, Client: c, Ref: to, Name: src.String()}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Resolve(ctx, to); err != nil || got.Digest.String() != img.Manifest.Digest() {
+		t.Errorf("the registry has %v, %v", got, err)
+	}
+	if _, err := st.GC(ctx); err != nil {
+		t.Fatal(err)
+	}
+	from.Close()
+	to.Domain = registry(t)
+	_, err = Push(ctx, Options{Store: st, Client: c, Ref: to, Name: src.String()})
+	if err == nil || !strings.Contains(err.Error(), "kept unpacked only") {
+		t.Errorf("%v", err)
+	}
+}
+
 // An index that was pulled for one platform goes on as that platform's image;
 // one that is here whole goes on whole; a platform can be chosen.
 func TestPushIndex(t *testing.T) {

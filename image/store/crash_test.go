@@ -46,6 +46,30 @@ func TestReboot(t *testing.T) {
 			t.Errorf("an unsynced blob: %v", err)
 		}
 	}
+	// Its bytes are a beginning all the same: what the disk has kept of them need
+	// not be fetched again.
+	raw := noise(4<<20, 9)
+	desc := image.Descriptor{Digest: image.FromBytes(raw), Size: int64(len(raw))}
+	if err := s.PutAs(desc, raw); err != nil {
+		t.Fatal(err)
+	}
+	s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketSystem).Put(keyBoot, []byte("a third")) })
+	s.Close()
+	os.Truncate(s.blobPath(desc.Digest), 3<<20)
+	s = openAt(t, root)
+	w, err := s.Writer(context.Background(), desc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.Offset() != 3<<20 {
+		t.Errorf("it goes on from %d", w.Offset())
+	}
+	if _, err := w.Write(raw[w.Offset():]); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Commit(); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestDamagedBlob: bits that changed on disk are noticed where they steer.

@@ -26,7 +26,8 @@ type Freed struct {
 const partLife = 24 * time.Hour
 
 // GC removes the blobs and unpacked layers that no name, lease or pin reaches,
-// and parts of blobs that nobody continued for a day.
+// parts of blobs that nobody continued for a day, and blobs of unpacked layers
+// that have an Origin and that nothing under way needs.
 func (s *Store) GC(ctx context.Context) (Freed, error) {
 	freed, err := s.collect(ctx)
 	if err != nil {
@@ -46,6 +47,10 @@ func (s *Store) collect(ctx context.Context) (freed Freed, err error) {
 	if err := m.roots(ctx); err != nil {
 		return freed, err
 	}
+	spare, err := s.spare(ctx, m.live)
+	if err != nil {
+		return freed, err
+	}
 	blobs, err := s.Blobs()
 	if err != nil {
 		return freed, err
@@ -57,7 +62,7 @@ func (s *Store) collect(ctx context.Context) (freed Freed, err error) {
 		}
 	}()
 	for _, d := range blobs {
-		if m.live[d] {
+		if m.live[d] && !spare[d] {
 			continue
 		}
 		size, _ := s.Stat(d)
@@ -84,6 +89,46 @@ func (s *Store) collect(ctx context.Context) (freed Freed, err error) {
 		freed.Bytes += size
 	}
 	return freed, s.dropParts()
+}
+
+// spare finds the blobs that can be had again and that nothing under way needs.
+// It forgets where those come from that are not live.
+func (s *Store) spare(ctx context.Context, live map[image.Digest]bool) (map[image.Digest]bool, error) {
+	all, err := s.origins()
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	used := marker{s: s, live: map[image.Digest]bool{}}
+	s.mu.Lock()
+	todo := s.pinned()
+	s.mu.Unlock()
+	if err := used.reach(ctx, todo); err != nil {
+		return nil, err
+	}
+	out := map[image.Digest]bool{}
+	for _, d := range all {
+		if !live[d] {
+			if err := s.Keep(d); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if o, err := s.Origin(d); err == nil && !used.live[d] && s.Layers.Has(o.DiffID) {
+			out[d] = true
+		}
+	}
+	return out, nil
+}
+
+// pinned lists what is pinned. s.mu is held.
+func (s *Store) pinned() []image.Digest {
+	var out []image.Digest
+	for p := range s.pins {
+		for d := range p.set {
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 // forget takes what was removed out of the list of what is synced.
@@ -161,7 +206,7 @@ func (s *Store) DropPart(d image.Digest) error {
 		return nil
 	}
 	defer s.release(key)
-	if err := os.Remove(filepath.Join(s.root, "ingest", key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(s.partPath(d)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("drop part of blob %s: %w", d, err)
 	}
 	return nil
@@ -191,12 +236,19 @@ func (m *marker) roots(ctx context.Context) error {
 		}
 		todo = append(todo, all...)
 	}
-	for p := range m.s.pins {
-		for d := range p.set {
-			todo = append(todo, d)
-		}
-	}
+	todo = append(todo, m.s.pinned()...)
 	m.s.mu.Unlock()
+	if err := m.reach(ctx, todo); err != nil {
+		return err
+	}
+	for _, d := range only {
+		m.live[d] = true
+	}
+	return nil
+}
+
+// reach marks what the given digests lead to.
+func (m *marker) reach(ctx context.Context, todo []image.Digest) error {
 	for len(todo) > 0 {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -212,9 +264,6 @@ func (m *marker) roots(ctx context.Context) error {
 			return err
 		}
 		todo = append(todo, more...)
-	}
-	for _, d := range only {
-		m.live[d] = true
 	}
 	return nil
 }

@@ -154,8 +154,9 @@ func (s *Store) Manifests(target image.Descriptor) ([]image.Descriptor, error) {
 	return slices.Clip(out), nil
 }
 
-// Missing lists the blobs of the image for p that are not in the store. If the
-// manifest itself is missing, only that is known and listed.
+// Missing lists the blobs of the image for p that are not in the store, other
+// than those that have an Origin. If the manifest itself is
+// missing, only that is known and listed.
 func (s *Store) Missing(target image.Descriptor, p image.Platform) ([]image.Descriptor, error) {
 	if p == (image.Platform{}) {
 		p = image.Host()
@@ -176,7 +177,7 @@ func (s *Store) Missing(target image.Descriptor, p image.Platform) ([]image.Desc
 	}
 	var out []image.Descriptor
 	for _, d := range append([]image.Descriptor{m.Config}, m.Layers...) {
-		if _, err := s.Stat(d.Digest); errors.Is(err, ErrNotFound) {
+		if _, err := s.Known(d.Digest); errors.Is(err, ErrNotFound) {
 			out = append(out, d)
 		} else if err != nil {
 			return nil, err

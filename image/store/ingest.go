@@ -51,6 +51,11 @@ func (s *Store) Writer(ctx context.Context, desc image.Descriptor) (*Writer, err
 	return w, nil
 }
 
+// partPath is where the parts of a blob are until it is complete.
+func (s *Store) partPath(d image.Digest) string {
+	return filepath.Join(s.root, "ingest", d.Algorithm()+"-"+d.Encoded())
+}
+
 func (s *Store) acquire(ctx context.Context, key string) error {
 	for {
 		s.mu.Lock()
@@ -95,7 +100,7 @@ func (w *Writer) open() (err error) {
 	if err := w.s.absent(w.desc); err != nil {
 		return err
 	}
-	w.f, err = os.OpenFile(filepath.Join(w.s.root, "ingest", w.key), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	w.f, err = os.OpenFile(w.s.partPath(w.desc.Digest), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return fmt.Errorf("ingest %s: %w", w.desc.Digest, err)
 	}

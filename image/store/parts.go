@@ -9,7 +9,6 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -84,7 +83,7 @@ func (p *Parts) open() (err error) {
 	if err := p.s.absent(p.desc); err != nil {
 		return err
 	}
-	p.f, err = os.OpenFile(filepath.Join(p.s.root, "ingest", p.key), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	p.f, err = os.OpenFile(p.s.partPath(p.desc.Digest), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return fmt.Errorf("ingest %s: %w", p.desc.Digest, err)
 	}

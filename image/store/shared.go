@@ -34,8 +34,11 @@ func OpenShared(root, temp string) (*Shared, error) {
 	return &Shared{Layers: l, files: Store{root: root}}, nil
 }
 
-// Stat, Open and Read are those of Store.
+// Stat, Known, Open and Read are those of Store.
 func (s *Shared) Stat(d image.Digest) (int64, error) { return s.files.Stat(d) }
+
+// Known is Store.Known.
+func (s *Shared) Known(d image.Digest) (int64, error) { return s.files.Known(d) }
 
 // Open is Store.Open.
 func (s *Shared) Open(d image.Digest) (*Blob, error) { return s.files.Open(d) }

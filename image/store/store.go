@@ -3,13 +3,15 @@
 //
 // On disk, below one directory (mode 0700): blobs/<alg>/<hex> are complete
 // blobs; ingest/<alg>-<hex> are parts of blobs that a later Writer continues;
-// layers/ is the layer store; meta.db holds names, leases and a list of what
-// is safely on disk.
+// layers/ is the layer store; origins/ says of blobs that are not kept where
+// they can be had again; meta.db holds names, leases and a list of what is
+// safely on disk.
 //
 // A name is the commit point. Blobs and layers are written without fsync; the
 // first name set after them syncs the filesystem once and notes them as synced
 // in the same transaction. When the store is opened after a reboot, what is
-// not noted may have holes from a power cut and is removed.
+// not noted may have holes from a power cut: such layers are removed, and such
+// blobs are parts again, which a Writer verifies and completes.
 package store
 
 import (
@@ -206,7 +208,7 @@ func (s *Store) recover() error {
 		}
 		if known {
 			s.fresh = append(s.fresh, d)
-		} else if err := os.Remove(s.blobPath(d)); err != nil {
+		} else if err := os.Rename(s.blobPath(d), s.partPath(d)); err != nil {
 			return err
 		}
 	}

@@ -32,6 +32,23 @@ func (g *registry) getBlob(w http.ResponseWriter, r *http.Request, repo string, 
 
 // sendBlob sends a blob that is here, or the range of it that is asked for.
 func (g *registry) sendBlob(w http.ResponseWriter, r *http.Request, d image.Digest) error {
+	h := w.Header()
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Docker-Content-Digest", d.String())
+	h.Set("ETag", strconv.Quote(d.String()))
+	if size, err := g.store.Known(d); err == nil && r.Method == http.MethodHead {
+		h.Set("Accept-Ranges", "bytes")
+		h.Set("Content-Length", strconv.FormatInt(size, 10))
+		return nil
+	}
+	pin := g.store.Pin()
+	defer pin.Release()
+	pin.Add(d)
+	if g.opts.Restore != nil {
+		if err := g.opts.Restore(r.Context(), d); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return upstreamError(err, blobUnknown)
+		}
+	}
 	b, err := g.store.Open(d)
 	if errors.Is(err, store.ErrNotFound) {
 		return blobUnknown()
@@ -40,10 +57,6 @@ func (g *registry) sendBlob(w http.ResponseWriter, r *http.Request, d image.Dige
 		return err
 	}
 	defer b.Close()
-	h := w.Header()
-	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Docker-Content-Digest", d.String())
-	h.Set("ETag", strconv.Quote(d.String()))
 	http.ServeContent(steadyWriter{w, http.NewResponseController(w)}, r, "", time.Time{}, b)
 	return nil
 }

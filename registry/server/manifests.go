@@ -182,7 +182,7 @@ func (g *registry) complete(repo string, doc *document, pin *store.Pin) error {
 			}
 			return &problem{http.StatusNotFound, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry: " + b.Digest.String()}
 		}
-		size, err := g.store.Stat(b.Digest)
+		size, err := g.store.Known(b.Digest)
 		if err != nil {
 			return err
 		}

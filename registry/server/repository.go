@@ -110,7 +110,7 @@ func (g *registry) refersTo(repo string, d image.Digest) (found bool, err error)
 
 // hasBlob tells whether a blob may be read from the repository.
 func (g *registry) hasBlob(repo string, d image.Digest) (bool, error) {
-	if _, err := g.store.Stat(d); err != nil {
+	if _, err := g.store.Known(d); err != nil {
 		return false, nil
 	}
 	if g.recent.has(repo, d) {

@@ -76,7 +76,7 @@ func (g *registry) mount(repo string, d image.Digest, from string) (bool, error)
 	ok := false
 	var err error
 	if from == "" {
-		_, err = g.store.Stat(d)
+		_, err = g.store.Known(d)
 		ok = err == nil
 	} else if image.ValidRepository(from) {
 		ok, err = g.hasBlob(from, d)
