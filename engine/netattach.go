@@ -165,7 +165,7 @@ func (e *Engine) attachOther(ctx context.Context, rec *record, netns string, o N
 	if err != nil {
 		return nil, networkError(err)
 	}
-	e.emitNetwork("connect", ep.NetworkID, ep.Network, "bridge", rec.ID)
+	e.emitNetwork("connect", ep.NetworkID, ep.Network, rec.ID)
 	return ep, nil
 }
 
@@ -233,12 +233,16 @@ func (e *Engine) dropNetwork(ctx context.Context, c *container) {
 		e.cfg.Log("container %s: disconnect: %v", c.id, err)
 	}
 	for _, ep := range eps {
-		e.emitNetwork("disconnect", ep.NetworkID, ep.Network, "bridge", c.id)
+		e.emitNetwork("disconnect", ep.NetworkID, ep.Network, c.id)
 	}
 }
 
 // emitNetwork tells that a container came to a network, or left it.
-func (e *Engine) emitNetwork(action, id, name, driver, container string) {
+func (e *Engine) emitNetwork(action, id, name, container string) {
+	driver := ""
+	if i, err := e.nets.Inspect(id); err == nil {
+		driver = i.Driver
+	}
 	e.emitOther("network", action, id, "container", container, "name", name, "type", driver)
 }
 

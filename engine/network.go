@@ -87,17 +87,21 @@ func (e *Engine) networkInfo(i *network.Info) NetworkInfo {
 // NetworkCreate makes a network.
 func (e *Engine) NetworkCreate(ctx context.Context, s NetworkSpec) (id, warning string, err error) {
 	defer e.begin()()
-	if s.Driver != "" && s.Driver != "bridge" && s.Driver != "default" {
+	switch s.Driver {
+	case "", "default":
+		s.Driver = "bridge"
+	case "bridge", network.Macvlan, network.IPvlan:
+	default:
 		return "", "", notFound("plugin %q not found", s.Driver)
 	}
-	d := network.Definition{Name: s.Name, Driver: "bridge", Internal: s.Internal, Options: s.Options, Labels: s.Labels, NoIPv6: !s.IPv6}
+	d := network.Definition{Name: s.Name, Driver: s.Driver, Internal: s.Internal, Options: s.Options, Labels: s.Labels, NoIPv6: !s.IPv6}
 	for _, sub := range s.Subnets {
 		v6 := sub.Subnet.Addr().Is6() || !sub.Subnet.IsValid() && sub.Gateway.Is6()
 		switch {
 		case v6:
 			d.Subnet6, d.Gateway6, d.NoIPv6 = sub.Subnet, sub.Gateway, false
 		case d.Subnet.IsValid():
-			return "", "", invalid("a bridge network has one IPv4 subnet")
+			return "", "", invalid("a %s network has one IPv4 subnet", s.Driver)
 		default:
 			d.Subnet, d.Gateway, d.Range = sub.Subnet, sub.Gateway, sub.Range
 		}
@@ -112,7 +116,7 @@ func (e *Engine) NetworkCreate(ctx context.Context, s NetworkSpec) (id, warning 
 	if err != nil {
 		return "", "", networkError(err)
 	}
-	e.emitOther("network", "create", made.ID, "name", made.Name, "type", "bridge")
+	e.emitOther("network", "create", made.ID, "name", made.Name, "type", made.Driver)
 	return made.ID, "", nil
 }
 
@@ -203,7 +207,7 @@ func (e *Engine) NetworkConnect(ctx context.Context, ref, containerRef string, e
 	err = c.save(c.keep())
 	c.mu.Unlock()
 	if r == nil {
-		e.emitNetwork("connect", i.ID, i.Name, i.Driver, c.id)
+		e.emitNetwork("connect", i.ID, i.Name, c.id)
 	}
 	return err
 }
@@ -249,7 +253,7 @@ func (e *Engine) NetworkDisconnect(ctx context.Context, ref, containerRef string
 	c.rec.Left = append(slices.Clone(c.rec.Left), i.Name)
 	err = c.save(c.keep())
 	c.mu.Unlock()
-	e.emitNetwork("disconnect", i.ID, i.Name, i.Driver, c.id)
+	e.emitNetwork("disconnect", i.ID, i.Name, c.id)
 	return err
 }
 

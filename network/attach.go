@@ -54,8 +54,10 @@ func (s *Store) attach(n *network, a Attach, ns int) (_ *Endpoint, err error) {
 	if err := s.up(n); err != nil {
 		return nil, err
 	}
-	s.watchFilter()
-	s.admit(n)
+	if !n.def.child() {
+		s.watchFilter()
+		s.admit(n)
+	}
 	e, err := s.lease(n, a)
 	if err != nil {
 		return nil, err
@@ -64,12 +66,19 @@ func (s *Store) attach(n *network, a Attach, ns int) (_ *Endpoint, err error) {
 	// the pieces belong to.
 	defer func() {
 		if err != nil {
-			s.route.Do(rtnl.DelLink(e.HostLink))
+			if n.def.child() {
+				s.delChild(e)
+			} else {
+				s.route.Do(rtnl.DelLink(e.HostLink))
+			}
 			s.forget(n, e)
 		}
 	}()
 	if err := s.connect(n, e, ns); err != nil {
 		return nil, err
+	}
+	if n.def.child() {
+		return e, nil
 	}
 	c := content{}
 	c.endpoint(e)
@@ -90,7 +99,9 @@ func (s *Store) lease(n *network, a Attach) (_ *Endpoint, err error) {
 		Hostname: a.Hostname, Name: a.Name, Aliases: a.Aliases, Links: a.Links, Servers: a.Servers, Interface: a.Interface,
 		Want: a.Ports, Priority: a.Priority,
 	}
-	e.HostLink = linkPrefix + e.ID[:12]
+	if !n.def.child() {
+		e.HostLink = linkPrefix + e.ID[:12]
+	}
 	if e.Interface == "" {
 		e.Interface = s.freeInterface(a.ID)
 	} else if err := checkDevice(e.Interface); err != nil {
@@ -128,7 +139,7 @@ func (s *Store) lease(n *network, a Attach) (_ *Endpoint, err error) {
 		if n.v6 != nil {
 			e.Gateway6 = n.def.Gateway6
 		}
-		if e.Default = !s.hasDefault(a.ID); e.Default {
+		if e.Default = !s.hasDefault(a.ID); e.Default && !n.def.child() {
 			ports, err := s.ports.publish(e.ID, a.Ports, n.v6 != nil)
 			if err != nil {
 				return nil, err
@@ -136,7 +147,7 @@ func (s *Store) lease(n *network, a Attach) (_ *Endpoint, err error) {
 			e.Ports = ports
 		}
 	}
-	if n.def.Name != Bridge && s.dns.serves(n) {
+	if n.def.child() || n.def.Name != Bridge && s.dns.serves(n) {
 		e.DNS = resolverAddr
 	}
 	if err := writeFile(s.leaseFile(e), e, false); err != nil {
@@ -162,6 +173,52 @@ func chooseMAC(want string, v4 netip.Addr) (string, error) {
 // connect makes the pair, the addresses and the routes. The namespace is
 // entered once, for a socket; all else goes by netlink.
 func (s *Store) connect(n *network, e *Endpoint, ns int) error {
+	add := s.addPair
+	if n.def.child() {
+		add = s.addChild
+	}
+	if err := add(n, e, ns); err != nil {
+		return fmt.Errorf("make interface %s: %w", e.Interface, err)
+	}
+	inside, err := rtnl.OpenIn(ns)
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	link, err := inside.Link(e.Interface)
+	if err != nil {
+		return fmt.Errorf("find interface %s: %w", e.Interface, err)
+	}
+	if mac := link.MAC.String(); mac != e.MAC { // ipvlan has its parent's
+		e.MAC = mac
+		if err := writeFile(s.leaseFile(e), e, false); err != nil {
+			return err
+		}
+	}
+	if err := s.address(n, e, inside, link.Index); err != nil {
+		return err
+	}
+	if !n.def.child() {
+		if err := s.setPort(n, e); err != nil {
+			return err
+		}
+	}
+	if e.DNS.IsValid() {
+		if err := s.dns.redirect(n, e, ns, inside, link.Index); err != nil {
+			other := n.def.Gateway
+			if n.def.child() {
+				other = netip.Addr{}
+			}
+			s.warn("%v: names are asked elsewhere", err)
+			e.DNS = other
+			return writeFile(s.leaseFile(e), e, false)
+		}
+	}
+	return nil
+}
+
+// addPair makes the container's pair on the bridge.
+func (s *Store) addPair(n *network, e *Endpoint, ns int) error {
 	mac, err := net.ParseMAC(e.MAC)
 	if err != nil {
 		return err
@@ -175,32 +232,7 @@ func (s *Store) connect(n *network, e *Endpoint, ns int) error {
 			err = s.addVeth(n, pair)
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("make interface %s: %w", e.Interface, err)
-	}
-	inside, err := rtnl.OpenIn(ns)
-	if err != nil {
-		return err
-	}
-	defer inside.Close()
-	link, err := inside.Link(e.Interface)
-	if err != nil {
-		return fmt.Errorf("find interface %s: %w", e.Interface, err)
-	}
-	if err := s.address(n, e, inside, link.Index); err != nil {
-		return err
-	}
-	if err := s.setPort(n, e); err != nil {
-		return err
-	}
-	if e.DNS.IsValid() {
-		if err := s.dns.redirect(n, ns, inside, link.Index); err != nil {
-			s.warn("%v: names are asked at %s", err, n.def.Gateway)
-			e.DNS = n.def.Gateway
-			return writeFile(s.leaseFile(e), e, false)
-		}
-	}
-	return nil
+	return err
 }
 
 // address sends all that is to be set inside in one datagram, IPv6 last: a
@@ -293,6 +325,10 @@ func (s *Store) Disconnect(ctx context.Context, id, network string) error {
 
 func (s *Store) detach(e *Endpoint) error {
 	n := s.nets[e.NetworkID]
+	if n.def.child() {
+		s.delChild(e)
+		return s.forget(n, e)
+	}
 	c := content{}
 	if n.index != 0 {
 		c.endpoint(e)

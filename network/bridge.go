@@ -65,6 +65,9 @@ func (s *Store) up(n *network) error {
 	if n.index != 0 {
 		return nil
 	}
+	if n.def.child() {
+		return s.upChild(n)
+	}
 	name := n.def.Bridge
 	link, err := s.route.Link(name)
 	exists := err == nil

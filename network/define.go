@@ -26,7 +26,7 @@ func (s *Store) Create(ctx context.Context, d Definition) (Definition, error) {
 	if d.Driver == "" {
 		d.Driver = "bridge"
 	}
-	if d.Driver != "bridge" {
+	if d.Driver != "bridge" && !d.child() {
 		return Definition{}, fmt.Errorf("could not find plugin %s: network driver %w", d.Driver, ErrNotFound)
 	}
 	s.mu.Lock()
@@ -54,30 +54,16 @@ func (s *Store) Create(ctx context.Context, d Definition) (Definition, error) {
 
 // complete checks a definition and fills in what it leaves open.
 func (s *Store) complete(d *Definition) error {
-	d.Bridge = d.Options[optBridge]
-	if d.Bridge == "" {
-		d.Bridge = "cn-" + d.ID[:9]
-	}
-	if err := checkDevice(d.Bridge); err != nil {
+	if d.child() {
+		if err := s.completeChild(d); err != nil {
+			return err
+		}
+	} else if err := s.completeBridge(d); err != nil {
 		return err
 	}
 	if v, ok := d.Options[optMTU]; ok {
 		if n, err := strconv.Atoi(v); err != nil || n < 68 || n > 65535 {
 			return fmt.Errorf("%w MTU %q: use a number from 68 to 65535", ErrInvalid, v)
-		}
-	}
-	for _, key := range []string{optICC, optMasquerade} {
-		if v, ok := d.Options[key]; ok {
-			b, err := strconv.ParseBool(v)
-			if err != nil {
-				return fmt.Errorf("%w value %q of option %s: use true or false", ErrInvalid, v, key)
-			}
-			d.Options[key] = strconv.FormatBool(b)
-		}
-	}
-	for _, n := range s.nets {
-		if n.def.Bridge == d.Bridge {
-			return fmt.Errorf("bridge %s is already %w by network %s", d.Bridge, ErrInUse, n.def.Name)
 		}
 	}
 	if err := s.completeSubnet(d); err != nil {
@@ -95,6 +81,32 @@ func (s *Store) complete(d *Definition) error {
 	}
 	d.Subnet6 = d.Subnet6.Masked()
 	return s.checkPlace(d, d.Subnet6, &d.Gateway6)
+}
+
+// completeBridge settles the bridge's name and checks the options that bridges have.
+func (s *Store) completeBridge(d *Definition) error {
+	d.Bridge = d.Options[optBridge]
+	if d.Bridge == "" {
+		d.Bridge = "cn-" + d.ID[:9]
+	}
+	if err := checkDevice(d.Bridge); err != nil {
+		return err
+	}
+	for _, key := range []string{optICC, optMasquerade} {
+		if v, ok := d.Options[key]; ok {
+			b, err := strconv.ParseBool(v)
+			if err != nil {
+				return fmt.Errorf("%w value %q of option %s: use true or false", ErrInvalid, v, key)
+			}
+			d.Options[key] = strconv.FormatBool(b)
+		}
+	}
+	for _, n := range s.nets {
+		if n.def.Bridge == d.Bridge {
+			return fmt.Errorf("bridge %s is already %w by network %s", d.Bridge, ErrInUse, n.def.Name)
+		}
+	}
+	return nil
 }
 
 func (s *Store) completeSubnet(d *Definition) (err error) {
@@ -154,7 +166,11 @@ func (s *Store) Remove(ctx context.Context, network string) error {
 	if len(n.endpoints) > 0 {
 		return fmt.Errorf("error while removing network: network %s has active endpoints: %w", n.def.Name, ErrInUse)
 	}
-	if err := s.down(n); err != nil {
+	down := s.down
+	if n.def.child() {
+		down = s.downChild
+	}
+	if err := down(n); err != nil {
 		return err
 	}
 	if err := removeFile(s.definitionFile(n.def.ID)); err != nil {

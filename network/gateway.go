@@ -73,6 +73,9 @@ func (s *Store) lead(e *Endpoint, had []PortMapping, inside *rtnl.Conn) error {
 	}
 	e.Default = true
 	s.order(e.Container)
+	if n.def.child() {
+		return writeFile(s.leaseFile(e), e, false)
+	}
 	ports, err := s.ports.publish(e.ID, keepChosen(e.Want, had), n.v6 != nil)
 	if err != nil {
 		return err
@@ -172,5 +175,5 @@ func (s *Store) inherit(gone *Endpoint) error {
 	if err != nil {
 		return fmt.Errorf("find interface %s: %w", names.Interface, err)
 	}
-	return s.dns.redirect(s.nets[names.NetworkID], ns, inside, l.Index)
+	return s.dns.redirect(s.nets[names.NetworkID], names, ns, inside, l.Index)
 }

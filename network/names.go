@@ -28,14 +28,19 @@ const dnsPort = 53
 type names struct {
 	store   *Store
 	servers map[string]*dns.Server // by network ID
+	inside  map[string]*dns.Server // by endpoint ID, in their namespaces
 }
 
-func newNames(s *Store) *names { return &names{store: s, servers: map[string]*dns.Server{}} }
+func newNames(s *Store) *names {
+	return &names{store: s, servers: map[string]*dns.Server{}, inside: map[string]*dns.Server{}}
+}
 
 func (d *names) close() {
-	for id, server := range d.servers {
-		server.Close()
-		delete(d.servers, id)
+	for _, list := range []map[string]*dns.Server{d.servers, d.inside} {
+		for id, server := range list {
+			server.Close()
+			delete(list, id)
+		}
 	}
 }
 
@@ -44,7 +49,7 @@ func (d *names) serve(n *network) error {
 	if n.def.Name == Bridge || d.serves(n) {
 		return nil
 	}
-	server, err := dns.Listen(n.def.Gateway, zone{d.store, n.def.ID})
+	server, err := dns.Listen(n.def.Gateway, zone{store: d.store, network: n.def.ID})
 	if err != nil {
 		return err
 	}
@@ -73,12 +78,17 @@ func (d *names) publish(n *network, c content) {
 }
 
 // redirect makes 127.0.0.11 answer inside a container.
-func (d *names) redirect(n *network, ns int, inside *rtnl.Conn, index int) error {
-	if err := inside.Do(rtnl.RouteLocalnet(index)); err != nil {
+func (d *names) redirect(n *network, e *Endpoint, ns int, inside *rtnl.Conn, index int) (err error) {
+	udp, tcp := netip.AddrPortFrom(n.def.Gateway, dnsPort), netip.AddrPortFrom(n.def.Gateway, dnsPort)
+	if n.def.child() {
+		if udp, tcp, err = d.enter(e, ns); err != nil {
+			return fmt.Errorf("answer names in the container: %w", err)
+		}
+	} else if err := inside.Do(rtnl.RouteLocalnet(index)); err != nil {
 		return fmt.Errorf("let %s reach the network: %w", resolverAddr, err)
 	}
 	var filter *rtnl.Conn
-	err := rtnl.In(ns, func() (err error) {
+	err = rtnl.In(ns, func() (err error) {
 		filter, err = rtnl.OpenNetfilter()
 		return err
 	})
@@ -93,11 +103,11 @@ func (d *names) redirect(n *network, ns int, inside *rtnl.Conn, index int) error
 	b.AddTable()
 	b.AddChain(nft.Chain{Name: "output", Type: "nat", Hook: unix.NF_INET_LOCAL_OUT, Priority: -100})
 	v4 := []nft.Expr{nft.Meta(unix.NFT_META_NFPROTO, r(0)), nft.Equal(r(0), proto4)}
-	for _, proto := range []uint8{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+	for proto, to := range map[uint8]netip.AddrPort{unix.IPPROTO_UDP: udp, unix.IPPROTO_TCP: tcp} {
 		b.AddRule("output", append(v4, nft.Addr(false, true, r(0)), nft.Equal(r(0), resolverAddr.AsSlice()),
 			nft.Meta(unix.NFT_META_L4PROTO, r(0)), nft.Equal(r(0), []byte{proto}),
 			nft.DstPort(r(0)), nft.Equal(r(0), be16(dnsPort)),
-			nft.Load(r(0), n.def.Gateway.AsSlice()), nft.Load(r(1), be16(dnsPort)), nft.DNAT(false, r(0), r(1)))...)
+			nft.Load(r(0), to.Addr().AsSlice()), nft.Load(r(1), be16(to.Port())), nft.DNAT(false, r(0), r(1)))...)
 	}
 	// The packet was made for the loopback and bears its address.
 	b.AddChain(nft.Chain{Name: "postrouting", Type: "nat", Hook: unix.NF_INET_POST_ROUTING, Priority: 100})
@@ -113,10 +123,15 @@ func (d *names) redirect(n *network, ns int, inside *rtnl.Conn, index int) error
 type zone struct {
 	store   *Store
 	network string
+	// container is the only one that can ask, "" for any on the network.
+	container string
 }
 
 // client finds who asks by the address on the zone's network.
 func (z zone) client(from netip.Addr) []*Endpoint {
+	if z.container != "" {
+		return z.store.containers[z.container]
+	}
 	n := z.store.nets[z.network]
 	if n == nil {
 		return nil

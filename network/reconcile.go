@@ -65,7 +65,9 @@ func (s *Store) Reconcile(ctx context.Context, alive func(id string) bool) error
 			errs = append(errs, fmt.Errorf("network %s: %w", n.def.Name, err))
 			continue
 		}
-		s.admit(n)
+		if !n.def.child() {
+			s.admit(n)
+		}
 		for _, e := range n.endpoints {
 			if err := s.repair(n, e, byName[e.HostLink]); err != nil {
 				errs = append(errs, fmt.Errorf("repair %.12s on network %s: %w", e.Container, n.def.Name, err))
@@ -85,7 +87,7 @@ func (s *Store) Reconcile(ctx context.Context, alive func(id string) bool) error
 
 func (s *Store) anyUp() bool {
 	for _, n := range s.nets {
-		if n.index != 0 {
+		if n.index != 0 && !n.def.child() {
 			return true
 		}
 	}
@@ -130,6 +132,9 @@ func (s *Store) repair(n *network, e *Endpoint, link rtnl.Link) error {
 		return err
 	}
 	defer unix.Close(ns)
+	if n.def.child() {
+		return s.repairChild(n, e, ns)
+	}
 	return s.connect(n, e, ns)
 }
 
@@ -151,6 +156,10 @@ func (s *Store) Teardown() error {
 	for _, n := range s.nets {
 		n.index, n.full, n.roomy = 0, nil, 0
 		s.dns.stop(n)
+		if n.def.child() {
+			errs = append(errs, s.downChild(n))
+			continue
+		}
 		for _, l := range links {
 			if l.Kind != "bridge" || l.Name != n.def.Bridge && !isOverflow(l.Name, n.def.Bridge) {
 				continue

@@ -213,7 +213,7 @@ func (s *Store) syncTable() error {
 		c.add(setProxied, loopback6)
 	}
 	for _, n := range s.nets {
-		if n.index == 0 {
+		if n.index == 0 || n.def.child() {
 			continue
 		}
 		c.network(n)

@@ -131,7 +131,10 @@ type Definition struct {
 	NoIPv6   bool              `json:"no_ipv6,omitempty"`
 	Options  map[string]string `json:"options,omitempty"` // kept and shown; com.docker.network.bridge.name, .enable_icc, .enable_ip_masquerade and com.docker.network.driver.mtu work
 	Labels   map[string]string `json:"labels,omitempty"`
-	Bridge   string            `json:"bridge"` // the host's device
+	Bridge   string            `json:"bridge,omitempty"` // the host's device
+
+	Parent    string `json:"parent,omitempty"`     // the host's device, of macvlan and ipvlan
+	OwnParent bool   `json:"own_parent,omitempty"` // it is made for the network, and goes with it
 }
 
 // Info is a network and who is on it.

@@ -85,6 +85,59 @@ func NewVeth(v Veth) *Message {
 	})
 }
 
+// Child is a device on another one, made in another namespace.
+type Child struct {
+	Name   string
+	Parent int // index
+	MTU    int // 0 for the parent's
+	NS     int // descriptor
+}
+
+func (c *Child) message(kind string, data func(m *Message)) *Message {
+	m := New(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, linkHeader(0, 0, 0))
+	m.String(unix.IFLA_IFNAME, c.Name).Uint32(unix.IFLA_LINK, uint32(c.Parent)).Uint32(unix.IFLA_NET_NS_FD, uint32(c.NS))
+	if c.MTU > 0 {
+		m.Uint32(unix.IFLA_MTU, uint32(c.MTU))
+	}
+	return m.Nest(unix.IFLA_LINKINFO, func() {
+		m.String(unix.IFLA_INFO_KIND, kind)
+		m.Nest(unix.IFLA_INFO_DATA, func() { data(m) })
+	})
+}
+
+// NewMacvlan asks for a device with an address of its own on the parent's network; mode is one of MACVLAN_MODE_….
+func NewMacvlan(c Child, mode uint32, mac net.HardwareAddr) *Message {
+	const macvlanMode = 1 // IFLA_MACVLAN_MODE
+	m := c.message("macvlan", func(m *Message) { m.Uint32(macvlanMode, mode) })
+	return m.Attr(unix.IFLA_ADDRESS, mac)
+}
+
+// NewIPvlan asks for a device that shares the parent's hardware address, in mode L2; flags are IPVLAN_F_….
+func NewIPvlan(c Child, flags uint16) *Message {
+	const ipvlanMode, ipvlanFlags, l2 = 1, 2, 0 // IFLA_IPVLAN_MODE, IFLA_IPVLAN_FLAGS, IPVLAN_MODE_L2
+	return c.message("ipvlan", func(m *Message) { m.Attr(ipvlanMode, u16(l2)).Attr(ipvlanFlags, u16(flags)) })
+}
+
+func u16(v uint16) []byte { return native.AppendUint16(nil, v) }
+
+// NewVLAN asks for the device of a VLAN, up, on another one.
+func NewVLAN(name string, parent int, id uint16) *Message {
+	const vlanID = 1 // IFLA_VLAN_ID
+	m := New(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, linkHeader(0, unix.IFF_UP, unix.IFF_UP))
+	m.String(unix.IFLA_IFNAME, name).Uint32(unix.IFLA_LINK, uint32(parent))
+	return m.Nest(unix.IFLA_LINKINFO, func() {
+		m.String(unix.IFLA_INFO_KIND, "vlan")
+		m.Nest(unix.IFLA_INFO_DATA, func() { m.Attr(vlanID, u16(id)) })
+	})
+}
+
+// NewDummy asks for a device, up, that leads nowhere.
+func NewDummy(name string) *Message {
+	m := New(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, linkHeader(0, unix.IFF_UP, unix.IFF_UP))
+	m.String(unix.IFLA_IFNAME, name)
+	return m.Nest(unix.IFLA_LINKINFO, func() { m.String(unix.IFLA_INFO_KIND, "dummy") })
+}
+
 // DelLink deletes a device by name.
 func DelLink(name string) *Message {
 	return New(unix.RTM_DELLINK, 0, linkHeader(0, 0, 0)).String(unix.IFLA_IFNAME, name)

@@ -1,0 +1,212 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"cale/network/dns"
+	"cale/network/rtnl"
+)
+
+// Networks of the drivers macvlan and ipvlan have no bridge. Each container has a device of its own on a device of the
+// host's, the network's parent, and is one more machine on the network which that is on. It can't reach the host by it,
+// the kernel sees to that, so nothing is published and names are answered inside of its own namespace.
+const (
+	Macvlan = "macvlan"
+	IPvlan  = "ipvlan"
+)
+
+// Options of such networks; Docker's names.
+const (
+	optParent      = "parent"
+	optMacvlanMode = "macvlan_mode"
+	optIPvlanMode  = "ipvlan_mode"
+	optIPvlanFlag  = "ipvlan_flag"
+)
+
+// <linux/if_link.h>
+var (
+	macvlanModes = map[string]uint32{"private": 1, "vepa": 2, "": 4, "bridge": 4, "passthru": 8}
+	ipvlanFlags  = map[string]uint16{"": 0, "bridge": 0, "private": 1, "vepa": 2}
+)
+
+func (d *Definition) child() bool { return d.Driver == Macvlan || d.Driver == IPvlan }
+
+// completeChild checks the options and settles the parent. One that is not there is made with the network if its name
+// says how, DEVICE.VLAN; a network without one is among containers alone.
+func (s *Store) completeChild(d *Definition) error {
+	parent := d.Options[optParent]
+	if parent == "" {
+		d.Parent, d.OwnParent = "dm-"+d.ID[:12], true
+		d.Internal = true
+	} else if err := checkDevice(parent); err != nil {
+		return err
+	} else if parent == "lo" {
+		return fmt.Errorf("%w parent: the loopback interface can't be the parent of a %s network", ErrInvalid, d.Driver)
+	} else {
+		d.Parent = parent
+	}
+	if parent != "" {
+		_, err := s.route.Link(parent)
+		if errors.Is(err, unix.ENODEV) {
+			base, _, err2 := cutVLAN(parent)
+			if err2 != nil {
+				return fmt.Errorf("%w parent: there is no device %s, nor does the name say how to make it (DEVICE.VLAN)", ErrInvalid, parent)
+			}
+			d.OwnParent = true
+			if _, err = s.route.Link(base); err != nil {
+				return fmt.Errorf("%w parent: there is no device %s to make %s on", ErrInvalid, base, parent)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("look for %s: %w", parent, err)
+		}
+	}
+	if _, ok := macvlanModes[d.Options[optMacvlanMode]]; !ok {
+		return fmt.Errorf("%w %s %q: it can be bridge, private, vepa or passthru", ErrInvalid, optMacvlanMode, d.Options[optMacvlanMode])
+	}
+	if _, ok := ipvlanFlags[d.Options[optIPvlanFlag]]; !ok {
+		return fmt.Errorf("%w %s %q: it can be bridge, private or vepa", ErrInvalid, optIPvlanFlag, d.Options[optIPvlanFlag])
+	}
+	switch d.Options[optIPvlanMode] {
+	case "", "l2":
+	case "l3", "l3s":
+		return fmt.Errorf("%w %s %s: only l2 is built in Cale yet", ErrInvalid, optIPvlanMode, d.Options[optIPvlanMode])
+	default:
+		return fmt.Errorf("%w %s %q: it can be l2", ErrInvalid, optIPvlanMode, d.Options[optIPvlanMode])
+	}
+	return nil
+}
+
+// cutVLAN reads a name DEVICE.VLAN.
+func cutVLAN(name string) (base string, id uint16, err error) {
+	base, text, ok := strings.Cut(name, ".")
+	n, err := strconv.ParseUint(text, 10, 16)
+	if !ok || base == "" || err != nil || n == 0 || n > 4094 {
+		return "", 0, fmt.Errorf("%s is no name of a VLAN's device", name)
+	}
+	return base, uint16(n), nil
+}
+
+// upChild finds the parent, and makes it if it is the network's own.
+func (s *Store) upChild(n *network) error {
+	link, err := s.route.Link(n.def.Parent)
+	if errors.Is(err, unix.ENODEV) && n.def.OwnParent {
+		if err = s.makeParent(&n.def); err == nil {
+			link, err = s.route.Link(n.def.Parent)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("device %s, the parent of network %s: %w", n.def.Parent, n.def.Name, err)
+	}
+	n.mtu, _ = strconv.Atoi(n.def.Options[optMTU])
+	n.index = link.Index
+	return nil
+}
+
+func (s *Store) makeParent(d *Definition) error {
+	if d.Options[optParent] == "" {
+		return s.route.Do(rtnl.NewDummy(d.Parent))
+	}
+	base, id, err := cutVLAN(d.Parent)
+	if err != nil {
+		return err
+	}
+	link, err := s.route.Link(base)
+	if err != nil {
+		return err
+	}
+	return s.route.Do(rtnl.NewVLAN(d.Parent, link.Index, id))
+}
+
+// downChild takes away the parent that was made for the network.
+func (s *Store) downChild(n *network) error {
+	n.index = 0
+	if !n.def.OwnParent {
+		return nil
+	}
+	if err := s.route.Do(rtnl.DelLink(n.def.Parent)); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove device %s: %w", n.def.Parent, err)
+	}
+	return nil
+}
+
+// addChild makes the container's device, in its namespace.
+func (s *Store) addChild(n *network, e *Endpoint, ns int) error {
+	c := rtnl.Child{Name: e.Interface, Parent: n.index, MTU: n.mtu, NS: ns}
+	var m *rtnl.Message
+	if n.def.Driver == Macvlan {
+		mac, err := net.ParseMAC(e.MAC)
+		if err != nil {
+			return err
+		}
+		m = rtnl.NewMacvlan(c, macvlanModes[n.def.Options[optMacvlanMode]], mac)
+	} else {
+		m = rtnl.NewIPvlan(c, ipvlanFlags[n.def.Options[optIPvlanFlag]])
+	}
+	err := s.route.Do(m)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOTSUP) {
+		return fmt.Errorf("the kernel has no %s devices: %w", n.def.Driver, err)
+	}
+	return err
+}
+
+// delChild takes a container's device away, if the container is still there.
+func (s *Store) delChild(e *Endpoint) {
+	s.dns.leave(e)
+	ns, err := openNamespace(e.NetNS)
+	if err != nil {
+		return // the device went with its namespace
+	}
+	defer unix.Close(ns)
+	if inside, err := rtnl.OpenIn(ns); err == nil {
+		inside.Do(rtnl.DelLink(e.Interface))
+		inside.Close()
+	}
+}
+
+// repairChild makes a living container's device again if it is gone, and answers names as before.
+func (s *Store) repairChild(n *network, e *Endpoint, ns int) error {
+	inside, err := rtnl.OpenIn(ns)
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	link, err := inside.Link(e.Interface)
+	if errors.Is(err, unix.ENODEV) {
+		return s.connect(n, e, ns)
+	}
+	if err != nil || !e.DNS.IsValid() {
+		return err
+	}
+	return s.dns.redirect(n, e, ns, inside, link.Index)
+}
+
+// enter answers names inside of a container's namespace: it has no gateway of ours to ask.
+func (d *names) enter(e *Endpoint, ns int) (udp, tcp netip.AddrPort, err error) {
+	d.leave(e)
+	var server *dns.Server
+	err = rtnl.In(ns, func() (err error) {
+		server, err = dns.Listen(resolverAddr, zone{store: d.store, network: e.NetworkID, container: e.Container})
+		return err
+	})
+	if err != nil {
+		return udp, tcp, err
+	}
+	d.inside[e.ID] = server
+	u, t := server.Ports()
+	return netip.AddrPortFrom(resolverAddr, u), netip.AddrPortFrom(resolverAddr, t), nil
+}
+
+func (d *names) leave(e *Endpoint) {
+	if server := d.inside[e.ID]; server != nil {
+		server.Close()
+		delete(d.inside, e.ID)
+	}
+}
