@@ -7,20 +7,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"log"
-	"net"
 	"os"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
-
-// Peer is the process at the other end of a socket, as the kernel tells.
-type Peer struct {
-	UID uint32 `json:"uid"`
-	GID uint32 `json:"gid"`
-	PID int32  `json:"pid"`
-}
 
 // Entry is one action that gives power over the host.
 type Entry struct {
@@ -29,32 +19,6 @@ type Entry struct {
 	Object  string   `json:"object"`
 	Powers  []string `json:"powers"`
 	Outcome string   `json:"outcome"` // done, or the error
-}
-
-// PeerOf is who is at the other end of a connection, which may be wrapped; nil
-// if the kernel does not tell.
-func PeerOf(c net.Conn) *Peer {
-	for {
-		w, ok := c.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		c = w.NetConn()
-	}
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return nil
-	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return nil
-	}
-	var cred *unix.Ucred
-	_ = raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err != nil || cred == nil {
-		return nil
-	}
-	return &Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid}
 }
 
 // Log is the log's file.

@@ -76,6 +76,7 @@ type books struct {
 	snapshots *snapshot.Store
 	db        *bolt.DB
 	meta      *metadata.DB
+	blobs     *content.Store
 	content   *containerdsnapshot.Store
 	cache     *cachemd.Store
 }
@@ -107,8 +108,7 @@ func openBooks(ctx context.Context, o Options) (b *books, err error) {
 	if b.snapshots, err = snapshot.Open(ctx, filepath.Join(b.dir, "snapshots.db"), b.files.Layers, b.holds); err != nil {
 		return nil, err
 	}
-	blobs, err := content.Open(b.files, b.holds, filepath.Join(b.dir, "ingest"))
-	if err != nil {
+	if b.blobs, err = content.Open(b.files, b.holds, filepath.Join(b.dir, "ingest")); err != nil {
 		return nil, err
 	}
 	b.db, err = bolt.Open(filepath.Join(b.dir, "content.db"), 0o600, &bolt.Options{
@@ -117,7 +117,7 @@ func openBooks(ctx context.Context, o Options) (b *books, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b.meta = metadata.NewDB(b.db, blobs, map[string]snapshots.Snapshotter{snapshotter: b.snapshots})
+	b.meta = metadata.NewDB(b.db, b.blobs, map[string]snapshots.Snapshotter{snapshotter: b.snapshots})
 	if err := b.meta.Init(ctx); err != nil {
 		return nil, err
 	}

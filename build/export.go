@@ -7,12 +7,12 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter"
 	"github.com/moby/buildkit/session"
-	"github.com/moby/buildkit/worker/base"
+	"github.com/moby/buildkit/worker"
 )
 
 // storing is a worker that has Docker's exporter too: "moby", into the image
 // store of the engine.
-type storing struct{ *base.Worker }
+type storing struct{ worker.Worker }
 
 // Exporter implements worker.Worker.
 func (w storing) Exporter(name string, sm *session.Manager) (exporter.Exporter, error) {

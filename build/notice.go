@@ -3,9 +3,11 @@ package build
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
+	"github.com/sirupsen/logrus"
 
 	"cale/build/snapshot"
 )
@@ -28,9 +30,23 @@ func (s ourLayers) Writer(ctx context.Context, opts ...content.WriterOpt) (conte
 		}
 	}
 	if o.Desc.Digest == "" && s.snapshots.Own(ctx, o.Ref) {
-		return nil, fmt.Errorf("the layer of snapshot %s is the comparer's to write: %w", o.Ref, errdefs.ErrNotImplemented)
+		return nil, fmt.Errorf("the layer of snapshot %s is %s: %w", o.Ref, comparers, errdefs.ErrNotImplemented)
 	}
 	return s.Store.Writer(ctx, opts...)
+}
+
+const comparers = "the comparer's to write"
+
+// Log is how BuildKit's log is written: not with its notice that a layer is
+// the comparer's, which each is.
+type Log struct{ logrus.Formatter }
+
+// Format implements logrus.Formatter.
+func (l Log) Format(e *logrus.Entry) ([]byte, error) {
+	if strings.Contains(e.Message, comparers) {
+		return nil, nil
+	}
+	return l.Formatter.Format(e)
 }
 
 // forceOverlay is the variable that keeps BuildKit, for its own tests, from

@@ -3,11 +3,20 @@ package build
 import (
 	"context"
 	"maps"
+	"slices"
+	"strings"
 
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/client/llb/sourceresolver"
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/frontend"
 	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/worker"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // preferLocal is a front end that takes base images which are in the store as
@@ -24,4 +33,38 @@ func (p preferLocal) Solve(ctx context.Context, b frontend.FrontendLLBBridge, ex
 		opt["image-resolve-mode"] = "local"
 	}
 	return p.Frontend.Solve(ctx, b, exec, opt, inputs, sid, sm)
+}
+
+// preferred is a worker that takes a local image only where it is of the
+// platform that is built for; else the registry is asked as well.
+type preferred struct {
+	worker.Worker
+	names images.Store
+	blobs content.Provider // all of the image store, held or not
+}
+
+// ResolveSourceMetadata implements worker.Worker.
+func (w preferred) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt, sm *session.Manager, job solver.JobContext) (*sourceresolver.MetaResponse, error) {
+	if o := opt.ImageOpt; o != nil && o.ResolveMode == pb.AttrImageResolveModePreferLocal && o.Platform != nil &&
+		w.isOther(ctx, strings.TrimPrefix(op.Identifier, "docker-image://"), *o.Platform) {
+		other := *o
+		other.ResolveMode = pb.AttrImageResolveModeDefault
+		opt.ImageOpt = &other
+	}
+	return w.Worker.ResolveSourceMetadata(ctx, op, opt, sm, job)
+}
+
+// isOther tells whether a name means an image here that is of other platforms
+// only.
+func (w preferred) isOther(ctx context.Context, name string, p ocispec.Platform) bool {
+	i, err := w.names.Get(ctx, name)
+	if err != nil {
+		return false
+	}
+	all, err := images.Platforms(ctx, w.blobs, i.Target)
+	if err != nil || len(all) == 0 {
+		return false
+	}
+	match := platforms.Only(p)
+	return !slices.ContainsFunc(all, match.Match)
 }

@@ -35,6 +35,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"cale/audit"
+	"cale/build/names"
 	"cale/build/step"
 	"cale/network"
 )
@@ -104,7 +105,7 @@ func open(ctx context.Context, o Options) (_ *Builder, err error) {
 	b.steps, b.sessions = steps, sessions
 	w.SourceManager.Register(judged{w.ImageSource, o.Keeper})
 	b.worker = &worker.Controller{}
-	if err := b.worker.Add(storing{w}); err != nil {
+	if err := b.worker.Add(storing{preferred{w, &names.Store{Keeper: o.Keeper}, b.books.blobs}}); err != nil {
 		return nil, err
 	}
 	cache, err := bboltcachestorage.NewStore(filepath.Join(b.books.dir, "cache.db"))
@@ -164,7 +165,7 @@ func open(ctx context.Context, o Options) (_ *Builder, err error) {
 		grpc.StatsHandler(tracing.ServerStatsHandler(otelgrpc.WithTracerProvider(tracer), otelgrpc.WithMeterProvider(noop.NewMeterProvider()),
 			otelgrpc.WithPropagators(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})))),
 		grpc.Creds(newPeers()),
-		grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor, audited(o.Audit)), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
+		grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor, audited(o.Audit), newGuard(o.Root).unary), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 	)
 	healthv1.RegisterHealthServer(b.server, health.NewServer())

@@ -5,11 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"cale/cli/format"
 	"cale/ondemand"
 )
 
@@ -40,7 +42,42 @@ func (a *App) buildCommand() *cobra.Command {
 // builderCommands are those of the build cache.
 func builderCommands() []entry {
 	return append(same("build"),
+		entry{name: "du", short: "Show what the build cache takes on disk", build: (*App).builderUsageCommand},
 		entry{name: "prune", short: "Remove build cache", build: (*App).builderPruneCommand})
+}
+
+func (a *App) builderUsageCommand() *cobra.Command {
+	c := &cobra.Command{Use: "du [OPTIONS]", Args: noArgs}
+	layout := c.Flags().String("format", "", formatUsage)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		api, err := a.client()
+		if err != nil {
+			return err
+		}
+		records, err := api.BuildCache(cmd.Context())
+		if err != nil {
+			return err
+		}
+		var rows []format.CacheRecord
+		var total, free int64
+		now := time.Now()
+		for _, r := range records {
+			total += r.Size
+			if !r.InUse {
+				free += r.Size
+			}
+			rows = append(rows, format.NewCacheRecord(r, now))
+		}
+		if *layout != "" {
+			return format.Write(a.Out, *layout, format.CacheHeader, rows)
+		}
+		if err := format.Write(a.Out, format.CacheTable, format.CacheHeader, rows); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.Out, "Reclaimable: %s\nTotal: %s\n", units.HumanSize(float64(free)), units.HumanSize(float64(total)))
+		return nil
+	}
+	return c
 }
 
 func (a *App) builderPruneCommand() *cobra.Command {

@@ -95,6 +95,13 @@ func (c *Client) DiskUsage(ctx context.Context) (DiskUsage, error) {
 	return d, err
 }
 
+// BuildCache lists what the build cache holds.
+func (c *Client) BuildCache(ctx context.Context) ([]CacheRecord, error) {
+	var d DiskUsage
+	err := c.call(ctx, request{method: "GET", path: "/system/df", query: values("type", "build-cache")}, &d)
+	return d.BuildCache, err
+}
+
 // Login checks credentials with their registry; it returns the registry's
 // status and, if it gives one, an identity token.
 func (c *Client) Login(ctx context.Context, a Auth) (status, token string, err error) {

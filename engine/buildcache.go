@@ -59,6 +59,13 @@ func (e *Engine) collectSoon() {
 	})
 }
 
+// Collect removes at once what nothing needs any more, as after a prune of the build cache.
+func (e *Engine) Collect(ctx context.Context) error {
+	defer e.begin()()
+	_, err := e.store.GC(ctx)
+	return err
+}
+
 // BuildGone tells that the builder's connection has ended. If the builder has not closed it but died, its steps, which
 // nobody supervises any more, end too.
 func (e *Engine) BuildGone() {

@@ -6,7 +6,7 @@ import (
 	"cale/image"
 )
 
-// DiskUsage measures everything. An image's size is here what it takes on disk: its unpacked layers and the blobs they
+// DiskUsage measures everything; what only the build cache holds is the builder's to tell of. An image's size is here what it takes on disk: its unpacked layers and the blobs they
 // came as.
 func (e *Engine) DiskUsage(ctx context.Context) (Usage, error) {
 	defer e.begin()()
@@ -32,24 +32,6 @@ func (e *Engine) imageUsage(ctx context.Context, u *Usage) (err error) {
 	if u.Images, err = e.Images(ctx, false); err != nil {
 		return err
 	}
-	blobs, err := e.store.Blobs()
-	if err != nil {
-		return err
-	}
-	for _, d := range blobs {
-		if n, err := e.store.Stat(d); err == nil {
-			u.LayersSize += n
-		}
-	}
-	layers, err := e.store.Layers.List()
-	if err != nil {
-		return err
-	}
-	for _, d := range layers {
-		if n, err := e.store.Layers.Size(d); err == nil {
-			u.LayersSize += n
-		}
-	}
 	// Content by image, to tell what several have.
 	parts := make([]map[image.Digest]int64, len(u.Images))
 	users := map[image.Digest]int{}
@@ -59,6 +41,32 @@ func (e *Engine) imageUsage(ctx context.Context, u *Usage) (err error) {
 		}
 		for d := range parts[i] {
 			users[d]++
+		}
+	}
+	held, err := e.Build().Held(context.Background())
+	if err != nil {
+		return err
+	}
+	builds := map[image.Digest]bool{}
+	for _, d := range append(held.Blobs, held.Layers...) {
+		builds[d] = users[d] == 0
+	}
+	blobs, err := e.store.Blobs()
+	if err != nil {
+		return err
+	}
+	for _, d := range blobs {
+		if n, err := e.store.Stat(d); err == nil && !builds[d] {
+			u.LayersSize += n
+		}
+	}
+	layers, err := e.store.Layers.List()
+	if err != nil {
+		return err
+	}
+	for _, d := range layers {
+		if n, err := e.store.Layers.Size(d); err == nil && !builds[d] {
+			u.LayersSize += n
 		}
 	}
 	for i := range u.Images {

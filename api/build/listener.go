@@ -10,6 +10,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"cale/audit"
 )
 
 // helloWait is how long a client may take for its first bytes.
@@ -71,9 +73,12 @@ func (s *Split) sort(c net.Conn) {
 }
 
 // Dial is a connection to BuildKit's API within this process.
-func (s *Split) Dial(ctx context.Context) (net.Conn, error) {
+func (s *Split) Dial(ctx context.Context) (net.Conn, error) { return s.DialFor(ctx, audit.Self()) }
+
+// DialFor is Dial for another process, by name in the audit log.
+func (s *Split) DialFor(_ context.Context, p *audit.Peer) (net.Conn, error) {
 	here, there := net.Pipe()
-	if !s.v2.put(there) {
+	if !s.v2.put(&audit.For{Conn: there, Peer: p}) {
 		return nil, net.ErrClosed
 	}
 	return here, nil

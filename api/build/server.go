@@ -7,14 +7,18 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
+	control "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/moby/api/types/build"
+
+	"cale/audit"
 )
 
 // Server answers the build calls of Docker's Engine API.
@@ -81,17 +85,34 @@ func (s *Server) grpc(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	rest, _ := buf.Peek(buf.Reader.Buffered())
-	s.split.v2.put(&ahead{Conn: conn, rest: append([]byte(nil), rest...)})
+	s.split.v2.put(&audit.For{Conn: &ahead{Conn: conn, rest: append([]byte(nil), rest...)}, Peer: peerOf(r)})
 	return nil
 }
 
-func (s *Server) client(ctx context.Context) (*client.Client, error) {
-	return client.New(ctx, "unix:///builder", client.WithContextDialer(dialer(s.split)))
+// client speaks with the builder for whoever has sent r.
+func (s *Server) client(r *http.Request) (*client.Client, error) {
+	return client.New(r.Context(), "unix:///builder", client.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+		return s.split.DialFor(ctx, peerOf(r))
+	}))
+}
+
+type connKey struct{}
+
+// ConnContext notes on a connection's context who is at its other end; it is
+// for the http.Server that serves with this Server.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, audit.PeerOf(c))
+}
+
+// peerOf is who has sent a request.
+func peerOf(r *http.Request) *audit.Peer {
+	from, _ := r.Context().Value(connKey{}).(*audit.Peer)
+	return audit.RequestPeer(r.Header, from)
 }
 
 // cache lists what the build cache holds, as GET /system/df has it.
 func (s *Server) cache(w http.ResponseWriter, r *http.Request) error {
-	c, err := s.client(r.Context())
+	c, err := s.client(r)
 	if err != nil {
 		return err
 	}
@@ -117,7 +138,7 @@ func (s *Server) prune(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	c, err := s.client(r.Context())
+	c, err := s.client(r)
 	if err != nil {
 		return err
 	}
@@ -135,11 +156,39 @@ func (s *Server) prune(w http.ResponseWriter, r *http.Request) error {
 	err = c.Prune(r.Context(), ch, opts...)
 	close(ch)
 	report := <-done
+	if err == nil && flag(r.URL.Query().Get("all")) && r.URL.Query().Get("filters") == "" {
+		err = forget(r.Context(), c)
+	}
 	if err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(w).Encode(report)
+}
+
+// forget removes the records of builds that have ended, and with them what is
+// kept for these.
+func forget(ctx context.Context, c *client.Client) error {
+	api := c.ControlClient()
+	records, err := api.ListenBuildHistory(ctx, &control.BuildHistoryRequest{EarlyExit: true})
+	if err != nil {
+		return err
+	}
+	for {
+		e, err := records.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if e.Type != control.BuildHistoryEventType_COMPLETE {
+			continue
+		}
+		if _, err := api.UpdateBuildHistory(ctx, &control.UpdateBuildHistoryRequest{Ref: e.Record.Ref, Delete: true}); err != nil {
+			return fmt.Errorf("forget build %s: %w", e.Record.Ref, err)
+		}
+	}
 }
 
 func pruneOptions(r *http.Request) (out []client.PruneOption, err error) {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -20,10 +19,6 @@ import (
 	"github.com/tonistiigi/fsutil"
 	"google.golang.org/protobuf/proto"
 )
-
-func dialer(s *Split) func(context.Context, string) (net.Conn, error) {
-	return func(ctx context.Context, _ string) (net.Conn, error) { return s.Dial(ctx) }
-}
 
 // builds are those under way, by the id that the client gave.
 type builds struct {
@@ -70,7 +65,7 @@ func (s *Server) build(w http.ResponseWriter, r *http.Request) error {
 	defer cancel()
 	defer s.builds.add(a.id, cancel)()
 	out := &writer{w: w}
-	c, err := s.client(ctx)
+	c, err := s.client(r)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func (s *steps) vertex(v *client.Vertex) {
 	}
 	t := s.told[v.Digest]
 	if !t.named {
-		s.out.send(stream("Step " + m[1] + "/" + m[2] + " : " + m[3] + "\n"))
+		s.out.send(stream("Step " + m[1] + "/" + m[2] + " : " + written(m[3]) + "\n"))
 		t.named = true
 	}
 	if v.Cached && !t.cached && !strings.HasPrefix(m[3], "FROM ") {
@@ -59,6 +59,23 @@ func (s *steps) vertex(v *client.Vertex) {
 		t.cached = true
 	}
 	s.told[v.Digest] = t
+}
+
+// written is a step as its author may have written it: the front end says what
+// a tag stands for.
+func written(text string) string {
+	name, ok := strings.CutPrefix(text, "FROM ")
+	if !ok {
+		return text
+	}
+	r, err := image.ParseReference(name)
+	if err != nil {
+		return text
+	}
+	if r.Tag != "" {
+		r.Digest = image.Digest{}
+	}
+	return "FROM " + strings.TrimSuffix(r.Familiar(), ":"+image.DefaultTag)
 }
 
 // exited finds the command in BuildKit's words for a step that failed.

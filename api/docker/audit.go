@@ -14,15 +14,18 @@ func WithPeer(ctx context.Context, p *audit.Peer) context.Context {
 	return context.WithValue(ctx, peerKey{}, p)
 }
 
+// peerOf is who WithPeer noted, or nil.
+func peerOf(ctx context.Context) *audit.Peer {
+	p, _ := ctx.Value(peerKey{}).(*audit.Peer)
+	return p
+}
+
 // audit records an action that came with powers; one with none leaves no line.
 func (s *Server) audit(ctx context.Context, action, object string, powers []string, err error) {
 	if s.opts.Audit == nil || len(powers) == 0 {
 		return
 	}
-	e := audit.Entry{Action: action, Object: object, Powers: powers, Outcome: "done"}
-	if p, ok := ctx.Value(peerKey{}).(*audit.Peer); ok {
-		e.Peer = p
-	}
+	e := audit.Entry{Peer: peerOf(ctx), Action: action, Object: object, Powers: powers, Outcome: "done"}
 	if err != nil {
 		e.Outcome = err.Error()
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"cale/audit"
 	"cale/engine"
 )
 
@@ -23,6 +24,7 @@ func (s *Server) forward(ctx context.Context, r *request, path string) (*http.Re
 	q := r.Request.Clone(ctx)
 	q.URL = &url.URL{Scheme: "http", Host: "builder", Path: path, RawQuery: r.URL.RawQuery}
 	q.RequestURI, q.Host = "", "builder"
+	audit.SetPeer(q.Header, peerOf(ctx))
 	return q, nil
 }
 
@@ -35,13 +37,32 @@ func (s *Server) dialBuilder(ctx context.Context) (net.Conn, error) {
 }
 
 // buildCall passes a call and its answer on as they come.
-func (s *Server) buildCall(w http.ResponseWriter, r *request) error {
-	path := "/build"
-	for _, p := range []string{"/cancel", "/prune"} {
-		if len(r.URL.Path) > len(p) && r.URL.Path[len(r.URL.Path)-len(p):] == p {
-			path += p
-		}
+func buildCall(path string) handler {
+	return func(s *Server, w http.ResponseWriter, r *request) error { return s.passOn(w, r, path) }
+}
+
+// buildPrune has what of the build cache is not in use removed, and what only the cache needed of the image store.
+func (s *Server) buildPrune(w http.ResponseWriter, r *request) error {
+	a, err := s.askBuilder(r, "/build/prune")
+	if err != nil {
+		return err
 	}
+	defer a.Body.Close()
+	answer, err := io.ReadAll(a.Body)
+	if err != nil {
+		return fmt.Errorf("the builder's answer: %w", err)
+	}
+	// Whoever looks now finds it gone.
+	if err := s.engine.Collect(r.Context()); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", a.Header.Get("Content-Type"))
+	w.WriteHeader(a.StatusCode)
+	_, err = w.Write(answer)
+	return err
+}
+
+func (s *Server) passOn(w http.ResponseWriter, r *request, path string) error {
 	a, err := s.askBuilder(r, path)
 	if err != nil {
 		return err

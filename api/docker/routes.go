@@ -72,9 +72,9 @@ var routes = []route{
 	{"DELETE", "/images/{name*}", (*Server).imageRemove},
 	{"GET", "/distribution/{name*}/json", (*Server).distribution},
 	{"POST", "/commit", (*Server).commit},
-	{"POST", "/build", (*Server).buildCall},
-	{"POST", "/build/prune", (*Server).buildCall},
-	{"POST", "/build/cancel", (*Server).buildCall},
+	{"POST", "/build", buildCall("/build")},
+	{"POST", "/build/prune", (*Server).buildPrune},
+	{"POST", "/build/cancel", buildCall("/build/cancel")},
 	{"POST", "/session", buildUpgrade("/session")},
 	{"POST", "/grpc", buildUpgrade("/grpc")},
 

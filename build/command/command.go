@@ -67,7 +67,6 @@ func (c *Command) Run(ctx context.Context, s Streams, open Builder) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close()
 	opt, err := f.solveOpt(attrs)
 	if err != nil {
 		return err

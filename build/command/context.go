@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	contentlocal "github.com/containerd/containerd/v2/plugins/content/local"
@@ -18,7 +19,9 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/upload/uploadprovider"
+	"github.com/moby/buildkit/util/staticfs"
 	"github.com/tonistiigi/fsutil"
+	"github.com/tonistiigi/fsutil/types"
 )
 
 // inputs are what a build reads of this machine.
@@ -26,7 +29,6 @@ type inputs struct {
 	mounts map[string]fsutil.FS
 	stores map[string]content.Store
 	attach []session.Attachable
-	close  []func()
 }
 
 // maxDockerfile bounds a Dockerfile on the standard input, in bytes.
@@ -121,16 +123,11 @@ func (in *inputs) text(stdin io.Reader) error {
 	if len(raw) > maxDockerfile {
 		return fmt.Errorf("the Dockerfile on the standard input is larger than %d bytes", maxDockerfile)
 	}
-	dir, err := os.MkdirTemp("", "cale-build-")
-	if err != nil {
-		return err
-	}
-	in.close = append(in.close, func() { os.RemoveAll(dir) })
-	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), raw, 0o600); err != nil {
-		return err
-	}
-	in.mounts["dockerfile"], err = fsutil.NewFS(dir)
-	return err
+	// In memory: a client that is killed leaves nothing.
+	fs := staticfs.NewFS()
+	fs.Add("Dockerfile", &types.Stat{Mode: 0o600, ModTime: time.Now().UnixNano()}, raw)
+	in.mounts["dockerfile"] = fs
+	return nil
 }
 
 // stream takes the standard input: an archive is the context, anything else a
@@ -148,13 +145,8 @@ func (in *inputs) stream(stdin io.Reader, file string, attrs map[string]string) 
 		if err := in.text(r); err != nil {
 			return err
 		}
-		empty, err := os.MkdirTemp("", "cale-build-")
-		if err != nil {
-			return err
-		}
-		in.close = append(in.close, func() { os.RemoveAll(empty) })
-		in.mounts["context"], err = fsutil.NewFS(empty)
-		return err
+		in.mounts["context"] = staticfs.NewFS()
+		return nil
 	}
 	up := uploadprovider.New()
 	attrs["context"] = up.Add(io.NopCloser(r))
@@ -232,10 +224,4 @@ func (in *inputs) layout(key, where string, attrs map[string]string) error {
 func (in *inputs) solve(o *client.SolveOpt) {
 	o.LocalMounts, o.OCIStores = in.mounts, in.stores
 	o.Session = append(o.Session, in.attach...)
-}
-
-func (in *inputs) Close() {
-	for _, f := range in.close {
-		f()
-	}
 }

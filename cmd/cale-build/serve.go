@@ -88,7 +88,7 @@ func serve(ctx context.Context, args []string) error {
 	if err := ownMounts(ctx, s); err != nil {
 		return err
 	}
-	logrus.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, DisableColors: true})
+	logrus.SetFormatter(build.Log{Formatter: &logrus.TextFormatter{FullTimestamp: true, DisableColors: true}})
 	logrus.SetLevel(logrus.WarnLevel)
 	if s.debug {
 		logrus.SetLevel(logrus.DebugLevel)
@@ -125,7 +125,7 @@ func serve(ctx context.Context, args []string) error {
 	}
 	counted := &counting{Listener: l}
 	split := apibuild.NewSplit(counted)
-	docker := &http.Server{Handler: apibuild.NewServer(split, b.Sessions()), ReadHeaderTimeout: 30 * time.Second}
+	docker := &http.Server{Handler: apibuild.NewServer(split, b.Sessions()), ReadHeaderTimeout: 30 * time.Second, ConnContext: apibuild.ConnContext}
 	failed := make(chan error, 3)
 	go func() { failed <- b.Server().Serve(split.HTTP2()) }()
 	go func() { failed <- docker.Serve(split.HTTP1()) }()

@@ -257,6 +257,47 @@ func TestBuildDaemonless(t *testing.T) {
 	s.Cale("system", "check").OK(t)
 }
 
+// TestBuildPlatform: an image that is here is not taken for another platform's
+// while a registry has that.
+func TestBuildPlatform(t *testing.T) {
+	s := stack.New(t)
+	name := s.Registry + "/platforms"
+	for _, arch := range []string{"amd64", "arm64"} {
+		s.Do("FROM scratch\nLABEL for="+arch+"\n", "cale", "build", "--provenance=false", "--platform", "linux/"+arch, "-t", name+":"+arch, "--push", "-").OK(t)
+	}
+	s.Cale("manifest", "create", name, name+":amd64", name+":arm64").OK(t)
+	s.Cale("manifest", "push", name).OK(t)
+	// By a name that is not the registry's own, which serves this image store.
+	local := strings.Replace(name, "127.0.0.1", "localhost", 1)
+	s.Cale("tag", name+":amd64", local).OK(t)
+	for _, arch := range []string{"arm64", "amd64"} {
+		s.Do("FROM "+local+"\nLABEL more=1\n", "cale", "build", "--platform", "linux/"+arch, "-t", "on-"+arch, "-").OK(t)
+		if got := s.Cale("inspect", "-f", "{{.Architecture}} {{.Config.Labels.for}}", "on-"+arch).OK(t); got != arch+" "+arch+"\n" {
+			t.Errorf("for %s: %s", arch, got)
+		}
+	}
+}
+
+// TestBuildPruned: nothing is left of builds whose images and cache are
+// removed, and what was told of it before is true.
+func TestBuildPruned(t *testing.T) {
+	s := stack.New(t)
+	s.Do("FROM "+s.Busybox()+"\nRUN echo kept > /kept\n", "cale", "build", "-t", "one", "-").OK(t)
+	if got := s.Cale("builder", "du").OK(t); !strings.Contains(got, "CACHE ID") || !strings.Contains(got, "Total: ") {
+		t.Errorf("builder du prints %q", got)
+	}
+	s.Cale("rmi", "one").OK(t)
+	s.Cale("system", "prune", "-af").OK(t)
+	if got := s.Cale("system", "df", "--format", "{{.Type}} {{.Size}}").OK(t); !strings.Contains(got, "Images 0B\n") || !strings.Contains(got, "Build Cache 0B\n") {
+		t.Errorf("system df prints %q", got)
+	}
+	for _, dir := range []string{"blobs/sha256", "layers"} {
+		if left, _ := os.ReadDir(filepath.Join(s.Root, dir)); len(left) > 0 {
+			t.Errorf("left in %s: %v", dir, left)
+		}
+	}
+}
+
 // TestBuildPowers: what a build is granted of the host is in the audit log, and
 // its control groups are not the machine's.
 func TestBuildPowers(t *testing.T) {
@@ -271,6 +312,24 @@ func TestBuildPowers(t *testing.T) {
 		if !strings.Contains(string(raw), want) {
 			t.Errorf("no %s in %s", want, raw)
 		}
+	}
+	// Docker's client is served through the engine, and is the one that is named.
+	cmd := s.Command(t.Context(), "docker", "build", "--network", "host", "-t", "dockers", "-")
+	cmd.Env = append(cmd.Env, "DOCKER_BUILDKIT=0")
+	cmd.Stdin = strings.NewReader(file)
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if want := "Step 1/2 : FROM " + s.Busybox() + "\n"; !strings.Contains(out.String(), want) {
+		t.Errorf("no %q in %s", want, &out)
+	}
+	if raw, err = os.ReadFile(filepath.Join(s.Root, "audit.log")); err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf(`"pid":%d},"action":"build","object":"docker.io/library/dockers:latest"`, cmd.Process.Pid); !strings.Contains(string(raw), want) {
+		t.Errorf("no %s in %s", want, raw)
 	}
 	file = "FROM " + s.Busybox() + "\nRUN echo in a group\n"
 	if r := s.Do(file, "cale", "build", "--cgroup-parent", "/", "-"); r.Code == 0 || !strings.Contains(r.Stderr, "a build's groups are below /cale-build-") {
