@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"cale/atomicfile"
 	"cale/network"
 	"cale/shim"
@@ -178,6 +180,23 @@ func (e *Engine) startPod(ctx context.Context, p *pod) error {
 		return err
 	}
 	s := p.spec()
+	target, err := e.runtimeFor(s.Runtime)
+	if err != nil {
+		return err
+	}
+	// The shim is up by the time the pod is connected, which takes longer.
+	var ready errgroup.Group
+	ready.Go(func() error {
+		_, err := e.shimOf(ctx, p, target.shim)
+		return err
+	})
+	err = e.connectPod(ctx, p)
+	return errors.Join(err, ready.Wait())
+}
+
+// connectPod connects a pod to its network, and writes the files that tell its containers who they are.
+func (e *Engine) connectPod(ctx context.Context, p *pod) error {
+	s := p.spec()
 	rec := &record{ID: p.id, Name: p.id, Spec: Spec{Network: Network{Mode: modeOf(s), Publish: s.Publish, DNS: s.DNS, DNSSearch: s.DNSSearch, DNSOptions: s.DNSOptions}}}
 	rec.Run.Hostname = s.Hostname
 	var eps []*network.Endpoint
@@ -200,7 +219,6 @@ func (e *Engine) startPod(ctx context.Context, p *pod) error {
 		}
 		eps = append(eps, ep)
 	}
-	// The files that tell a container who it is are the pod's.
 	return e.writeEtc(&container{id: p.id, dir: p.dir}, rec, eps)
 }
 
