@@ -132,7 +132,18 @@ func (c *container) oomKilled(exit shim.Exit) bool {
 		return false
 	}
 	kept, err := shim.ReadExit(c.pod, c.id)
-	return err == nil && kept.OOMKilled
+	return err == nil && c.ranOutOfMemory(kept)
+}
+
+// ranOutOfMemory says whether want of memory is the reason for an end. With Docker it is if any process was killed for
+// it, with Kubernetes only if the container's first one was (or all were at once).
+func (c *container) ranOutOfMemory(exit shim.Exit) bool {
+	if c.group == nil || !exit.OOMKilled {
+		return exit.OOMKilled
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return exit.Status == 137 && !c.rec.Stopped
 }
 
 // restartAfter decides by the policy. c.mu is held.

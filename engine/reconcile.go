@@ -245,7 +245,7 @@ func (e *Engine) bury(ctx context.Context, f foundRun) {
 	}
 	st := &c.rec.State
 	if st.Status == Running || st.Status == Paused || c.rec.Started || c.rec.Spec.AutoRemove {
-		st.Status, st.ExitCode, st.FinishedAt, st.Pid, st.OOMKilled = Exited, int(f.exit.Status), f.exit.At, 0, f.exit.OOMKilled
+		st.Status, st.ExitCode, st.FinishedAt, st.Pid, st.OOMKilled = Exited, int(f.exit.Status), f.exit.At, 0, c.ranOutOfMemory(f.exit)
 		if st.FinishedAt.IsZero() {
 			st.FinishedAt = time.Now()
 		}
