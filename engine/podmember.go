@@ -49,7 +49,7 @@ func (e *Engine) joinPod(s *Spec) (*pod, error) {
 	return p, nil
 }
 
-// shimOf gives a connection to the pod's shim, which is started for the first container.
+// shimOf gives a connection to the pod's shim, which is started if it doesn't run.
 func (e *Engine) shimOf(ctx context.Context, p *pod, program string) (*shim.Client, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -115,6 +115,9 @@ func (e *Engine) ociMember(spec *specs.Spec, p *pod, rec *record) {
 	spec.Hostname, spec.Domainname = "", "" // the namespace has its name
 	spec.Linux.RootfsPropagation = s.Member.RootPropagation
 	for _, size := range slices.Sorted(maps.Keys(s.Member.HugepageLimits)) {
+		if !hugepageLimits() {
+			break // Kubernetes has them limited where they can be
+		}
 		spec.Linux.Resources.HugepageLimits = append(spec.Linux.Resources.HugepageLimits, specs.LinuxHugepageLimit{Pagesize: size, Limit: s.Member.HugepageLimits[size]})
 	}
 	if len(s.Member.Unified) > 0 && ocispec.CgroupV2() {

@@ -33,5 +33,8 @@ func (e *Engine) ImageBytes(ctx context.Context) (u ImageUsage, err error) {
 	return u, ctx.Err()
 }
 
+// HugepageLimits says whether the kernel can limit huge pages.
+func HugepageLimits() bool { return hugepageLimits() }
+
 // SwapLimits says whether the kernel can limit memory and swap together.
 func SwapLimits() bool { return swapLimits() }

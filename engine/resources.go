@@ -2,6 +2,7 @@ package engine
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -176,6 +177,16 @@ var swapLimits = sync.OnceValue(func() bool {
 	}
 	_, err := os.Stat("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
 	return err == nil
+})
+
+// hugepageLimits says whether the kernel can limit huge pages.
+var hugepageLimits = sync.OnceValue(func() bool {
+	if !ocispec.CgroupV2() {
+		_, err := os.Stat("/sys/fs/cgroup/hugetlb/cgroup.procs")
+		return err == nil
+	}
+	raw, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
+	return err == nil && slices.Contains(strings.Fields(string(raw)), "hugetlb")
 })
 
 // linuxResources gives the limits as the OCI specification has them, without devices.

@@ -309,9 +309,6 @@ func setResources(to *engine.Resources, r *runtimeapi.LinuxContainerResources) {
 func setMember(m *engine.Member, r *runtimeapi.LinuxContainerResources) {
 	m.Unified = r.Unified
 	for _, h := range r.HugepageLimits {
-		if _, err := os.Stat("/sys/kernel/mm/hugepages"); err != nil {
-			break
-		}
 		if m.HugepageLimits == nil {
 			m.HugepageLimits = map[string]uint64{}
 		}
