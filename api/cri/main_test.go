@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cale/atomicfile"
 	"cale/engine"
 	"cale/test/stack"
 )
@@ -56,6 +59,13 @@ func serve(args []string) error {
 		return err
 	}
 	go s.Serve(l)
+	ask := make(chan os.Signal, 1)
+	signal.Notify(ask, syscall.SIGUSR1)
+	go func() {
+		for range ask {
+			_ = atomicfile.Write(filepath.Join(args[1], "goroutines"), fmt.Append(nil, runtime.NumGoroutine()), 0o600, false)
+		}
+	}()
 	<-ctx.Done()
 	s.Close()
 	return e.Retire(context.Background())
@@ -116,6 +126,23 @@ func (n *node) start() {
 	if err := n.cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}
+}
+
+// goroutines counts those of the daemon.
+func (n *node) goroutines() int {
+	n.t.Helper()
+	file := filepath.Join(n.dir, "run", "goroutines")
+	os.Remove(file)
+	count := 0
+	stack.Until(n.t, "the daemon counts its goroutines", func() bool {
+		n.cmd.Process.Signal(syscall.SIGUSR1)
+		raw, err := os.ReadFile(file)
+		if err == nil {
+			count, err = strconv.Atoi(string(raw))
+		}
+		return err == nil
+	})
+	return count
 }
 
 // crash ends the daemon as a crash would, and starts another one.
