@@ -22,12 +22,19 @@ func (e *Engine) HasBuilt() bool {
 }
 
 // Build holds the builder's content in the image store.
-func (e *Engine) Build() keep.Direct { return keep.Direct{Store: e.store} }
+func (e *Engine) Build() keep.Direct { return keep.Direct{Store: e.store, Client: e.registry} }
 
 // BuildRelease ends what Hold began. What nothing else needs goes with the next collection, which comes soon.
 func (e *Engine) BuildRelease(ctx context.Context, c keep.Content) error {
 	defer e.collectSoon()
 	return e.Build().Release(ctx, c)
+}
+
+// BuildRestore brings a blob back for the builder; it goes again with the next collection, which comes soon.
+func (e *Engine) BuildRestore(ctx context.Context, d image.Digest) error {
+	defer e.begin()()
+	defer e.collectSoon()
+	return e.Build().Restore(ctx, d)
 }
 
 // releaseRest is how long nothing was released before it is collected: releases come many at a time. Where they do not

@@ -42,6 +42,19 @@ func (s *Server) buildContent(w http.ResponseWriter, r *request, do func(context
 	return nil
 }
 
+// buildRestore brings a blob back that is not kept beside its unpacked layer.
+func (s *Server) buildRestore(w http.ResponseWriter, r *request) error {
+	var d image.Digest
+	if err := r.decode(&d); err != nil {
+		return err
+	}
+	if err := s.engine.BuildRestore(r.Context(), d); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 // buildName makes an image that was built visible.
 func (s *Server) buildName(w http.ResponseWriter, r *request) error {
 	var in struct {

@@ -111,6 +111,7 @@ var routes = []route{
 	{"POST", "/cale/build/hold", (*Server).buildHold},
 	{"POST", "/cale/build/release", (*Server).buildRelease},
 	{"POST", "/cale/build/added", (*Server).buildAdded},
+	{"POST", "/cale/build/restore", (*Server).buildRestore},
 	{"POST", "/cale/build/judge", (*Server).buildJudge},
 	{"GET", "/cale/build/names", (*Server).buildNames},
 	{"POST", "/cale/build/name", (*Server).buildName},

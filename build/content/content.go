@@ -58,14 +58,14 @@ func (s *Store) Info(ctx context.Context, dgst digest.Digest) (content.Info, err
 		return content.Info{}, fmt.Errorf("content %q: %w: %v", dgst, errdefs.ErrInvalidArgument, err)
 	}
 	if !s.holds.HasBlob(d) {
-		if _, err := s.files.Stat(d); errors.Is(err, store.ErrNotFound) {
+		if _, err := s.files.Known(d); errors.Is(err, store.ErrNotFound) {
 			return content.Info{}, missing(dgst)
 		}
 		if err := s.holds.Blob(ctx, d); err != nil {
 			return content.Info{}, err
 		}
 	}
-	size, err := s.files.Stat(d)
+	size, err := s.files.Known(d)
 	if errors.Is(err, store.ErrNotFound) {
 		return content.Info{}, missing(dgst)
 	}
@@ -74,6 +74,10 @@ func (s *Store) Info(ctx context.Context, dgst digest.Digest) (content.Info, err
 	}
 	return content.Info{Digest: dgst, Size: size}, s.holds.Tell(ctx)
 }
+
+// restores bounds how often a blob is brought back that is collected before it
+// can be opened.
+const restores = 3
 
 func missing(d digest.Digest) error { return fmt.Errorf("content %s: %w", d, errdefs.ErrNotFound) }
 
@@ -89,7 +93,7 @@ func (s *Store) Walk(ctx context.Context, fn content.WalkFunc, fs ...string) err
 		return err
 	}
 	for _, d := range s.holds.Blobs() {
-		size, err := s.files.Stat(d)
+		size, err := s.files.Known(d)
 		if errors.Is(err, store.ErrNotFound) {
 			// Held, and never completed.
 			if err := s.holds.DropBlob(ctx, d); err != nil {
@@ -124,13 +128,23 @@ func (s *Store) Delete(ctx context.Context, dgst digest.Digest) error {
 	return s.holds.DropBlob(ctx, d)
 }
 
-// ReaderAt implements content.Store.
-func (s *Store) ReaderAt(_ context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
+// ReaderAt implements content.Store. A blob that is not kept beside its unpacked
+// layer comes back for it.
+func (s *Store) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
 	d, err := image.ParseDigest(desc.Digest.String())
 	if err != nil {
 		return nil, err
 	}
 	b, err := s.files.Open(d)
+	for try := 0; errors.Is(err, store.ErrNotFound) && try < restores; try++ {
+		if _, known := s.files.Known(d); known != nil {
+			return nil, missing(desc.Digest)
+		}
+		if err := s.holds.Keeper.Restore(ctx, d); err != nil {
+			return nil, err
+		}
+		b, err = s.files.Open(d)
+	}
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, missing(desc.Digest)
 	}

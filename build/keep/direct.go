@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"cale/image"
+	"cale/image/pull"
 	"cale/image/signature"
 	"cale/image/store"
 	"cale/image/trust"
@@ -20,8 +21,9 @@ const (
 // Direct is a Keeper for a store that this process has open itself.
 type Direct struct {
 	Store    *store.Store
-	Config   string     // the administrator's folder, with the policy
-	HostDirs hosts.Dirs // of registries' settings
+	Config   string         // the administrator's folder, with the policy
+	HostDirs hosts.Dirs     // of registries' settings
+	Client   *client.Client // nil for one with HostDirs and no logins
 }
 
 // Held implements Keeper.
@@ -69,6 +71,18 @@ func (d Direct) Added(_ context.Context, c Content, sync bool) error {
 		return d.Store.Sync()
 	}
 	return nil
+}
+
+// Restore implements Keeper.
+func (d Direct) Restore(ctx context.Context, x image.Digest) error {
+	pin := d.Store.Pin()
+	defer pin.Release()
+	pin.Add(x)
+	reg := d.Client
+	if reg == nil {
+		reg = client.New(client.Options{HostDirs: d.HostDirs})
+	}
+	return pull.Restore(ctx, d.Store, reg, x)
 }
 
 // Judge implements Keeper.

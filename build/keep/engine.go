@@ -66,6 +66,9 @@ func (e *Engine) Added(ctx context.Context, c Content, sync bool) error {
 	return e.post(ctx, "added", c)
 }
 
+// Restore implements Keeper.
+func (e *Engine) Restore(ctx context.Context, d image.Digest) error { return e.post(ctx, "restore", d) }
+
 // Judge implements Keeper.
 func (e *Engine) Judge(ctx context.Context, name string, d image.Digest) error {
 	return e.post(ctx, "judge", struct {

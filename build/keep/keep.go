@@ -29,6 +29,9 @@ type Keeper interface {
 	// Added tells of new content; sync makes it survive a power cut. It may be
 	// told again, and that a part of it is not there is no error.
 	Added(ctx context.Context, c Content, sync bool) error
+	// Restore brings a blob back that is not kept beside its unpacked layer, for
+	// a moment: whoever wants it opens it at once.
+	Restore(ctx context.Context, d image.Digest) error
 	// Judge refuses an image that the machine's policy does not let in. One that
 	// is in the store under this name, as it is, was let in before.
 	Judge(ctx context.Context, name string, d image.Digest) error
