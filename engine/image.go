@@ -379,7 +379,7 @@ func (e *Engine) addName(info *Image, n store.Name) {
 // describe gives an image's facts, but its names.
 func (e *Engine) describe(img *store.Image, n store.Name) Image {
 	run := &img.Config.Run
-	info := Image{ID: img.ID.String(), Target: img.Target.Digest.String(), MediaType: img.Target.MediaType, TargetSize: img.Target.Size,
+	info := Image{ID: img.ID.String(), Target: img.Target.Digest.String(), MediaType: img.Target.MediaType, TargetSize: img.Target.Size, Manifest: img.ManifestDescriptor,
 		Labels: run.Labels, Architecture: img.Config.Platform.Architecture, OS: img.Config.Platform.OS, Variant: img.Config.Platform.Variant,
 		Author: img.Config.Author, RawConfig: img.Config.Raw}
 	if h := img.Config.History; len(h) > 0 {

@@ -368,6 +368,7 @@ type Image struct {
 	Target                    string   // digest the names point at
 	MediaType                 string
 	TargetSize                int64
+	Manifest                  image.Descriptor // of the platform that is described
 	Created                   time.Time
 	Size                      int64
 	Shared                    int64 // how much of Size other images have too; only DiskUsage says

@@ -107,6 +107,13 @@ func (s *Server) askBuilder(r *request, path string) (*http.Response, error) {
 // client in.
 func buildUpgrade(path string) handler {
 	return func(s *Server, w http.ResponseWriter, r *request) error {
+		switch proto := r.Header.Get("Upgrade"); proto {
+		case "h2c":
+		case "":
+			return invalid("no upgrade proto in request")
+		default:
+			return invalid("protocol %s not supported", proto)
+		}
 		q, err := s.forward(r.Context(), r, path)
 		if err != nil {
 			return err

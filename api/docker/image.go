@@ -75,10 +75,16 @@ func (s *Server) imageList(w http.ResponseWriter, r *request) error {
 				continue
 			}
 		}
-		out = append(out, image.Summary{
+		sum := image.Summary{
 			ID: img.ID, Created: img.Created.Unix(), Labels: img.Labels, RepoTags: orNone(img.Names), RepoDigests: orNone(img.Digests),
 			Size: img.Size, SharedSize: -1, Containers: int64(img.Containers), Descriptor: imageDescriptor(&img),
-		})
+		}
+		if r.flag("manifests") && !r.before("1.47") {
+			if sum.Manifests, err = s.imageManifests(r, img.Target); err != nil {
+				return err
+			}
+		}
+		out = append(out, sum)
 	}
 	slices.SortStableFunc(out, func(a, b image.Summary) int { return int(b.Created - a.Created) })
 	return writeJSON(w, http.StatusOK, out)
@@ -144,8 +150,21 @@ func (s *Server) imageInspect(w http.ResponseWriter, r *request) error {
 	if h := c.Health; h != nil {
 		cfg.Healthcheck = &dockerspec.HealthcheckConfig{Test: h.Test, Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, StartInterval: h.StartInterval, Retries: h.Retries}
 	}
+	manifests, target := []image.ManifestSummary(nil), imageDescriptor(&img)
+	if r.flag("manifests") {
+		if platform != "" {
+			return invalid("conflicting options: manifests and platform options cannot both be set")
+		}
+		if manifests, err = s.imageManifests(r, r.name()); err != nil {
+			return err
+		}
+	}
+	if platform != "" {
+		target = &ocispec.Descriptor{MediaType: img.Manifest.MediaType, Digest: digest.Digest(img.Manifest.Digest.String()), Size: img.Manifest.Size,
+			Platform: &ocispec.Platform{OS: img.OS, Architecture: img.Architecture, Variant: img.Variant}}
+	}
 	return writeJSON(w, http.StatusOK, image.InspectResponse{
-		ID: img.ID, RepoTags: orNone(img.Names), RepoDigests: orNone(img.Digests), Created: stamp(img.Created), Author: img.Author, Comment: img.Comment, Descriptor: imageDescriptor(&img),
+		ID: img.ID, RepoTags: orNone(img.Names), RepoDigests: orNone(img.Digests), Created: stamp(img.Created), Author: img.Author, Comment: img.Comment, Descriptor: target, Manifests: manifests,
 		Config: cfg, Architecture: img.Architecture, Variant: img.Variant, Os: img.OS, Size: img.Size,
 		RootFS: image.RootFS{Type: "layers", Layers: img.Layers},
 	})
@@ -197,7 +216,7 @@ func removed(steps []engine.RemovedImage) []image.DeleteResponse {
 
 func (s *Server) imageRemove(w http.ResponseWriter, r *request) error {
 	if r.URL.Query().Has("platforms") {
-		return notBuilt{"removal of single platforms of an image"}
+		return s.imagePartRemove(w, r)
 	}
 	steps, err := s.engine.RemoveImage(r.detached(), r.name(), r.flag("force"), !r.flag("noprune"))
 	if err != nil {

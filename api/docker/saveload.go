@@ -47,10 +47,13 @@ func (s *Server) imageLoad(w http.ResponseWriter, r *request) error {
 
 // platform reads the parameter of that name: a platform as JSON, or in its short form as os/architecture/variant.
 func (r *request) platform() (string, error) {
-	text := r.text("platform")
 	if len(r.URL.Query()["platform"]) > 1 {
 		return "", notBuilt{"the choice of several platforms at once"}
 	}
+	return platformText(r.text("platform"))
+}
+
+func platformText(text string) (string, error) {
 	if !strings.HasPrefix(text, "{") {
 		return text, nil
 	}

@@ -176,10 +176,6 @@ func eventMatches(f filters, e engine.Event) bool {
 }
 
 // none answers a list of what Cale never has.
-func (s *Server) none(w http.ResponseWriter, r *request) error {
-	return writeJSON(w, http.StatusOK, []any{})
-}
-
 func (s *Server) swarm(w http.ResponseWriter, r *request) error {
 	writeError(w, http.StatusServiceUnavailable, "This node is not a swarm manager: Cale runs containers on one machine, Kubernetes drives many")
 	return nil
