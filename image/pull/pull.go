@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -145,9 +146,10 @@ func (p *puller) event(e Event) {
 }
 
 // resolve finds what the reference stands for. Content that a digest names and
-// that is here needs no registry.
+// that this repository is known to have needs no registry; what came from
+// another one is no proof that this one has it.
 func (p *puller) resolve(ctx context.Context) (image.Descriptor, error) {
-	if d := p.Ref.Digest; !d.IsZero() {
+	if d := p.Ref.Digest; !d.IsZero() && p.known(d) {
 		p.pin.Add(d)
 		if raw, err := p.Store.Read(d, image.MaxManifestSize); err == nil {
 			if mt, err := image.DetectMediaType(raw); err == nil {
@@ -160,6 +162,25 @@ func (p *puller) resolve(ctx context.Context) (image.Descriptor, error) {
 		p.pin.Add(d.Digest)
 	}
 	return d, err
+}
+
+// known says whether a name here of the same repository leads to d.
+func (p *puller) known(d image.Digest) bool {
+	names, err := p.Store.Names()
+	if err != nil {
+		return false
+	}
+	for _, n := range names {
+		r, err := image.ParseReference(n.Name)
+		if err != nil || r.Name() != p.Ref.Name() {
+			continue
+		}
+		all, err := p.Store.Manifests(n.Target)
+		if n.Target.Digest == d || err == nil && slices.ContainsFunc(all, func(m image.Descriptor) bool { return m.Digest == d }) {
+			return true
+		}
+	}
+	return false
 }
 
 // choose gets the manifest for the platform, by way of an index if target is

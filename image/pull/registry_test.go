@@ -204,3 +204,27 @@ func TestPullDrip(t *testing.T) {
 	}
 	s.absent()
 }
+
+// What one repository has is not to be had under another's name (moby's TestImagePullStoredDigestForOtherRepo): a digest
+// that is here is taken without asking only for the repository that it came from.
+func TestPullDigestOfOtherRepository(t *testing.T) {
+	s := newSetup(t)
+	img := testImage(t, 1, 1000, "gzip")
+	s.reg.add("1", img)
+	d, err := s.pull()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.reg.hook = func(w http.ResponseWriter, r *http.Request) bool {
+		http.NotFound(w, r)
+		return true
+	}
+	s.Ref = s.ref.WithDigest(d.Digest)
+	if _, err := s.pull(); err != nil {
+		t.Errorf("a digest of the same repository: %v", err)
+	}
+	s.Ref.Path = "test/other"
+	if _, err := s.pull(); !errors.Is(err, client.ErrNotFound) {
+		t.Errorf("a digest of another repository: %v", err)
+	}
+}
