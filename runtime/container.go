@@ -35,6 +35,7 @@ type Container struct {
 	spec  *specs.Spec
 	pidfd *os.File // init's, if this process made it
 	group *cgroup.Cgroup
+	ready *Ready // if Options.NotifySocket asks for one and the container is started with its creation
 	// holder is a process that keeps systemd's scope until init is in it.
 	holder *launch.Proc
 }
@@ -48,7 +49,7 @@ func validID(id string) error {
 		switch {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '+', c == '.', c == '-':
 		default:
-			return fmt.Errorf("invalid container ID format: %q", id)
+			return fmt.Errorf("invalid container ID format: %q: invalid character %q", id, c)
 		}
 	}
 	return nil
@@ -106,6 +107,9 @@ func List(stateDir string) ([]State, error) {
 	sort.Slice(list, func(i, j int) bool { return list[i].ID < list[j].ID })
 	return list, nil
 }
+
+// Ready returns the socket on which a container that was made by Run says that it is ready, if it was to have one.
+func (c *Container) Ready() *Ready { return c.ready }
 
 // ID returns the container's ID.
 func (c *Container) ID() string { return c.rec.ID }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"cale/atomicfile"
@@ -57,6 +58,9 @@ func create(ctx context.Context, o Options, wait bool) (_ *Container, err error)
 	defer lock.Close()
 	defer func() {
 		if err != nil {
+			if c.ready != nil {
+				c.ready.Close()
+			}
 			if c.pidfd != nil {
 				(&launch.Proc{Pid: c.rec.Pid, PidFD: c.pidfd}).Kill()
 				c.pidfd = nil
@@ -64,6 +68,16 @@ func create(ctx context.Context, o Options, wait bool) (_ *Container, err error)
 			c.remove()
 		}
 	}()
+	if o.NotifySocket != "" {
+		if err := c.addReady(s, o.NotifySocket); err != nil {
+			return nil, err
+		}
+		if !wait || start {
+			if c.ready, err = c.ListenReady(); err != nil {
+				return nil, err
+			}
+		}
+	}
 	if err := c.launch(ctx, o, wait); err != nil {
 		return nil, err
 	}
@@ -101,7 +115,49 @@ func (o *Options) load() (s *specs.Spec, raw []byte, bundle string, err error) {
 	if err != nil {
 		return nil, nil, "", err
 	}
+	mapped, err := mapAll(s)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	if mapped {
+		if raw, err = json.Marshal(s); err != nil {
+			return nil, nil, "", err
+		}
+	}
 	return s, raw, bundle, spec.Validate(s)
+}
+
+// mapAll gives a new user namespace that is to have no mappings those of the caller, so that every ID means in it what
+// it means outside, as crun does: the specification leaves open what such a configuration means. Who isn't root would
+// have to be granted them.
+func mapAll(s *specs.Spec) (bool, error) {
+	l := s.Linux
+	if l == nil || !spec.NewNamespace(s, specs.UserNamespace) || len(l.UIDMappings)+len(l.GIDMappings) > 0 || os.Geteuid() != 0 {
+		return false, nil
+	}
+	var err error
+	if l.UIDMappings, err = ownIDs("uid_map"); err != nil {
+		return false, err
+	}
+	l.GIDMappings, err = ownIDs("gid_map")
+	return true, err
+}
+
+// ownIDs is the IDs there are in this process's user namespace, each mapped to itself.
+func ownIDs(file string) ([]specs.LinuxIDMapping, error) {
+	text, err := os.ReadFile("/proc/self/" + file)
+	if err != nil {
+		return nil, err
+	}
+	var ids []specs.LinuxIDMapping
+	for line := range strings.Lines(string(text)) {
+		var first, outside, size uint32
+		if _, err := fmt.Sscan(line, &first, &outside, &size); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		ids = append(ids, specs.LinuxIDMapping{ContainerID: first, HostID: first, Size: size})
+	}
+	return ids, nil
 }
 
 // newContainer makes the state directory, locked, with all on disk that finds what is made next.
@@ -174,6 +230,7 @@ func (c *Container) launch(ctx context.Context, o Options, wait bool) error {
 	if !plan.setgroups && len(s.Process.User.AdditionalGids) > 0 {
 		return errors.New("cannot set any additional groups in a rootless container")
 	}
+	plan.setgroups = plan.setgroups && !o.KeepGroups
 
 	defer c.endHolder() // which is there also if making the group fails
 	group, err := c.makeCgroup(o, privileged)

@@ -57,6 +57,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 		return nil, err
 	}
 	defer j.close()
+	j.setgroups = j.setgroups && !o.KeepGroups
 	if err := j.openCgroups(c, o.CgroupSub); err != nil {
 		return nil, err
 	}

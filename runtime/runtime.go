@@ -93,6 +93,10 @@ type Options struct {
 	NoNewKeyring bool
 	// SystemdCgroup asks for systemd's cgroup driver.
 	SystemdCgroup bool
+	// NotifySocket is the socket of the service manager that is to hear when the container is ready: see Ready.
+	NotifySocket string
+	// KeepGroups leaves the process the caller's additional groups instead of those of the configuration.
+	KeepGroups bool
 	// NoCgroup leaves the process in the caller's control group, without limits.
 	NoCgroup bool
 	// Warn gets a line for each thing that was asked, can't be had here, and may be done without. Nil drops them.
@@ -115,6 +119,8 @@ type ExecOptions struct {
 	PidFile string
 	// PreserveFDs is how many of the caller's descriptors from 3 on the process keeps.
 	PreserveFDs int
+	// KeepGroups is as in Options.
+	KeepGroups bool
 	// CgroupSub is a group below the container's own to put the process in, by controller; "" is for all.
 	CgroupSub map[string]string
 	// IgnorePaused runs the process although the container is paused: it waits until it is thawed.

@@ -68,14 +68,16 @@ func checkScheduler(s *specs.Scheduler) error {
 			return errors.New("scheduler runtime/deadline/period can only be specified for SchedDeadline policy")
 		}
 		return nil
-	case s.Runtime == 0 || s.Deadline == 0:
-		return fmt.Errorf("scheduler policy %s needs a runtime and a deadline, in nanoseconds", s.Policy)
+	case s.Runtime == 0:
+		return fmt.Errorf("sched_setattr: `%s` requires `runtime`, in nanoseconds", s.Policy)
+	case s.Deadline == 0:
+		return fmt.Errorf("sched_setattr: `%s` requires `deadline`, in nanoseconds", s.Policy)
 	case s.Runtime < 1024 || s.Runtime >= 1<<63:
-		return fmt.Errorf("scheduler.runtime %d is out of range: 1024 ns at least", s.Runtime)
+		return fmt.Errorf("sched_setattr: `%s` runtime (%d) must be between 1024 and %d", s.Policy, s.Runtime, uint64(1<<63-1))
 	case s.Runtime > s.Deadline:
-		return fmt.Errorf("scheduler.runtime %d is more than scheduler.deadline %d", s.Runtime, s.Deadline)
+		return fmt.Errorf("sched_setattr: `%s` runtime (%d) must be <= deadline (%d)", s.Policy, s.Runtime, s.Deadline)
 	case s.Period != 0 && s.Deadline > s.Period:
-		return fmt.Errorf("scheduler.deadline %d is more than scheduler.period %d", s.Deadline, s.Period)
+		return fmt.Errorf("sched_setattr: `%s` deadline (%d) must be <= period (%d)", s.Policy, s.Deadline, s.Period)
 	}
 	return nil
 }

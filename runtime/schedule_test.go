@@ -35,7 +35,7 @@ func TestScheduling(t *testing.T) {
 		t.Errorf("error: %v", err)
 	}
 	w.spec.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedDeadline, Runtime: 2000000, Deadline: 1000000}
-	if _, _, err := w.run("true"); err == nil || !strings.Contains(err.Error(), "scheduler.runtime 2000000 is more than scheduler.deadline 1000000") {
+	if _, _, err := w.run("true"); err == nil || !strings.Contains(err.Error(), "runtime (2000000) must be <= deadline (1000000)") {
 		t.Errorf("error: %v", err)
 	}
 	w.spec.Process.Scheduler = nil

@@ -61,6 +61,8 @@ func (a *app) options(c *createFlags, id string) (runtime.Options, error) {
 	if o.Spec, o.Config, err = spec.Load(file); err != nil {
 		return o, err
 	}
+	o.KeepGroups = keepsGroups(o.Spec)
+	o.NotifySocket = os.Getenv("NOTIFY_SOCKET")
 	n, err := listenFDs()
 	if err != nil {
 		return o, err
@@ -70,6 +72,16 @@ func (a *app) options(c *createFlags, id string) (runtime.Options, error) {
 		o.Spec.Process.Env = append(o.Spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_PID=1")
 	}
 	return o, nil
+}
+
+const keepGroups = "run.oci.keep_original_groups"
+
+// keepsGroups says whether the container's processes keep the additional groups of who starts them: crun's annotation,
+// with which Podman does what its users ask for by --group-add keep-groups. Nothing else that runs containers by our
+// packages honours it: there, annotations may come from who has no say over the caller's groups.
+func keepsGroups(s *specs.Spec) bool {
+	v, ok := s.Annotations[keepGroups]
+	return ok && v != "0" && v != "false"
 }
 
 // listenFDs is the number of sockets systemd's socket activation has passed, which the container gets.
@@ -174,6 +186,9 @@ func (a *app) start(c *createFlags, o runtime.Options, run func(context.Context,
 			_ = ct.Delete(true)
 			return err
 		}
+		if r := ct.Ready(); r != nil {
+			return r.Forward(o.NotifySocket, int(ct.PidFD().Fd()), ct.InitPid())
+		}
 		return nil
 	}
 	if !c.noSubreaper {
@@ -192,6 +207,14 @@ func (a *app) start(c *createFlags, o runtime.Options, run func(context.Context,
 	if err := sendPidFD(c.pidFDSocket, ct.PidFD()); err != nil {
 		_ = ct.Delete(true)
 		return err
+	}
+	if r := ct.Ready(); r != nil {
+		go func() {
+			// The service's main process is this one, which ends with the container.
+			if err := r.Forward(o.NotifySocket, int(ct.PidFD().Fd()), 0); err != nil {
+				a.warn(err.Error())
+			}
+		}()
 	}
 	code := fg.wait(ct.InitPid(), ct.PidFD())
 	if !c.keep {
@@ -214,7 +237,16 @@ func cmdStart(a *app, args []string) error {
 			return err
 		}
 	}
+	var ready *runtime.Ready
+	if os.Getenv("NOTIFY_SOCKET") != "" {
+		if ready, err = c.ListenReady(); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
 	err = c.Start(context.Background())
+	if err == nil && ready != nil {
+		return c.ForwardReady(ready, os.Getenv("NOTIFY_SOCKET"))
+	}
 	if errors.Is(err, runtime.ErrNoProcess) {
 		// The specification wants an error, and leaves it to the runtime how it shows: the field's validation suite
 		// takes it from the container, which has stopped, and from the log.
@@ -284,6 +316,9 @@ func (e *execFlags) exec(a *app, c *runtime.Container, args []string) (int, erro
 	o := runtime.ExecOptions{
 		Process: ps, PidFile: e.pidFile, ConsoleSocket: e.console, PreserveFDs: e.preserve, CgroupSub: e.cgroups,
 		IgnorePaused: e.ignorePaused, Warn: a.warn, Debug: a.debugging(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+	}
+	if s, err := c.Spec(); err == nil {
+		o.KeepGroups = keepsGroups(s)
 	}
 	n, err := listenFDs()
 	if err != nil {

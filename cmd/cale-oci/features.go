@@ -51,5 +51,7 @@ func cmdFeatures(a *app, args []string) error {
 			NetDevices:      &features.NetDevices{Enabled: yes},
 		},
 		Annotations: map[string]string{"dev.cale.version": version},
+		// It gives a container the caller's groups.
+		PotentiallyUnsafeConfigAnnotations: []string{keepGroups},
 	})
 }

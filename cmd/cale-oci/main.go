@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -108,7 +109,9 @@ func (a *app) main(args []string) int {
 	}
 	switch {
 	case showVersion:
-		fmt.Printf("%s version %s\ncommit: %s\nspec: %s\n", filepath.Base(os.Args[0]), version, revision(), specVersion)
+		// The last line is as crun has it, by which callers tell what they may ask for.
+		fmt.Printf("%s version %s\ncommit: %s\nspec: %s\n+SYSTEMD +SELINUX +APPARMOR +CAP +SECCOMP +EBPF%s\n",
+			filepath.Base(os.Args[0]), version, revision(), specVersion, criu())
 		return 0
 	case help || len(rest) == 0 || rest[0] == "help":
 		usage()
@@ -151,6 +154,14 @@ func unwritable(run func(*app, []string) error) func(*app, []string) error {
 		}
 		return run(a, args)
 	}
+}
+
+// criu is the mark that says that checkpoints work, if there is what makes them.
+func criu() string {
+	if _, err := exec.LookPath("criu"); err != nil {
+		return ""
+	}
+	return " +CRIU"
 }
 
 // commit is set by the build.

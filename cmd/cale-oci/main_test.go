@@ -15,8 +15,19 @@ import (
 
 // The test binary is the program too, so that it can be tried as callers use it.
 func TestMain(m *testing.M) {
-	if os.Getenv("CALE_OCI_TEST") == "1" {
+	switch os.Getenv("CALE_OCI_TEST") {
+	case "1":
 		os.Exit((&app{}).main(os.Args[1:]))
+	case "ready":
+		sayReady()
+		return
+	case "groups":
+		printGroups()
+		return
+	case "ids":
+		ids, _ := os.ReadFile("/proc/self/uid_map")
+		os.Stdout.Write(ids)
+		return
 	}
 	os.Exit(m.Run())
 }
