@@ -2,7 +2,7 @@
 // side: the whole of run, each step of a container's life, peak memory, and the floor, which is a C program that asks
 // the kernel for the same and does nothing else. It prints medians and how many times longer the peers take.
 //
-//	go run ./bench/runtime [-n rounds] [-bin folder]
+//	go run ./bench/runtime [-n rounds] [-bin folder] [-also name=path,…]
 //
 // Package peers says where.
 package main
@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"cale/bench/peers"
 	"cale/runtime/cgroup"
@@ -27,6 +28,7 @@ import (
 
 var (
 	rounds = flag.Int("n", 30, "rounds a contender runs")
+	also   = flag.String("also", "", "more runtimes, as name=path,…, of runc's command line")
 )
 
 //go:embed native
@@ -88,6 +90,13 @@ func installed(bin string) []contender {
 			continue
 		}
 		list = append(list, contender{filepath.Base(name), path})
+	}
+	for more := range strings.SplitSeq(*also, ",") {
+		if name, path, ok := strings.Cut(more, "="); ok {
+			list = append(list, contender{name, path})
+		} else if more != "" {
+			fmt.Printf("  -also %s: no name=path\n", more)
+		}
 	}
 	return list
 }
