@@ -56,9 +56,12 @@ type Options struct {
 	// PreferLocal takes base images that are in the store without asking the
 	// registry, as docker build does, unless the client says otherwise.
 	PreferLocal bool
-	Labels      map[string]string // more of the worker's
-	Log         func(format string, args ...any)
-	Audit       func(audit.Entry) // takes builds with powers over the host
+	// OwnSyntax has Dockerfiles for the official front end images read by this
+	// program.
+	OwnSyntax bool
+	Labels    map[string]string // more of the worker's
+	Log       func(format string, args ...any)
+	Audit     func(audit.Entry) // takes builds with powers over the host
 }
 
 // namespace is in containerd's books what it is in BuildKit's.

@@ -17,11 +17,25 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/worker"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/grpc/metadata"
 )
 
 // preferLocal is a front end that takes base images which are in the store as
 // they are, unless the client says how to resolve them: as docker build does.
 type preferLocal struct{ frontend.Frontend }
+
+// KeepCacheMounts is the call's metadata of a build whose steps keep their cache
+// mounts although they are run anew.
+const KeepCacheMounts = "cale-keep-cache-mounts"
+
+// PruneCacheMounts implements worker.Worker: it is called for steps that are to
+// be run anew.
+func (w preferred) PruneCacheMounts(ctx context.Context, ids map[string]bool) error {
+	if len(metadata.ValueFromIncomingContext(ctx, KeepCacheMounts)) > 0 {
+		return nil
+	}
+	return w.Worker.PruneCacheMounts(ctx, ids)
+}
 
 // Solve implements frontend.Frontend.
 func (p preferLocal) Solve(ctx context.Context, b frontend.FrontendLLBBridge, exec executor.Executor, opt map[string]string, inputs map[string]*pb.Definition, sid string, sm *session.Manager) (*frontend.Result, error) {

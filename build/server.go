@@ -16,6 +16,7 @@ import (
 	"github.com/moby/buildkit/frontend"
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
 	"github.com/moby/buildkit/frontend/gateway"
+	gatewayclient "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/frontend/gateway/forwarder"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver"
@@ -35,6 +36,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"cale/audit"
+	"cale/build/cachemount"
 	"cale/build/names"
 	"cale/build/step"
 	"cale/network"
@@ -52,6 +54,7 @@ type Builder struct {
 	controller *control.Controller
 	steps      *step.Runner
 	sessions   *session.Manager
+	mounts     *cachemount.Mounts
 	server     *grpc.Server
 	stop       chan struct{}
 }
@@ -104,6 +107,10 @@ func open(ctx context.Context, o Options) (_ *Builder, err error) {
 	}
 	b.steps, b.sessions = steps, sessions
 	w.SourceManager.Register(judged{w.ImageSource, o.Keeper})
+	if b.mounts, err = cachemount.New(w.CacheMgr, filepath.Join(b.books.dir, "mounts")); err != nil {
+		return nil, err
+	}
+	w.CacheMgr = b.mounts.Manager()
 	b.worker = &worker.Controller{}
 	if err := b.worker.Add(storing{preferred{w, &names.Store{Keeper: o.Keeper}, b.books.blobs}}); err != nil {
 		return nil, err
@@ -179,7 +186,9 @@ func (b *Builder) frontends() (map[string]frontend.Frontend, error) {
 	c := b.opts.Config.Frontends
 	out := map[string]frontend.Frontend{}
 	if c.Dockerfile.Enabled == nil || *c.Dockerfile.Enabled {
-		out["dockerfile.v0"] = forwarder.NewGatewayForwarder(b.worker.Infos(), dockerfile.Build)
+		out["dockerfile.v0"] = forwarder.NewGatewayForwarder(b.worker.Infos(), func(ctx context.Context, c gatewayclient.Client) (*gatewayclient.Result, error) {
+			return dockerfile.Build(ctx, including{c})
+		})
 	}
 	if c.Gateway.Enabled == nil || *c.Gateway.Enabled {
 		g, err := gateway.NewGatewayFrontend(b.worker.Infos(), c.Gateway.AllowedRepositories)
@@ -187,6 +196,9 @@ func (b *Builder) frontends() (map[string]frontend.Frontend, error) {
 			return nil, err
 		}
 		out["gateway.v0"] = g
+		if own := out["dockerfile.v0"]; own != nil && b.opts.OwnSyntax {
+			out["gateway.v0"] = ownSyntax{Frontend: g, own: own}
+		}
 	}
 	if b.opts.PreferLocal {
 		for name, f := range out {
@@ -202,6 +214,9 @@ func (b *Builder) Server() *grpc.Server { return b.server }
 // Sessions are the clients that the builder may ask for files, secrets and
 // credentials.
 func (b *Builder) Sessions() *session.Manager { return b.sessions }
+
+// Mounts are the builder's cache mounts.
+func (b *Builder) Mounts() *cachemount.Mounts { return b.mounts }
 
 // Renew holds in the image store, anew, all that the cache needs.
 func (b *Builder) Renew(ctx context.Context) error { return b.books.holds.Renew(ctx) }

@@ -26,16 +26,17 @@ type Server struct {
 	split    *Split
 	sessions *session.Manager
 	mux      *http.ServeMux
+	mounts   Mounts
 	builds   builds
 }
 
 // NewServer serves over the builder that split's HTTP2 connections come to,
-// whose sessions these are.
-func NewServer(split *Split, sessions *session.Manager) *Server {
-	s := &Server{split: split, sessions: sessions, mux: http.NewServeMux(), builds: builds{cancel: map[string]context.CancelFunc{}}}
+// whose sessions and cache mounts these are.
+func NewServer(split *Split, sessions *session.Manager, mounts Mounts) *Server {
+	s := &Server{split: split, sessions: sessions, mounts: mounts, mux: http.NewServeMux(), builds: builds{cancel: map[string]context.CancelFunc{}}}
 	for path, do := range map[string]func(http.ResponseWriter, *http.Request) error{
 		"POST /session": s.session, "POST /grpc": s.grpc, "POST /build": s.build, "POST /build/cancel": s.cancel,
-		"POST /build/prune": s.prune, "GET /build/cache": s.cache,
+		"POST /build/prune": s.prune, "GET /build/cache": s.cache, "GET " + MountsPath: s.exportMounts, "POST " + MountsPath: s.importMounts,
 	} {
 		s.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			if err := do(w, r); err != nil {
@@ -108,6 +109,46 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 func peerOf(r *http.Request) *audit.Peer {
 	from, _ := r.Context().Value(connKey{}).(*audit.Peer)
 	return audit.RequestPeer(r.Header, from)
+}
+
+// Mounts are what steps keep in cache mounts, as archives.
+type Mounts interface {
+	Export(ctx context.Context, w io.Writer, ids []string) error
+	Import(ctx context.Context, r io.Reader) error
+}
+
+// MountsPath is where the builder gives and takes its cache mounts: a call of
+// ours, not Docker's.
+const MountsPath = "/cale/build/mounts"
+
+func (s *Server) exportMounts(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Content-Type", "application/x-tar")
+	out := &begun{Writer: w}
+	err := s.mounts.Export(r.Context(), out, r.URL.Query()["id"])
+	if err != nil && out.yes {
+		log.Printf("export cache mounts: %v", err)
+		panic(http.ErrAbortHandler) // an archive that ends early is not to look whole
+	}
+	return err
+}
+
+// begun notes whether anything was written.
+type begun struct {
+	io.Writer
+	yes bool
+}
+
+func (b *begun) Write(p []byte) (int, error) {
+	b.yes = true
+	return b.Writer.Write(p)
+}
+
+func (s *Server) importMounts(w http.ResponseWriter, r *http.Request) error {
+	if err := s.mounts.Import(r.Context(), r.Body); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 // cache lists what the build cache holds, as GET /system/df has it.

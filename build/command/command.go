@@ -24,8 +24,10 @@ import (
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/metadata"
 
 	"cale/atomicfile"
+	"cale/build"
 )
 
 // Streams are the command's.
@@ -76,7 +78,17 @@ func (c *Command) Run(ctx context.Context, s Streams, open Builder) error {
 	if err != nil {
 		return err
 	}
+	for _, a := range f.mountsFrom {
+		if err := importMounts(ctx, dial, a); err != nil {
+			return errors.Join(err, closer())
+		}
+	}
 	err = f.build(ctx, s, dial, opt)
+	for _, a := range f.mountsTo {
+		if err == nil {
+			err = exportMounts(ctx, dial, a)
+		}
+	}
 	return errors.Join(err, closer())
 }
 
@@ -86,6 +98,9 @@ func (f *flags) build(ctx context.Context, s Streams, dial func(context.Context)
 		return err
 	}
 	defer c.Close()
+	if !f.noCacheMounts {
+		ctx = metadata.AppendToOutgoingContext(ctx, build.KeepCacheMounts, "1")
+	}
 	display, err := f.display(s)
 	if err != nil {
 		return err
@@ -94,16 +109,27 @@ func (f *flags) build(ctx context.Context, s Streams, dial func(context.Context)
 	var answer map[string][]byte
 	var done *client.SolveResponse
 	var group errgroup.Group
+	shown := make(chan struct{})
+	visible, last := untilFailed(status, shown)
 	group.Go(func() error {
+		defer close(shown)
 		// What is shown outlives the request's end: how it failed is to be seen.
-		_, err := display.UpdateFrom(context.WithoutCancel(ctx), status)
+		_, err := display.UpdateFrom(context.WithoutCancel(ctx), visible)
 		return err
 	})
 	group.Go(func() (err error) {
 		done, err = c.Build(ctx, *opt, "cale", func(ctx context.Context, g gateway.Client) (*gateway.Result, error) {
-			r, err := g.Solve(ctx, request(opt))
+			req := request(opt)
+			req.Evaluate = f.onError == "shell" // its steps run now, not when the result is exported
+			r, err := g.Solve(ctx, req)
 			if err == nil && f.call != "build" {
 				answer = r.Metadata
+			}
+			if err != nil && f.onError == "shell" && ctx.Err() == nil {
+				last()
+				if e := f.shell(ctx, s, g, err); e != nil {
+					err = errors.Join(err, e)
+				}
 			}
 			return r, err
 		}, status)
@@ -170,6 +196,12 @@ func (f *flags) solveOpt(attrs map[string]string) (*client.SolveOpt, error) {
 		o.Session = append(o.Session, p)
 	}
 	var err error
+	if f.mountsFrom, f.cacheFrom, err = archives(f.cacheFrom, "src"); err != nil {
+		return nil, err
+	}
+	if f.mountsTo, f.cacheTo, err = archives(f.cacheTo, "dest"); err != nil {
+		return nil, err
+	}
 	if o.CacheImports, err = buildctl.ParseImportCache(references(f.cacheFrom)); err != nil {
 		return nil, err
 	}

@@ -24,10 +24,12 @@ type flags struct {
 	allow, attest                       []string
 	provenance, sbom                    string
 	progress, network, shmSize          string
-	cgroupParent, call                  string
+	cgroupParent, call, onError         string
 	noCache, pull, push, load           bool
 	quiet, check, daemonless            bool
+	noCacheMounts                       bool
 	root, run                           string
+	mountsFrom, mountsTo                []archive // cut from cacheFrom, cacheTo
 }
 
 const usage = `Usage:  cale build [OPTIONS] PATH | URL | -
@@ -57,9 +59,10 @@ func parse(args []string, out io.Writer) (f *flags, context string, err error) {
 	p.BoolVar(&f.load, "load", false, "keep the image in the image store, which is the default")
 	p.StringVar(&f.metadataFile, "metadata-file", "", "write build result metadata to a file")
 	p.StringVar(&f.iidfile, "iidfile", "", "write the image ID to a file")
-	p.StringArrayVar(&f.cacheFrom, "cache-from", nil, "external cache sources (e.g., \"user/app:cache\", \"type=local,src=path/to/dir\")")
-	p.StringArrayVar(&f.cacheTo, "cache-to", nil, "cache export destinations (e.g., \"user/app:cache\", \"type=local,dest=path/to/dir\")")
+	p.StringArrayVar(&f.cacheFrom, "cache-from", nil, "external cache sources (e.g., \"user/app:cache\", \"type=local,src=path/to/dir\"; \"type=mounts,src=FILE\" for cache mounts)")
+	p.StringArrayVar(&f.cacheTo, "cache-to", nil, "cache export destinations (e.g., \"user/app:cache\", \"type=local,dest=path/to/dir\"; \"type=mounts,dest=FILE[,id=ID]\" for cache mounts)")
 	p.BoolVar(&f.noCache, "no-cache", false, "do not use cache when building the image")
+	p.BoolVar(&f.noCacheMounts, "no-cache-mounts", false, "with --no-cache and --no-cache-filter, empty the cache mounts of the steps too")
 	p.StringArrayVar(&f.noCacheFilter, "no-cache-filter", nil, "do not cache specified stages")
 	p.BoolVar(&f.check, "check", false, "shorthand for \"--call=check\"")
 	p.StringVar(&f.call, "call", "build", "set method for evaluating build (\"check\", \"outline\", \"targets\")")
@@ -76,6 +79,7 @@ func parse(args []string, out io.Writer) (f *flags, context string, err error) {
 	p.BoolVar(&f.pull, "pull", false, "always attempt to pull all referenced images")
 	p.StringVar(&f.progress, "progress", envOr("BUILDKIT_PROGRESS", "auto"), "set type of progress output (\"auto\", \"plain\", \"tty\", \"rawjson\", \"quiet\"); keeps the last value set")
 	p.BoolVarP(&f.quiet, "quiet", "q", false, "suppress the build output and print image ID on success")
+	p.StringVar(&f.onError, "on-error", "fail", "what to do when a step fails (\"fail\", \"shell\": a shell in the step)")
 	p.BoolVar(&f.daemonless, "daemonless", false, "build in this process, without builder or engine")
 	p.Bool("force-rm", false, "always remove intermediate containers")
 	p.Bool("rm", true, "remove intermediate containers after a successful build")
@@ -96,6 +100,12 @@ func parse(args []string, out io.Writer) (f *flags, context string, err error) {
 	}
 	if f.check {
 		f.call = "check"
+	}
+	switch {
+	case f.onError != "fail" && f.onError != "shell":
+		return nil, "", fmt.Errorf("invalid --on-error %q: fail or shell", f.onError)
+	case f.onError == "shell" && (f.file == "-" || p.Arg(0) == "-"):
+		return nil, "", errors.New("invalid --on-error shell: the shell needs the standard input, which is the Dockerfile or the context")
 	}
 	return f, p.Arg(0), nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -100,8 +101,10 @@ func here(ctx context.Context, s settings) (func(context.Context) (net.Conn, err
 	}
 	split := apibuild.NewSplit(nil)
 	go func() { _ = b.Server().Serve(split.HTTP2()) }()
+	docker := &http.Server{Handler: apibuild.NewServer(split, b.Sessions(), b.Mounts())}
+	go func() { _ = docker.Serve(split.HTTP1()) }()
 	return split.Dial, func() error {
-		err := b.Close()
+		err := errors.Join(docker.Close(), b.Close())
 		k.close()
 		return errors.Join(err, lock.Close())
 	}, nil

@@ -125,7 +125,7 @@ func serve(ctx context.Context, args []string) error {
 	}
 	counted := &counting{Listener: l}
 	split := apibuild.NewSplit(counted)
-	docker := &http.Server{Handler: apibuild.NewServer(split, b.Sessions()), ReadHeaderTimeout: 30 * time.Second, ConnContext: apibuild.ConnContext}
+	docker := &http.Server{Handler: apibuild.NewServer(split, b.Sessions(), b.Mounts()), ReadHeaderTimeout: 30 * time.Second, ConnContext: apibuild.ConnContext}
 	failed := make(chan error, 3)
 	go func() { failed <- b.Server().Serve(split.HTTP2()) }()
 	go func() { failed <- docker.Serve(split.HTTP1()) }()
@@ -155,6 +155,11 @@ func open(ctx context.Context, s settings, k keep.Keeper) (*build.Builder, error
 		return nil, err
 	}
 	o.Audit = kept.Record
+	set, err := build.ReadSettings(filepath.Join(s.config, "build.toml"))
+	if err != nil {
+		return nil, err
+	}
+	o.OwnSyntax = set.Syntax == "builtin"
 	file := s.buildkit
 	if file == "" {
 		file = filepath.Join(s.config, "buildkitd.toml")

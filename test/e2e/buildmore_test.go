@@ -1,0 +1,116 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"cale/test/stack"
+)
+
+// folder makes a folder of these files.
+func folder(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// TestBuildCacheMounts: what steps keep outlives --no-cache, and goes to another
+// builder in a file.
+func TestBuildCacheMounts(t *testing.T) {
+	s := stack.New(t)
+	dir := folder(t, map[string]string{"Dockerfile": "FROM " + s.Busybox() + `
+RUN --mount=type=cache,target=/plain --mount=type=cache,id=own,target=/own,uid=1000,mode=0700 \
+    echo x >> /plain/n; echo x >> /own/n; ln -f /plain/n /plain/linked; stat -c %u:%a /own > /count; cat /plain/linked /own/n | wc -l >> /count
+`})
+	file := filepath.Join(t.TempDir(), "mounts.tar")
+	count := func(want string, args ...string) {
+		t.Helper()
+		s.Cale(append(append([]string{"build", "-t", "count"}, args...), dir)...).OK(t)
+		if got := s.Cale("run", "--rm", "count", "cat", "/count").OK(t); got != "1000:700\n"+want+"\n" {
+			t.Errorf("with %q: %q, want %s", args, got, want)
+		}
+	}
+	count("2")
+	count("2") // it is not run
+	count("4", "--no-cache", "--cache-to", "type=mounts,dest="+file)
+	count("6", "--no-cache", "--cache-from", "type=mounts,src="+file) // what is here stays
+	count("2", "--no-cache", "--no-cache-mounts")
+	s.Cale("builder", "prune", "-af").OK(t)
+	count("6", "--cache-from", "type=mounts,src="+file)
+	s.Cale("builder", "prune", "-af").OK(t)
+	// One of them alone.
+	count("6", "--no-cache", "--cache-from", "type=mounts,src="+file, "--cache-to", "type=mounts,dest="+file+"2,id=own")
+	s.Cale("builder", "prune", "-af").OK(t)
+	count("5", "--cache-from", "type=mounts,src="+file+"2")
+	if r := s.Cale("build", "--cache-to", "type=mounts,dest="+file+"3,id=nothing", dir); r.Code == 0 || !strings.Contains(r.Stderr, `there is no cache mount "nothing"`) {
+		t.Errorf("a mount that is not: %+v", r)
+	}
+	if r := s.Cale("build", "--cache-from", "type=mounts,src="+filepath.Join(dir, "Dockerfile"), dir); r.Code == 0 || !strings.Contains(r.Stderr, "archive of cache mounts") {
+		t.Errorf("a file that is no archive: %+v", r)
+	}
+}
+
+// TestBuildShell: a shell where the step failed, with its files and variables.
+func TestBuildShell(t *testing.T) {
+	s := stack.New(t)
+	dir := folder(t, map[string]string{"Dockerfile": "FROM " + s.Busybox() + `
+ENV SET=value
+WORKDIR /work
+RUN --mount=type=secret,id=token echo left > file; exit 3
+`, "token": "s3cret"})
+	args := []string{"build", "--on-error", "shell", "--secret", "id=token,src=" + filepath.Join(dir, "token"), "-t", "never", dir}
+	r := s.Do("cat file; echo $SET; pwd; cat /run/secrets/token; exit 9\n", "cale", args...)
+	if r.Code != 1 || r.Stdout != "left\nvalue\n/work\ns3cret" || !strings.Contains(r.Stderr, "exit code: 3") {
+		t.Errorf("a shell: %+v", r)
+	}
+	if r := s.Cale("inspect", "never"); r.Code == 0 {
+		t.Error("the build made an image")
+	}
+	// A build that ends well asks nothing.
+	s.Do("exit 9\n", "cale", "build", "--on-error", "shell", "--build-arg", "x=1", folder(t, map[string]string{"Dockerfile": "FROM " + s.Busybox()})).OK(t)
+}
+
+// TestBuildInclude: several Dockerfiles share what is written once.
+func TestBuildInclude(t *testing.T) {
+	s := stack.New(t)
+	files := map[string]string{
+		"app/Dockerfile":      "# syntax=docker/dockerfile:1\nARG FROM\nINCLUDE parts/first parts/second\nRUN <<X\nINCLUDE is text here > /dev/null || true\nX\nCMD cat /first /second\n",
+		"app/parts/first":     "FROM $FROM\nRUN echo first > /first",
+		"app/parts/second":    "include sub/third\n",
+		"app/parts/sub/third": "RUN echo \\\n third > /second\n",
+		"app/loop":            "FROM scratch\nINCLUDE loop\n",
+		"app/none":            "FROM scratch\n\nINCLUDE ./missing\n",
+		"app/out":             "FROM scratch\nINCLUDE ../../etc/passwd\n",
+	}
+	dir := filepath.Join(folder(t, files), "app")
+	if err := os.MkdirAll(s.Config, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// The machine has no way to Docker's registry.
+	if err := os.WriteFile(filepath.Join(s.Config, "build.toml"), []byte("syntax = \"builtin\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, client := range clients(t) {
+		s.Do("", client, "build", "--build-arg", "FROM="+s.Busybox(), "-t", "parts", dir).OK(t)
+		if got := s.Cale("run", "--rm", "parts").OK(t); got != "first\nthird\n" {
+			t.Errorf("%s: %q", client, got)
+		}
+	}
+	for name, says := range map[string]string{
+		"loop": "more than 8 files include one another", "none": "none:3: INCLUDE ./missing: there is no missing beside the Dockerfile", "out": "it leads out of the folder",
+	} {
+		if r := s.Cale("build", "-f", filepath.Join(dir, name), dir); r.Code == 0 || !strings.Contains(r.Stderr, says) {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+}
