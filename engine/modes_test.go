@@ -206,10 +206,38 @@ func TestForeignRuntime(t *testing.T) {
 		t.Skip("no runc")
 	}
 	b := newBench(t)
-	s := sh("echo from runc; exit 3")
-	s.Runtime = "runc"
-	if out, code := b.run(s); out != "from runc\n" || code != 3 {
-		t.Errorf("output %q, %d", out, code)
+	for _, name := range []string{"runc", "io.containerd.runc.v2"} {
+		if _, err := b.runtimeFor(name); err != nil {
+			t.Logf("%s: %v", name, err)
+			continue
+		}
+		s := sh("echo from another; exit 3")
+		s.Runtime = name
+		if out, code := b.run(s); out != "from another\n" || code != 3 {
+			t.Errorf("%s: output %q, %d", name, out, code)
+		}
+		s = sh("trap 'echo ended; exit 4' TERM; echo up; while :; do sleep 0.1; done")
+		s.Runtime, s.Network.Mode = name, "bridge"
+		id := b.start(s)
+		if out, code := b.exec(id, ExecSpec{Cmd: []string{"sh", "-c", "cat /proc/1/comm; exit 5"}}); out != "sh\n" || code != 5 {
+			t.Errorf("%s: exec: %q, %d", name, out, code)
+		}
+		if err := b.Pause(ctx, id); err != nil {
+			t.Errorf("%s: pause: %v", name, err)
+		}
+		if err := b.Unpause(ctx, id); err != nil {
+			t.Errorf("%s: unpause: %v", name, err)
+		}
+		if st, err := b.Stats(ctx, id); err != nil || st.Pids.Current == 0 {
+			t.Errorf("%s: stats: %+v, %v", name, st.Pids, err)
+		}
+		b.until("its output", func() bool { return strings.Contains(b.logs(id, LogOptions{Stdout: true, Tail: -1}), "up") })
+		if err := b.Stop(ctx, id, StopOptions{}); err != nil {
+			t.Errorf("%s: stop: %v", name, err)
+		}
+		if i := b.inspect(id); i.State.ExitCode != 4 || !strings.Contains(b.logs(id, LogOptions{Stdout: true, Tail: -1}), "ended") {
+			t.Errorf("%s: after its stop: %+v", name, i.State)
+		}
 	}
 }
 

@@ -1,16 +1,19 @@
 package engine
 
 import (
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"cale/shim"
 )
 
 // target is which programs run a container.
 type target struct {
 	shim string
-	oci  string // a foreign OCI runtime, or "" for our own
+	oci  string // a foreign OCI runtime, or a foreign shim to be behind ours; "" for our own
 }
 
 // ourRuntimes are names for what is built in.
@@ -30,22 +33,17 @@ func (e *Engine) runtimeFor(name string) (target, error) {
 		if len(r.Args) > 0 {
 			return target{}, fail(ErrUnsupported, "runtime %s: arguments for runtimes are not supported; give the path of a script", name)
 		}
-		if r.Type == "shim" {
-			return target{}, foreignShim(name)
-		}
 		return target{shim: e.cfg.Shim, oci: r.Path}, nil
 	}
 	if ourRuntimes[name] {
 		return target{shim: e.cfg.Shim}, nil
 	}
-	if kind, ok := strings.CutPrefix(name, "io.containerd."); ok {
-		name = "containerd-shim-" + strings.ReplaceAll(kind, ".", "-")
-		if _, err := exec.LookPath(name); err == nil {
-			return target{}, foreignShim(name)
-		}
-		return target{}, invalid("unknown or invalid runtime name: %s is not in $PATH", name)
-	}
 	path := name
+	if strings.HasPrefix(name, shimType) {
+		if path, err = shimProgram(name); err != nil {
+			return target{}, invalid("unknown or invalid runtime name: %v", err)
+		}
+	}
 	if !filepath.IsAbs(path) {
 		// A name alone may only mean a well known runtime: anything else in $PATH is no runtime.
 		if !slices.Contains(wellKnown, name) {
@@ -56,13 +54,23 @@ func (e *Engine) runtimeFor(name string) (target, error) {
 	if err != nil {
 		return target{}, invalid("unknown or invalid runtime name: %s", name)
 	}
-	if strings.HasPrefix(filepath.Base(path), "containerd-shim-") {
-		return target{}, foreignShim(name)
-	}
 	return target{shim: e.cfg.Shim, oci: path}, nil
 }
 
-// foreignShim refuses a shim that isn't ours: it could not write our logs or serve who attaches.
-func foreignShim(name string) error {
-	return fail(ErrUnsupported, "runtime %s: shims other than cale-shim are not supported; name the OCI runtime itself", name)
+// shimType begins the types that containerd knows shims by: io.containerd.NAME.VERSION.
+const shimType = "io.containerd."
+
+// shimProgram finds the program of a shim's type; its path is one too.
+func shimProgram(kind string) (string, error) {
+	program := kind
+	if name, ok := strings.CutPrefix(kind, shimType); ok {
+		program = "containerd-shim-" + strings.ReplaceAll(name, ".", "-")
+	} else if !filepath.IsAbs(kind) || !shim.IsShim(kind) {
+		return "", fmt.Errorf("%q is no shim: io.containerd.NAME.VERSION, or the path of a program containerd-shim-NAME-VERSION", kind)
+	}
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return "", fmt.Errorf("shim %s: its program %s is not there", kind, program)
+	}
+	return path, nil
 }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"cale/shim"
 )
 
 // wellKnown are the OCI runtimes that need no configuration where they are in $PATH.
@@ -28,6 +30,8 @@ func (e *Engine) configuredRuntimes() (map[string]Runtime, error) {
 		Path string   `json:"path"`
 		Args []string `json:"runtimeArgs"`
 		Type string   `json:"runtimeType"`
+
+		Options json.RawMessage `json:"options"`
 	}
 	if err := json.Unmarshal(raw, &list); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
@@ -39,8 +43,14 @@ func (e *Engine) configuredRuntimes() (map[string]Runtime, error) {
 		switch {
 		case ourRuntimes[name]:
 			return nil, fmt.Errorf("%s: runtime %q is built in and can't be another", file, name)
+		case r.Type != "" && r.Path != "":
+			return nil, fmt.Errorf("%s: runtime %s: either a path or a runtimeType", file, name)
+		case len(r.Options) > 0:
+			return nil, fmt.Errorf("%s: runtime %s: options for shims are not built in Cale yet; shims have files of their own for them", file, name)
 		case r.Type != "":
-			return nil, fmt.Errorf("%s: runtime %s: runtimeType: shims other than cale-shim are not supported; give the path of the OCI runtime itself", file, name)
+			if r.Path, err = shimProgram(r.Type); err != nil {
+				return nil, fmt.Errorf("%s: runtime %s: %w", file, name, err)
+			}
 		case !filepath.IsAbs(r.Path):
 			return nil, fmt.Errorf("%s: runtime %s: path %q is not absolute", file, name, r.Path)
 		}
@@ -67,7 +77,7 @@ func (e *Engine) RuntimeList(ctx context.Context) (map[string]RuntimeFeatures, e
 	for _, n := range append(names, wellKnown...) {
 		t, err := e.runtimeFor(n)
 		if err == nil && t.oci != "" {
-			out[n] = RuntimeFeatures{RecursiveReadOnly: askFeatures(ctx, t.oci).rro()}
+			out[n] = RuntimeFeatures{RecursiveReadOnly: !shim.IsShim(t.oci) && askFeatures(ctx, t.oci).rro()}
 		}
 	}
 	out[""] = own

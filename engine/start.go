@@ -368,7 +368,7 @@ func (e *Engine) clearPod(ctx context.Context, c *container, r *run) {
 		r.shim.Close()
 	}
 	// A foreign runtime's root is mounted by the shim, which may have died over it.
-	names := []string{"shm", "rootfs"}
+	names := []string{"shm", "rootfs", shim.BehindRoot(c.id)}
 	if pins, err := os.ReadDir(filepath.Join(c.pod, subpaths)); err == nil {
 		for _, p := range pins {
 			names = append(names, filepath.Join(subpaths, p.Name()))

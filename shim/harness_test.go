@@ -66,7 +66,7 @@ type box struct {
 	cgroup string
 }
 
-// each runs the test with our runtime and with a foreign one.
+// each runs the test with our runtime, with a foreign one and behind a foreign shim.
 func each(t *testing.T, test func(t *testing.T, runtime string)) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root")
@@ -75,7 +75,7 @@ func each(t *testing.T, test func(t *testing.T, runtime string)) {
 		t.Skip("needs busybox")
 	}
 	t.Run("own", func(t *testing.T) { test(t, "") })
-	for _, name := range []string{"runc"} {
+	for _, name := range []string{"runc", "containerd-shim-runc-v2"} {
 		if path, err := exec.LookPath(name); err == nil {
 			t.Run(name, func(t *testing.T) { test(t, path) })
 		}
@@ -92,7 +92,7 @@ func newBox(t *testing.T, args []string, change func(*specs.Spec)) *box {
 	rand.Read(r[:])
 	b := &box{t: t, bundle: dir, id: "t" + hex.EncodeToString(r[:])}
 	b.cgroup = "/cale-shim-test-" + b.id
-	b.uri = stdio.URI{Log: filepath.Join(dir, "log"), Attach: filepath.Join(dir, "attach.sock")}
+	b.uri = stdio.URI{Log: filepath.Join(dir, "output"), Attach: filepath.Join(dir, "attach.sock")}
 	makeRootfs(t, filepath.Join(dir, "rootfs"))
 	s := spec(args, b.cgroup)
 	if change != nil {

@@ -35,6 +35,18 @@ const (
 	HoldAction = "hold"
 )
 
+// IsShim tells whether a runtime's program is a shim of containerd's kind: its rule for their names.
+func IsShim(program string) bool {
+	return strings.HasPrefix(filepath.Base(program), "containerd-shim-")
+}
+
+// BehindBundle is the bundle, below our own, of another shim that our shim stands in front of: both have files of the
+// same names. Its last part is the id: such shims look for their bundle by it.
+func BehindBundle(id string) string { return filepath.Join("behind", id) }
+
+// BehindRoot is where that shim mounts the root, below our own bundle.
+func BehindRoot(id string) string { return filepath.Join(BehindBundle(id), "rootfs") }
+
 // Start starts a shim in l.Bundle and connects to it. Our own shim is forked
 // directly with its listening socket; any other is started as containerd does.
 func Start(ctx context.Context, l Launch) (*Client, error) {

@@ -23,7 +23,6 @@ import (
 	"cale/shim"
 	"cale/shim/stdio"
 	"cale/shim/supervisor"
-	"cale/shim/task"
 )
 
 // version is what -v prints; the build sets it.
@@ -145,7 +144,7 @@ func serve(o options) error {
 	s, err := supervisor.New(supervisor.Config{
 		Namespace: o.namespace, StateDir: o.state,
 		Own:           supervisor.Own{},
-		Foreign:       func(r task.RuncOptions) supervisor.Runtime { return &supervisor.Foreign{Options: r} },
+		Foreign:       supervisor.ForeignOf,
 		EventsAddress: os.Getenv("TTRPC_ADDRESS"),
 		Log:           logLine,
 	})

@@ -43,8 +43,9 @@ type IO struct {
 	console  *os.File
 	size     unix.Winsize // asked for before there was a terminal
 	clients  map[*client]struct{}
-	exiting  bool // the process has ended
-	finished bool // no more output will come
+	stdinEnd func() // told once when the input ends
+	exiting  bool   // the process has ended
+	finished bool   // no more output will come
 }
 
 // Open makes the pipes and opens the targets of r's streams.
@@ -203,6 +204,30 @@ func (o *IO) closeStdin() {
 	if o.stdin != nil && o.stdin != o.console {
 		o.stdin.Close()
 		o.stdin = nil
+		if o.stdinEnd != nil {
+			go o.stdinEnd()
+			o.stdinEnd = nil
+		}
+	}
+}
+
+// StdinEnded has told called, by another goroutine, when the process's input ends: for a process whose stdin is not
+// only held by who writes to it. An input that has ended is told at once.
+func (o *IO) StdinEnded(told func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.wantsStdin() && o.stdin == nil {
+		go told()
+		return
+	}
+	o.stdinEnd = told
+}
+
+// AwaitOutput waits until nobody holds the writing ends of the process's output any more, at most so long.
+func (o *IO) AwaitOutput(most time.Duration) {
+	deadline := time.Now().Add(most)
+	for _, out := range o.outputs {
+		out.wait(time.Until(deadline))
 	}
 }
 

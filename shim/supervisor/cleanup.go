@@ -24,11 +24,11 @@ func Cleanup(ctx context.Context, bundle, stateDir, id string) error {
 	var rt Runtime = Own{}
 	b, err := os.ReadFile(filepath.Join(bundle, optionsFile))
 	if err == nil {
-		f := new(Foreign)
-		if err := f.Options.Unmarshal(b); err != nil {
+		var o task.RuncOptions
+		if err := o.Unmarshal(b); err != nil {
 			return err
 		}
-		rt = f
+		rt = ForeignOf(o)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

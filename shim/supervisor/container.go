@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cale/atomicfile"
+	"cale/shim/stdio"
 	"cale/shim/task"
 	"cale/shim/ttrpc"
 )
@@ -78,6 +79,28 @@ func (s *Supervisor) initExited(c *container, status uint32) {
 	s.events.exit(c.id, c.id, pid, e)
 	s.tidy()
 }
+
+// watch has exited called when a process of the container ends. io is what it has, or nil.
+func (s *Supervisor) watch(c *container, execID string, io *stdio.IO, pid int, exited func(status uint32)) {
+	remote, ok := c.box().(Remote)
+	if !ok {
+		s.reaper.watch(pid, exited)
+		return
+	}
+	if io != nil {
+		io.StdinEnded(func() { remote.CloseStdin(execID) })
+	}
+	go func() {
+		status := remote.Wait(execID)
+		if io != nil {
+			io.AwaitOutput(remoteOutput) // it comes by way of the other shim
+		}
+		exited(status)
+	}()
+}
+
+// remoteOutput is how long another shim has for what an ended process wrote; containerd's shims take as long.
+const remoteOutput = 2 * time.Second
 
 func (s *Supervisor) execExited(c *container, p *process, status uint32) {
 	e := Exit{Status: status, At: time.Now()}
@@ -157,7 +180,7 @@ func (s *Supervisor) startExec(ctx context.Context, c *container, p *process) (i
 	p.pid, p.state = pid, task.StatusRunning
 	p.io.Run()
 	s.events.execStarted(c.id, p.execID, pid)
-	s.reaper.watch(pid, func(status uint32) { s.execExited(c, p, status) })
+	s.watch(c, p.execID, p.io, pid, func(status uint32) { s.execExited(c, p, status) })
 	s.reaper.end()
 	return pid, nil
 }
@@ -172,6 +195,9 @@ func (s *Supervisor) kill(c *container, p *process, sig uint32, all bool) error 
 		p.mu.Unlock()
 		if state == task.StatusCreated {
 			return precondition("exec " + p.execID + " is not started")
+		}
+		if remote, ok := c.box().(Remote); ok {
+			return remote.KillExec(p.execID, int(sig))
 		}
 		ok, err := s.reaper.signal(pid, signalOf(sig))
 		if !ok {

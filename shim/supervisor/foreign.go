@@ -273,12 +273,7 @@ func (c *foreignBox) Exec(ctx context.Context, execID string, process []byte, s 
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	p := new(specs.Process)
-	if err := json.Unmarshal(process, p); err != nil {
-		return 0, invalid(err)
-	}
-	s.apply(p)
-	b, err := json.Marshal(p)
+	b, err := s.applyTo(process)
 	if err != nil {
 		return 0, err
 	}
@@ -360,9 +355,13 @@ func (c *foreignBox) Stats() (*cgroup.Stats, error) {
 	return g.Stats()
 }
 
-// cgroup opens the group that the configuration names.
 func (c *foreignBox) cgroup() (*cgroup.Cgroup, error) {
-	b, err := os.ReadFile(filepath.Join(c.bundle, "config.json"))
+	return bundleCgroup(c.bundle, c.id, c.f.Options.SystemdCgroup)
+}
+
+// bundleCgroup opens the group that a container's configuration names.
+func bundleCgroup(bundle, id string, systemd bool) (*cgroup.Cgroup, error) {
+	b, err := os.ReadFile(filepath.Join(bundle, "config.json"))
 	if err != nil {
 		return nil, err
 	}
@@ -376,9 +375,9 @@ func (c *foreignBox) cgroup() (*cgroup.Cgroup, error) {
 	}
 	path := s.Linux.CgroupsPath
 	if path == "" {
-		path = "/" + c.id // runc's default
+		path = "/" + id // runc's default
 	}
-	return cgroup.Open(path, cgroup.Options{Systemd: c.f.Options.SystemdCgroup})
+	return cgroup.Open(path, cgroup.Options{Systemd: systemd})
 }
 
 func (c *foreignBox) SharesPids() bool { return c.shared }

@@ -86,6 +86,16 @@ func (s *Streams) apply(p *specs.Process) {
 	}
 }
 
+// applyTo is apply for a process in JSON.
+func (s *Streams) applyTo(process []byte) ([]byte, error) {
+	p := new(specs.Process)
+	if err := json.Unmarshal(process, p); err != nil {
+		return nil, invalid(err)
+	}
+	s.apply(p)
+	return json.Marshal(p)
+}
+
 // Cleanup removes what is left of a container by force.
 func (Own) Cleanup(_ context.Context, _, stateDir, id string) error {
 	c, err := runtime.Load(stateDir, id)

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -45,7 +46,7 @@ func (s *Supervisor) run(ctx context.Context, r *task.RunRequest) (*task.RunResp
 	case status := <-ended:
 		return &task.RunResponse{ExitStatus: status}, nil
 	case <-ctx.Done():
-		s.reaper.killTree(pid)
+		s.killRun(c, pid)
 		return &task.RunResponse{ExitStatus: 128 + uint32(unix.SIGKILL), Killed: true}, nil
 	}
 }
@@ -69,7 +70,7 @@ func (s *Supervisor) startRun(c *container, r *task.RunRequest, ended chan<- uin
 	if pid, err = c.box().Exec(context.Background(), r.RunID, r.Spec, streams); err != nil {
 		return 0, err
 	}
-	s.reaper.watch(pid, func(status uint32) { ended <- status })
+	s.watch(c, r.RunID, nil, pid, func(status uint32) { ended <- status })
 	return pid, nil
 }
 
@@ -111,14 +112,31 @@ func (s *Supervisor) endRun(r *task.ProcessRequest) error {
 // mostKilled bounds how many processes one killing goes after.
 const mostKilled = 10000
 
-// killTree kills a watched child and all that descend from it. Each generation is stopped and looked up before the one
-// above it is killed, as orphans no longer tell whose they were.
+// killRun kills a run's process and all that descend from it.
+func (s *Supervisor) killRun(c *container, pid int) {
+	remote, ok := c.box().(Remote)
+	if !ok {
+		s.reaper.killTree(pid)
+		return
+	}
+	// Whoever is in the container is a process of it, if not this one.
+	if pids, err := remote.Pids(); err == nil && slices.Contains(pids, pid) {
+		killTree(pid)
+	}
+}
+
+// killTree kills a watched child and all that descend from it.
 func (r *reaper) killTree(pid int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, ok := r.known[pid]; !ok {
-		return // reaped: the pid may be another's by now
+	if _, ok := r.known[pid]; ok { // else it was reaped: the pid may be another's by now
+		killTree(pid)
 	}
+}
+
+// killTree kills a process and all that descend from it. Each generation is stopped and looked up before the one above
+// it is killed, as orphans no longer tell whose they were.
+func killTree(pid int) {
 	list := []int{pid}
 	for i := 0; i < len(list) && i < mostKilled; i++ {
 		if unix.Kill(list[i], unix.SIGSTOP) == nil {

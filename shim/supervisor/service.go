@@ -101,14 +101,18 @@ func (s *Supervisor) task(ctx context.Context, method string, payload []byte) (a
 		if err := r.Unmarshal(payload); err != nil {
 			return nil, invalid(err)
 		}
-		_, p, err := s.find(r.ID, r.ExecID)
+		c, p, err := s.find(r.ID, r.ExecID)
 		if err != nil {
 			return nil, err
 		}
 		if r.Width > 0xffff || r.Height > 0xffff {
 			return nil, &ttrpc.Status{Code: ttrpc.InvalidArgument, Message: "resize: size out of range"}
 		}
-		return nil, p.io.Resize(uint16(r.Width), uint16(r.Height))
+		err = p.io.Resize(uint16(r.Width), uint16(r.Height))
+		if remote, ok := c.box().(Remote); ok && err == nil && (p == c.init || p.startedOnce()) {
+			err = remote.Resize(r.ExecID, uint16(r.Width), uint16(r.Height))
+		}
+		return nil, err
 	case "CloseIO":
 		var r task.CloseIORequest
 		if err := r.Unmarshal(payload); err != nil {

@@ -268,12 +268,13 @@ func (s *Supervisor) createReserved(ctx context.Context, r *task.CreateRequest, 
 
 // begun begins to look after a container that has a process; its init is locked.
 func (s *Supervisor) begun(c *container) {
-	if c.foreign || c.box().SharesPids() {
+	_, remote := c.box().(Remote)
+	if !remote && (c.foreign || c.box().SharesPids()) {
 		s.reaper.expectOrphans()
 	}
 	c.init.pid = c.box().Pid()
 	c.init.io.Run()
-	s.reaper.watch(c.init.pid, func(status uint32) { s.initExited(c, status) })
+	s.watch(c, "", c.init.io, c.init.pid, func(status uint32) { s.initExited(c, status) })
 }
 
 func (s *Supervisor) addExec(r *task.ExecRequest) error {
