@@ -54,6 +54,9 @@ func TestBadCommandLines(t *testing.T) {
 		{[]string{"rename", "x"}, 1, "cale: 'cale rename' requires 2 arguments (see 'cale rename --help')\n"},
 		{[]string{"images", "x", "y"}, 1, "cale: 'cale images' requires 0 to 1 arguments (see 'cale images --help')\n"},
 		{[]string{"ps", "-f", "x"}, 125, "cale: invalid argument \"x\" for \"-f, --filter\" flag: invalid filter 'x': must be key=value (see 'cale ps --help')\n"},
+		{[]string{"run", "--mac-address", "zz", "i"}, 125, "cale: zz is not a valid mac address\n"},
+		{[]string{"run", "--network", "name=n,mac-address=zz", "i"}, 125, "cale: invalid argument \"name=n,mac-address=zz\" for \"--network\" flag: zz is not a valid mac address\n"},
+		{[]string{"network", "create", "--subnet", "10.0.0/8", "n"}, 1, "cale: invalid subnet 10.0.0/8: want a block of addresses such as 10.0.0.0/24 or fd00::/64\n"},
 		{[]string{"-H", "ssh://x", "ps"}, 1, "cale: invalid host \"ssh://x\": protocol \"ssh\" is not supported, only unix and tcp\n"},
 		{[]string{"-H", "unix:///nonexistent/s", "ps"}, 1, "cale: cannot connect to the engine at unix:///nonexistent/s: is it running?\n"},
 	} {
@@ -90,6 +93,9 @@ func TestInspect(t *testing.T) {
 		"GET /volumes/v":         answer(200, `{"Name":"v"}`),
 	})
 	e.cale(t, "inspect", "a", "b").check(t, 0, "[\n    {\n        \"Id\": \"1\",\n        \"Args\": [\n            \"<&>\"\n        ],\n        \"State\": {\n            \"Status\": \"running\"\n        }\n    },\n    {\n        \"Id\": \"2\"\n    }\n]\n", "")
+	if r := newEngine(t, map[string]http.HandlerFunc{"GET /containers/json": answer(200, `[]`)}).cale(t, "ps", "--format", "{{.Foo}}"); r.code != 1 || !strings.Contains(r.err, "can't evaluate field Foo") {
+		t.Errorf("a field that containers don't have, of none: %+v", r)
+	}
 	e.cale(t, "inspect", "nope").check(t, 1, "[]\n", "cale: no such object: nope\n")
 	e.cale(t, "inspect", "-f", "{{.Id}} {{.State.Status}}", "a").check(t, 0, "1 running\n", "")
 	e.cale(t, "inspect", "-f", "json", "a").check(t, 0, `[{"Id":"1","Args":["<&>"],"State":{"Status":"running"}}]`+"\n", "")

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"cale/cli/option"
@@ -196,6 +197,9 @@ func (c *createFlags) endpointFlags(n *option.Network) error {
 		e.Aliases, n.Settings = c.alias.Values, true
 	}
 	if c.mac != "" {
+		if _, err := net.ParseMAC(c.mac); err != nil {
+			return fmt.Errorf("%s is not a valid mac address", c.mac)
+		}
 		e.MacAddress, n.Settings = c.mac, true
 	}
 	if c.ip != "" || c.ip6 != "" || len(c.linkLocal.Values) > 0 {

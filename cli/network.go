@@ -87,7 +87,7 @@ func ipamPools(subnets, ranges, gateways []string, aux map[string]string) ([]cli
 	for _, s := range commaSplit(subnets) {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
-			return nil, fmt.Errorf("invalid subnet %s: %w", s, err)
+			return nil, fmt.Errorf("invalid subnet %s: want a block of addresses such as 10.0.0.0/24 or fd00::/64", s)
 		}
 		for _, other := range prefixes {
 			if p.Overlaps(other) {
@@ -108,7 +108,7 @@ func ipamPools(subnets, ranges, gateways []string, aux map[string]string) ([]cli
 	for _, r := range commaSplit(ranges) {
 		p, err := netip.ParsePrefix(r)
 		if err != nil {
-			return nil, fmt.Errorf("invalid ip-range %s: %w", r, err)
+			return nil, fmt.Errorf("invalid ip-range %s: want a block of addresses such as 10.0.0.0/28", r)
 		}
 		pool := find(p.Addr())
 		if pool == nil {
@@ -122,7 +122,7 @@ func ipamPools(subnets, ranges, gateways []string, aux map[string]string) ([]cli
 	for _, g := range commaSplit(gateways) {
 		addr, err := netip.ParseAddr(g)
 		if err != nil {
-			return nil, fmt.Errorf("invalid gateway %s: %w", g, err)
+			return nil, fmt.Errorf("invalid gateway %s: want an address such as 10.0.0.1", g)
 		}
 		pool := find(addr)
 		if pool == nil {

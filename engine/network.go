@@ -96,6 +96,9 @@ func (e *Engine) NetworkCreate(ctx context.Context, s NetworkSpec) (id, warning 
 	}
 	d := network.Definition{Name: s.Name, Driver: s.Driver, Internal: s.Internal, Options: s.Options, Labels: s.Labels, NoIPv6: !s.IPv6}
 	for _, sub := range s.Subnets {
+		if p := sub.Subnet; p.IsValid() && p != p.Masked() {
+			return "", "", invalid("invalid subnet %s: it should be %s", p, p.Masked())
+		}
 		v6 := sub.Subnet.Addr().Is6() || !sub.Subnet.IsValid() && sub.Gateway.Is6()
 		switch {
 		case v6:

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"maps"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -47,12 +48,15 @@ func (e *Engine) runtimeFor(name string) (target, error) {
 	if !filepath.IsAbs(path) {
 		// A name alone may only mean a well known runtime: anything else in $PATH is no runtime.
 		if !slices.Contains(wellKnown, name) {
-			return target{}, invalid("unknown or invalid runtime name: %s", name)
+			known := append(slices.Collect(maps.Keys(configured)), "cale")
+			slices.Sort(known)
+			return target{}, invalid("unknown or invalid runtime name: %s: there are %s, those of $PATH by the names %s, and any by its path", name,
+				strings.Join(slices.Compact(known), ", "), strings.Join(wellKnown, ", "))
 		}
 	}
 	path, err = exec.LookPath(path)
 	if err != nil {
-		return target{}, invalid("unknown or invalid runtime name: %s", name)
+		return target{}, invalid("unknown or invalid runtime name: %s: %v", name, err)
 	}
 	return target{shim: e.cfg.Shim, oci: path}, nil
 }

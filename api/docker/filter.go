@@ -27,7 +27,7 @@ func parseFilters(r *request, known ...string) (filters, error) {
 	}
 	for k, v := range sets {
 		if !slices.Contains(known, k) {
-			return nil, invalid("invalid filter '%s'", k)
+			return nil, invalid("invalid filter '%s': there are %s", k, strings.Join(known, ", "))
 		}
 		var list []string
 		if json.Unmarshal(v, &list) != nil {

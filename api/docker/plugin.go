@@ -35,5 +35,5 @@ func (s *Server) pluginPull(w http.ResponseWriter, r *request) error {
 	if r.text("remote") == "" {
 		return invalid("invalid reference format")
 	}
-	return notBuilt{"Docker's managed plug-ins"}
+	return notBuilt{"the installation of Docker's managed plug-ins"}
 }

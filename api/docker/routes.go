@@ -94,9 +94,9 @@ var routes = []route{
 	{"DELETE", "/networks/{name}", (*Server).networkRemove},
 
 	{"GET", "/plugins", (*Server).pluginList},
-	{"GET", "/plugins/privileges", absent("Docker's managed plug-ins")},
+	{"GET", "/plugins/privileges", absent("the installation of Docker's managed plug-ins")},
 	{"POST", "/plugins/pull", (*Server).pluginPull},
-	{"POST", "/plugins/create", absent("Docker's managed plug-ins")},
+	{"POST", "/plugins/create", absent("the installation of Docker's managed plug-ins")},
 	{"GET", "/plugins/{name*}/json", (*Server).noPlugin},
 	{"POST", "/plugins/{name*}/enable", (*Server).noPlugin},
 	{"POST", "/plugins/{name*}/disable", (*Server).noPlugin},

@@ -32,6 +32,9 @@ func Write[T any](w io.Writer, format string, header T, rows []T) error {
 		return err
 	}
 	if !table {
+		if len(rows) == 0 {
+			return checkFields(text, header)
+		}
 		for _, row := range rows {
 			if err := line(w, t, row); err != nil {
 				return err
@@ -53,6 +56,19 @@ func Write[T any](w io.Writer, format string, header T, rows []T) error {
 		}
 	}
 	return tw.Flush()
+}
+
+// checkFields finds a field that rows don't have, where there are none to show it.
+func checkFields(text string, header any) error {
+	t, err := template.New("").Funcs(functions).Funcs(headerFunctions).Parse(text)
+	if err != nil {
+		return parseError(err)
+	}
+	err = line(io.Discard, t, header)
+	if err == nil || !strings.Contains(err.Error(), "can't evaluate field") {
+		return nil // what else is wrong with it would be so with headings only
+	}
+	return err
 }
 
 // Processes prints a list of processes as a table that lines up.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"net"
 	"os"
 	"sort"
 	"strconv"
@@ -270,6 +271,9 @@ func ParseNetwork(spec string) (Network, error) {
 		case "link-local-ip":
 			ipam.LinkLocalIPs, n.Endpoint.IPAMConfig = append(ipam.LinkLocalIPs, value), ipam
 		case "mac-address":
+			if _, err := net.ParseMAC(value); err != nil {
+				return n, fmt.Errorf("%s is not a valid mac address", value)
+			}
 			n.Endpoint.MacAddress = value
 		case "driver-opt":
 			if n.Endpoint.DriverOpts == nil {
