@@ -37,6 +37,7 @@ type record struct {
 	Stopped  bool              `json:"stopped,omitempty"`  // by a client: restart policies keep away
 	Others   []NetworkEndpoint `json:"others,omitempty"`   // networks joined later
 	Left     []string          `json:"left,omitempty"`     // networks taken away later
+	Disk     int64             `json:"disk,omitempty"`     // the bound of its own file system
 	User     *IDMap            `json:"user,omitempty"`     // of a user namespace of its own
 	Snapshot bool              `json:"snapshot,omitempty"` // its first start goes on from the checkpoint of that name
 }
@@ -173,7 +174,8 @@ func (c *container) save(durable bool) error {
 func (c *container) keep() bool { return !c.rec.Spec.AutoRemove }
 
 func (c *container) logPath() string { return filepath.Join(c.dir, c.id+"-json.log") }
-func (c *container) upper() string   { return filepath.Join(c.dir, "upper") }
+func (c *container) upper() string   { return filepath.Join(c.writable(), "upper") }
+func (c *container) work() string    { return filepath.Join(c.writable(), "work") }
 
 // running gives the current run, or an error as Docker words it.
 func (c *container) running() (*run, error) {

@@ -75,6 +75,9 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 			e.giveIDs(id)
 		}
 	}()
+	if rec.Disk, err = diskSize(s.StorageOpt); err != nil {
+		return "", nil, err
+	}
 	c := e.newContainer(rec)
 	c.group = group
 	if err := e.leaseImage(id, img); err != nil {
@@ -98,14 +101,18 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 	var made []string // volumes, to be removed again
 	defer func() {
 		if err != nil {
+			c.dropDisk()
 			os.RemoveAll(c.dir)
 			for _, v := range made {
 				e.VolumeRemove(context.WithoutCancel(ctx), v, true)
 			}
 		}
 	}()
-	for _, d := range []string{"upper", "work"} {
-		if err := mkdir(filepath.Join(c.dir, d), 0o755); err != nil {
+	if err := c.makeDisk(ctx); err != nil {
+		return "", nil, fmt.Errorf("container %s: %w", id, err)
+	}
+	for _, d := range []string{c.upper(), c.work()} {
+		if err := mkdir(d, 0o755); err != nil {
 			return "", nil, fmt.Errorf("container %s: %w", id, err)
 		}
 	}

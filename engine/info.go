@@ -78,7 +78,7 @@ func (e *Engine) info(c *container) Info {
 		ID: c.id, Name: rec.Name, Created: rec.Created, Spec: rec.Spec, ImageID: rec.ImageID, ImageRef: rec.ImageRef, Manifest: rec.Image,
 		State: rec.State, Restarts: rec.Restarts, Run: rec.Run,
 		HostnamePath: filepath.Join(c.dir, "hostname"), HostsPath: filepath.Join(c.dir, "hosts"), ResolvPath: filepath.Join(c.dir, "resolv.conf"),
-		UpperDir: c.upper(), WorkDir: filepath.Join(c.dir, "work"), MergedDir: filepath.Join(c.pod, "rootfs"),
+		UpperDir: c.upper(), WorkDir: c.work(), MergedDir: filepath.Join(c.pod, "rootfs"),
 		Endpoints: e.endpoints(&rec), Links: e.linkNames(&rec.Spec.Network),
 	}
 	if rec.Spec.Log.Driver != "none" {

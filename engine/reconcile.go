@@ -129,6 +129,9 @@ func (e *Engine) loadContainers() error {
 		dir := filepath.Join(base, d.Name())
 		raw, err := os.ReadFile(filepath.Join(dir, "container.json"))
 		if errors.Is(err, os.ErrNotExist) {
+			if err := unmount(filepath.Join(dir, diskMount)); err != nil {
+				return fmt.Errorf("container %s: %w", d.Name(), err)
+			}
 			if away, err := e.toTrash(dir); err == nil {
 				e.burn(away)
 			}
@@ -158,6 +161,9 @@ func (e *Engine) loadContainers() error {
 		e.containers[c.id] = c
 		if rec.User != nil {
 			e.ids[c.id] = rec.User.UIDs[0]
+		}
+		if err := c.mountDisk(); err != nil {
+			e.cfg.Log("container %s: %v", c.id, err)
 		}
 		if other := e.names[rec.Name]; other != "" {
 			// Only a crash between two renames makes this: the later one wins nothing.

@@ -70,11 +70,18 @@ func (e *Engine) removeNow(c *container, o RemoveOptions) error {
 	was := c.rec.State.Status
 	c.rec.State.Status = Removing
 	c.mu.Unlock()
-	away, err := e.toTrash(c.dir)
+	err := c.dropDisk()
+	away := ""
+	if err == nil {
+		away, err = e.toTrash(c.dir)
+	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		c.mu.Lock()
 		c.removing = false
 		c.rec.State.Status = was
+		if err := c.mountDisk(); err != nil {
+			e.cfg.Log("container %s: %v", c.id, err)
+		}
 		c.mu.Unlock()
 		return fmt.Errorf("remove container %s: %w", c.id, err)
 	}

@@ -49,7 +49,8 @@ type Spec struct {
 	Sysctls     map[string]string
 	OOMScore    int
 	Annotations map[string]string
-	Umask       *uint32 `json:",omitempty"` // nil is the runtime's
+	StorageOpt  map[string]string `json:",omitempty"` // size: the bound on what the container writes
+	Umask       *uint32           `json:",omitempty"` // nil is the runtime's
 
 	PidMode, IpcMode, UTSMode, CgroupnsMode, UsernsMode string
 	VolumesFrom                                         []string

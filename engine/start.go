@@ -225,7 +225,7 @@ func (e *Engine) rootfs(c *container, rec *record) ([]shim.Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	options := append(overlayOptions(dirs, c.upper(), filepath.Join(c.dir, "work")), c.idMap().rootOptions()...)
+	options := append(overlayOptions(dirs, c.upper(), c.work()), c.idMap().rootOptions()...)
 	return []shim.Mount{{Type: "overlay", Source: "overlay", Options: options}}, nil
 }
 

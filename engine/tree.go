@@ -97,7 +97,7 @@ func (e *Engine) makeTargets(c *container, rec *record, dirs []string) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	root, err := openWritable(dirs, c.upper(), c.dir+"/work")
+	root, err := openWritable(dirs, c.upper(), c.work())
 	if err != nil {
 		return err
 	}
@@ -207,7 +207,7 @@ func (e *Engine) mountTree(c *container, rec *record, dirs []string, write bool,
 // viewOf opens the image's files with the container's own over them.
 func (e *Engine) viewOf(c *container, dirs []string, write bool) (*filetree.Root, error) {
 	if write {
-		return openWritable(dirs, c.upper(), c.dir+"/work")
+		return openWritable(dirs, c.upper(), c.work())
 	}
 	return openLayers(append([]string{c.upper()}, dirs...))
 }

@@ -44,6 +44,7 @@ func toHostConfig(s *engine.Spec) *container.HostConfig {
 		UsernsMode:      container.UsernsMode(s.UsernsMode),
 		ShmSize:         s.ShmSize,
 		Sysctls:         s.Sysctls,
+		StorageOpt:      s.StorageOpt,
 		Runtime:         s.Runtime,
 		MaskedPaths:     s.Security.MaskedPaths,
 		ReadonlyPaths:   s.Security.ReadonlyPaths,

@@ -75,7 +75,7 @@ func toSpec(name, platform string, in *createRequest) (engine.Spec, error) {
 		OOMScore: h.OomScoreAdj, Annotations: h.Annotations, Umask: h.Umask,
 		PidMode: string(h.PidMode), IpcMode: string(h.IpcMode), UTSMode: string(h.UTSMode),
 		CgroupnsMode: string(h.CgroupnsMode), UsernsMode: string(h.UsernsMode),
-		VolumesFrom: h.VolumesFrom, CgroupParent: h.CgroupParent,
+		StorageOpt: h.StorageOpt, VolumesFrom: h.VolumesFrom, CgroupParent: h.CgroupParent,
 		Log:     engine.Log{Driver: h.LogConfig.Type, Options: h.LogConfig.Config},
 		Restart: engine.Restart{Name: string(h.RestartPolicy.Name), Retries: h.RestartPolicy.MaximumRetryCount},
 	}
@@ -369,7 +369,6 @@ func refuse(c *container.Config, h *container.HostConfig) error {
 		asked bool
 		what  string
 	}{
-		{len(h.StorageOpt) > 0, "--storage-opt"},
 		{h.Isolation != "" && h.Isolation != "default", "--isolation"},
 		{h.Cgroup != "", "the pod's cgroup of another container"},
 	} {
