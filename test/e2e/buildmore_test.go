@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"crypto/sha256"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"cale/test/stack"
 )
@@ -111,6 +114,69 @@ func TestBuildInclude(t *testing.T) {
 	} {
 		if r := s.Cale("build", "-f", filepath.Join(dir, name), dir); r.Code == 0 || !strings.Contains(r.Stderr, says) {
 			t.Errorf("%s: %+v", name, r)
+		}
+	}
+}
+
+// TestBuildReproducible: with SOURCE_DATE_EPOCH the same inputs make the same
+// bytes: in whatever order steps end, with a cache and without, and on another
+// day.
+func TestBuildReproducible(t *testing.T) {
+	s := stack.New(t)
+	dir := folder(t, map[string]string{"Dockerfile": "FROM " + s.Busybox() + ` AS base
+FROM base AS one
+RUN --mount=type=secret,id=one sleep $(cat /run/secrets/one); mkdir -p /out/d; for i in c a b; do echo $i > /out/d/$i; done; ln /out/d/a /out/d/hard; ln -s a /out/d/soft
+FROM base AS two
+RUN --mount=type=secret,id=two sleep $(cat /run/secrets/two); echo two > /two; date > /now; rm /now; chown 1000:1000 /two
+FROM base
+COPY --from=one /out /out
+COPY --from=two /two /two
+COPY file /file
+RUN rm /etc/group; touch /etc/passwd
+LABEL z=1 a=2
+`, "file": "of the context\n"})
+	secret := t.TempDir()
+	out := filepath.Join(secret, "image.tar")
+	build := func(one, two string, args ...string) (digest string, tar [32]byte) {
+		t.Helper()
+		for name, text := range map[string]string{"one": one, "two": two} {
+			if err := os.WriteFile(filepath.Join(secret, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Chtimes(filepath.Join(dir, "file"), time.Now(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		meta := filepath.Join(secret, "meta")
+		cmd := s.Command(t.Context(), "cale", append([]string{"build", "--secret", "id=one,src=" + filepath.Join(secret, "one"),
+			"--secret", "id=two,src=" + filepath.Join(secret, "two"), "--metadata-file", meta, "-o", "type=oci,rewrite-timestamp=true,name=repro,dest=" + out}, append(args, dir)...)...)
+		cmd.Env = append(cmd.Env, "SOURCE_DATE_EPOCH=1700000000")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		raw, err := os.ReadFile(meta)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var m struct {
+			Digest string `json:"containerimage.digest"`
+		}
+		if err := json.Unmarshal(raw, &m); err != nil || m.Digest == "" {
+			t.Fatalf("%v in %s", err, raw)
+		}
+		if raw, err = os.ReadFile(out); err != nil {
+			t.Fatal(err)
+		}
+		return m.Digest, sha256.Sum256(raw)
+	}
+	first, tar := build("0", "1")
+	for what, again := range map[string]func() (string, [32]byte){
+		"from the cache":      func() (string, [32]byte) { return build("0", "0") },
+		"in another order":    func() (string, [32]byte) { return build("1.2", "0", "--no-cache") },
+		"with an empty cache": func() (string, [32]byte) { s.Cale("builder", "prune", "-af").OK(t); return build("0", "0") },
+	} {
+		if d, sum := again(); d != first || sum != tar {
+			t.Errorf("%s: %s, the first was %s; archives equal: %t", what, d, first, sum == tar)
 		}
 	}
 }
