@@ -52,6 +52,25 @@ func (i including) Solve(ctx context.Context, req gateway.SolveRequest) (*gatewa
 	return r, nil
 }
 
+// built gives BuildKit back its own references: it takes no others in a result. One is in the result if what is built has
+// the name of what was read, as that of a remote context has.
+func built(r *gateway.Result, err error) (*gateway.Result, error) {
+	if err != nil {
+		return r, err
+	}
+	own := func(ref gateway.Reference) gateway.Reference {
+		if w, ok := ref.(*withFragments); ok {
+			return w.Reference
+		}
+		return ref
+	}
+	r.Ref = own(r.Ref)
+	for k, ref := range r.Refs {
+		r.Refs[k] = own(ref)
+	}
+	return r, nil
+}
+
 func (i including) filename() string {
 	if f := i.Client.BuildOpts().Opts["filename"]; f != "" {
 		return f

@@ -187,7 +187,7 @@ func (b *Builder) frontends() (map[string]frontend.Frontend, error) {
 	out := map[string]frontend.Frontend{}
 	if c.Dockerfile.Enabled == nil || *c.Dockerfile.Enabled {
 		out["dockerfile.v0"] = forwarder.NewGatewayForwarder(b.worker.Infos(), func(ctx context.Context, c gatewayclient.Client) (*gatewayclient.Result, error) {
-			return dockerfile.Build(ctx, including{c})
+			return built(dockerfile.Build(ctx, including{c}))
 		})
 	}
 	if c.Gateway.Enabled == nil || *c.Gateway.Enabled {

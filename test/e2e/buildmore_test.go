@@ -87,7 +87,7 @@ RUN --mount=type=secret,id=token echo left > file; exit 3
 func TestBuildInclude(t *testing.T) {
 	s := stack.New(t)
 	files := map[string]string{
-		"app/Dockerfile":      "# syntax=docker/dockerfile:1\nARG FROM\nINCLUDE parts/first parts/second\nRUN <<X\nINCLUDE is text here > /dev/null || true\nX\nCMD cat /first /second\n",
+		"app/Dockerfile":      "# syntax=docker/dockerfile:1\nARG FROM\nINCLUDE parts/first parts/second\nCOPY parts/first /copied\nRUN <<X\nINCLUDE is text here > /dev/null || true\nX\nCMD cat /first /second\n",
 		"app/parts/first":     "FROM $FROM\nRUN echo first > /first",
 		"app/parts/second":    "include sub/third\n",
 		"app/parts/sub/third": "RUN echo \\\n third > /second\n",
