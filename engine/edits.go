@@ -21,6 +21,13 @@ type Edits struct {
 	Sysctls     map[string]string
 	NetDevices  map[string]specs.LinuxNetDevice
 	OOMScore    *int
+	// RemovedDevices are paths of devices, RemovedSysctls names, that are taken away.
+	RemovedDevices, RemovedSysctls []string
+	// These take the place of what there is, where they are set.
+	IOPriority   *specs.LinuxIOPriority
+	Scheduler    *specs.Scheduler
+	MemoryPolicy *specs.LinuxMemoryPolicy
+	Seccomp      *specs.LinuxSeccomp
 }
 
 // Add joins two; what is in other wins.
@@ -41,8 +48,18 @@ func (e *Edits) Add(other *Edits) {
 	mergeInto(&e.Annotations, other.Annotations)
 	mergeInto(&e.Sysctls, other.Sysctls)
 	mergeInto(&e.NetDevices, other.NetDevices)
-	if other.OOMScore != nil {
-		e.OOMScore = other.OOMScore
+	e.RemovedDevices = append(e.RemovedDevices, other.RemovedDevices...)
+	e.RemovedSysctls = append(e.RemovedSysctls, other.RemovedSysctls...)
+	replace(&e.OOMScore, other.OOMScore)
+	replace(&e.IOPriority, other.IOPriority)
+	replace(&e.Scheduler, other.Scheduler)
+	replace(&e.MemoryPolicy, other.MemoryPolicy)
+	replace(&e.Seccomp, other.Seccomp)
+}
+
+func replace[V any](to **V, with *V) {
+	if with != nil {
+		*to = with
 	}
 }
 
@@ -65,6 +82,7 @@ func (e *Edits) apply(spec *specs.Spec) {
 	}
 	spec.Mounts = slices.DeleteFunc(spec.Mounts, func(m specs.Mount) bool { return slices.Contains(gone, m.Destination) })
 	spec.Mounts = append(spec.Mounts, e.Mounts...)
+	spec.Linux.Devices = slices.DeleteFunc(spec.Linux.Devices, func(have specs.LinuxDevice) bool { return slices.Contains(e.RemovedDevices, have.Path) })
 	for _, d := range e.Devices {
 		spec.Linux.Devices = slices.DeleteFunc(spec.Linux.Devices, func(have specs.LinuxDevice) bool { return have.Path == d.Path })
 	}
@@ -82,9 +100,14 @@ func (e *Edits) apply(spec *specs.Spec) {
 		}
 	}
 	mergeInto(&spec.Annotations, e.Annotations)
+	for _, name := range e.RemovedSysctls {
+		delete(spec.Linux.Sysctl, name)
+	}
 	mergeInto(&spec.Linux.Sysctl, e.Sysctls)
 	mergeInto(&spec.Linux.NetDevices, e.NetDevices)
-	if e.OOMScore != nil {
-		p.OOMScoreAdj = e.OOMScore
-	}
+	replace(&p.OOMScoreAdj, e.OOMScore)
+	replace(&p.IOPriority, e.IOPriority)
+	replace(&p.Scheduler, e.Scheduler)
+	replace(&spec.Linux.MemoryPolicy, e.MemoryPolicy)
+	replace(&spec.Linux.Seccomp, e.Seccomp)
 }

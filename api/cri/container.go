@@ -256,6 +256,11 @@ func (s *Server) UpdateContainerResources(ctx context.Context, r *runtimeapi.Upd
 	if _, err := s.engine.Update(ctx, i.ID, res, nil); err != nil {
 		return nil, err
 	}
+	if now, err := s.container(ctx, i.ID); err == nil {
+		if err := s.telling.about(ctx, &now, Plugins.Updated); err != nil {
+			log.Printf("cri: plug-ins: container %s was updated: %v", i.ID, err)
+		}
+	}
 	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
 }
 

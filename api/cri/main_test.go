@@ -30,6 +30,9 @@ import (
 const serveEnv = "CALE_TEST_CRI"
 
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == fakeShimName {
+		fakeShim()
+	}
 	if v := os.Getenv(serveEnv); v != "" {
 		if err := serve(strings.Split(v, ":")); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -85,24 +85,17 @@ func hooks(list []*api.Hook) (out []specs.Hook) {
 
 func adjustLinux(s *engine.Spec, e *engine.Edits, l *api.LinuxContainerAdjustment) error {
 	switch {
-	case l.IoPriority != nil:
-		return unsupported("an I/O priority")
-	case l.SeccompPolicy != nil:
-		return unsupported("a seccomp policy")
 	case len(l.Namespaces) > 0:
 		return unsupported("namespaces")
-	case l.Scheduler != nil:
-		return unsupported("a scheduling policy")
 	case l.Rdt != nil:
 		return unsupported("an RDT class")
-	case l.MemoryPolicy != nil:
-		return unsupported("a memory policy")
 	case l.CgroupsPath != "":
 		return unsupported("another cgroup")
 	}
 	for _, d := range l.Devices {
-		if _, gone := api.IsMarkedForRemoval(d.Path); gone {
-			return unsupported("the removal of a device")
+		if path, gone := api.IsMarkedForRemoval(d.Path); gone {
+			e.RemovedDevices = append(e.RemovedDevices, path)
+			continue
 		}
 		node := d.ToOCI()
 		e.Devices = append(e.Devices, node)
@@ -113,14 +106,16 @@ func adjustLinux(s *engine.Spec, e *engine.Edits, l *api.LinuxContainerAdjustmen
 		e.OOMScore = &score
 	}
 	for k, v := range l.Sysctl {
-		if _, gone := api.IsMarkedForRemoval(k); gone {
-			return unsupported("the removal of a sysctl")
+		if name, gone := api.IsMarkedForRemoval(k); gone {
+			e.RemovedSysctls = append(e.RemovedSysctls, name)
+			continue
 		}
 		e.Add(&engine.Edits{Sysctls: map[string]string{k: v}})
 	}
 	if len(l.NetDevices) > 0 {
 		e.Add(&engine.Edits{NetDevices: api.ToOCILinuxNetDevices(l.NetDevices)})
 	}
+	e.Add(&engine.Edits{IOPriority: l.IoPriority.ToOCI(), Scheduler: l.Scheduler.ToOCI(), MemoryPolicy: l.MemoryPolicy.ToOCI(), Seccomp: seccomp(l.SeccompPolicy)})
 	r := l.Resources
 	if r == nil {
 		return nil
@@ -140,6 +135,25 @@ func adjustLinux(s *engine.Spec, e *engine.Edits, l *api.LinuxContainerAdjustmen
 	rest := proto.CloneOf(r) // without what has just been taken care of
 	rest.HugepageLimits, rest.Unified = nil, nil
 	return setResources(&s.Resources, rest)
+}
+
+func seccomp(p *api.LinuxSeccomp) *specs.LinuxSeccomp {
+	if p == nil {
+		return nil
+	}
+	out := &specs.LinuxSeccomp{DefaultAction: specs.LinuxSeccompAction(p.DefaultAction), ListenerPath: p.ListenerPath, ListenerMetadata: p.ListenerMetadata,
+		Syscalls: api.ToOCILinuxSyscalls(p.Syscalls)}
+	if p.DefaultErrno != nil {
+		n := uint(p.DefaultErrno.Value)
+		out.DefaultErrnoRet = &n
+	}
+	for _, a := range p.Architectures {
+		out.Architectures = append(out.Architectures, specs.Arch(a))
+	}
+	for _, f := range p.Flags {
+		out.Flags = append(out.Flags, specs.LinuxSeccompFlag(f))
+	}
+	return out
 }
 
 func unsupported(what string) error {
