@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"cale/atomicfile"
 	"cale/image"
 	"cale/shim"
@@ -79,8 +81,9 @@ type run struct {
 
 	checkpoint string // the directory it goes on from; "" for one that began anew
 
-	joined string     // path of the network namespace it is in: its own or another container's; "" is the host's
-	held   []*os.File // namespaces of others, for as long as it takes to join them
+	user   *specs.User // of its process
+	joined string      // path of the network namespace it is in: its own or another container's; "" is the host's
+	held   []*os.File  // namespaces of others, for as long as it takes to join them
 }
 
 // opLock is a mutex one can give up waiting for.

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"cale/image"
 )
 
@@ -289,6 +291,8 @@ type State struct {
 	StartedAt  time.Time
 	FinishedAt time.Time
 	Health     *HealthState
+	// User is whose the process is or was, as its user namespace has it; nil if it was never started.
+	User *specs.User `json:",omitempty"`
 }
 
 // HealthState is what the health checks have said.

@@ -93,7 +93,7 @@ func (e *Engine) start(ctx context.Context, c *container, checkpoint string, aga
 	}
 	c.mu.Lock()
 	st := &c.rec.State
-	*st = State{Status: Running, Pid: r.pid, StartedAt: r.started}
+	*st = State{Status: Running, Pid: r.pid, StartedAt: r.started, User: r.user}
 	c.rec.Started = true
 	c.run = r
 	if c.keep() {
@@ -212,6 +212,7 @@ func (e *Engine) writeBundle(ctx context.Context, c *container, rec *record, r *
 	if err != nil {
 		return err
 	}
+	r.user = &spec.Process.User
 	raw, err := json.Marshal(spec)
 	if err != nil {
 		return fmt.Errorf("container %s: %w", c.id, err)

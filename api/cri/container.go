@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -207,15 +209,15 @@ func (s *Server) containerStatus(i *engine.Info) *runtimeapi.ContainerStatus {
 		Labels: m.Labels, Annotations: m.Annotations, Mounts: mountsOf(i, m), LogPath: i.Spec.Member.LogPath, StopSignal: signalOf(i.Run.StopSignal),
 		Resources: &runtimeapi.ContainerResources{Linux: resourcesOf(&i.Spec, m)},
 	}
-	if st.Image.UserSpecifiedImage == "" && i.ImageRef != "" {
+	if name := cmp.Or(st.Image.UserSpecifiedImage, i.ImageRef); name != "" {
 		st.Image = proto.CloneOf(st.Image)
-		st.Image.Image = fullName(i.ImageRef)
+		st.Image.Image = fullName(name)
 	}
 	if !i.State.StartedAt.IsZero() {
 		st.StartedAt = i.State.StartedAt.UnixNano()
 	}
-	if i.State.Pid != 0 {
-		st.User = userOf(i.State.Pid, s.idMapOf(i))
+	if u := i.State.User; u != nil {
+		st.User = userOf(u)
 	}
 	if st.State != runtimeapi.ContainerState_CONTAINER_EXITED {
 		return st
@@ -229,13 +231,24 @@ func (s *Server) containerStatus(i *engine.Info) *runtimeapi.ContainerStatus {
 	case i.State.OOMKilled:
 		st.Reason = "OOMKilled"
 	case i.State.Error != "":
-		st.Reason = "StartError"
+		st.Reason, st.ExitCode = "StartError", startErrorCode
 	case st.ExitCode == 0:
 		st.Reason = "Completed"
 	default:
 		st.Reason = "Error"
 	}
 	return st
+}
+
+// startErrorCode is the exit code of a container that could not be started: clients of Kubernetes know no other.
+const startErrorCode = 128
+
+func userOf(u *specs.User) *runtimeapi.ContainerUser {
+	out := &runtimeapi.LinuxContainerUser{Uid: int64(u.UID), Gid: int64(u.GID)}
+	for _, g := range u.AdditionalGids {
+		out.SupplementalGroups = append(out.SupplementalGroups, int64(g))
+	}
+	return &runtimeapi.ContainerUser{Linux: out}
 }
 
 // UpdateContainerResources changes limits, of a running container at once.

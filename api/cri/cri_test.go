@@ -23,7 +23,7 @@ func TestNode(t *testing.T) {
 		"again": testAgain, "exec": testExec, "exec too long": testExecTimeout, "streams": testStreams, "hostile log path": testHostileLog,
 		"kill -9": testCrash, "statistics": testStats, "events": testEvents, "image volume": testImageVolume,
 		"CDI": testCDI, "exec flood": testExecFlood, "hostile groups": testHostileGroups, "hostile labels": testHostileLabels, "forward into nothing": testForwardIntoNothing,
-		"memory runs out": testOutOfMemory, "resources": testResources, "resources of a pod": testPodResources, "resize": testResize, "metrics": testMetrics, "handlers": testHandlers, "mount options": testMountOptions, "ambient capabilities": testAmbient,
+		"status afterwards": testStatusAfterwards, "masked paths": testMasked, "propagation": testPropagation, "memory runs out": testOutOfMemory, "resources": testResources, "resources of a pod": testPodResources, "resize": testResize, "metrics": testMetrics, "handlers": testHandlers, "mount options": testMountOptions, "ambient capabilities": testAmbient,
 		"checkpoint": testCheckpoint, "checkpoint of a pod": testCheckpointPod, "CNI": testCNI, "CNI goes wrong": testBadCNI, "no CNI after all": testNoCNI,
 		"user namespace": testUserNamespace, "user namespace on the host's network": testUserNamespaceHostNetwork, "no such user namespace": testUserNamespaceRefused,
 	} {

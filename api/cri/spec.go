@@ -13,11 +13,13 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"cale/engine"
 	"cale/engine/ocispec"
+	"cale/runtime/linux"
 )
 
 // maxProfile bounds a seccomp profile's file.
@@ -41,7 +43,8 @@ func (s *Server) containerSpec(ctx context.Context, pod *engine.PodInfo, r *runt
 		Security: engine.Security{
 			Privileged: sec.GetPrivileged(), ReadOnly: sec.GetReadonlyRootfs(), NoNewPrivs: sec.GetNoNewPrivs(),
 			CapAdd: sec.GetCapabilities().GetAddCapabilities(), CapDrop: sec.GetCapabilities().GetDropCapabilities(),
-			MaskedPaths: sec.GetMaskedPaths(), ReadonlyPaths: sec.GetReadonlyPaths(),
+			// What is not named is none, as the CRI has it: a kubelet names the usual ones.
+			MaskedPaths: append([]string{}, sec.GetMaskedPaths()...), ReadonlyPaths: append([]string{}, sec.GetReadonlyPaths()...),
 		},
 		OOMScore: int(c.GetLinux().GetResources().GetOomScoreAdj()),
 		Member:   &engine.Member{Pod: pod.ID, StrictGroups: sec.GetSupplementalGroupsPolicy() == runtimeapi.SupplementalGroupsPolicy_Strict},
@@ -254,6 +257,9 @@ func (s *Server) setMounts(ctx context.Context, spec *engine.Spec, pod *engine.P
 				out.Source = real
 			}
 		}
+		if err := canPropagate(m, out.Source); err != nil {
+			return err
+		}
 		switch m.Propagation {
 		case runtimeapi.MountPropagation_PROPAGATION_PRIVATE:
 			// The engine's default, which is a slave where the mount shows the engine's own folders.
@@ -274,6 +280,23 @@ func (s *Server) setMounts(ctx context.Context, spec *engine.Spec, pod *engine.P
 			out.RecursiveReadOnly = true
 		}
 		spec.Mounts = append(spec.Mounts, out)
+	}
+	return nil
+}
+
+// canPropagate refuses a mount whose propagation would silently not be: what is on the host has to take part in it.
+func canPropagate(m *runtimeapi.Mount, source string) error {
+	if m.Propagation == runtimeapi.MountPropagation_PROPAGATION_PRIVATE || source == "" {
+		return nil
+	}
+	shared, slave, err := linux.Propagation(source)
+	switch {
+	case err != nil:
+		return invalid("mount %s: %v", m.ContainerPath, err)
+	case m.Propagation == runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL && !shared:
+		return invalid("mount %s: what is mounted in the container can't reach the host: %s is on a mount that is not shared (mount --make-shared)", m.ContainerPath, source)
+	case !shared && !slave:
+		return invalid("mount %s: what is mounted on the host can't reach the container: %s is on a mount that is neither shared nor a slave", m.ContainerPath, source)
 	}
 	return nil
 }
@@ -342,4 +365,8 @@ func signalOf(name string) runtimeapi.Signal {
 	}
 	name = strings.Replace(strings.Replace(name, "RTMIN+", "RTMINPLUS", 1), "RTMAX-", "RTMAXMINUS", 1)
 	return runtimeapi.Signal(runtimeapi.Signal_value["SIGNAL_SIG"+name])
+}
+
+func signalByNumber(n int) runtimeapi.Signal {
+	return runtimeapi.Signal(runtimeapi.Signal_value["SIGNAL_"+unix.SignalName(unix.Signal(n))])
 }

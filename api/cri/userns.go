@@ -30,12 +30,3 @@ func idRanges(list []*runtimeapi.IDMapping) (out []engine.IDRange) {
 	}
 	return out
 }
-
-// idMapOf is the mapping of the pod that a container is in, or nil.
-func (s *Server) idMapOf(i *engine.Info) *engine.IDMap {
-	p, err := s.engine.Pod(i.Spec.Member.Pod)
-	if err != nil {
-		return nil
-	}
-	return p.Spec.User
-}

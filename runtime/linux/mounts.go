@@ -3,6 +3,7 @@ package linux
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -64,3 +65,38 @@ func (m *Mounts) Point(path string) (at string, dir bool) {
 
 // Close lets go of the process's root.
 func (m *Mounts) Close() error { return m.root.Close() }
+
+// Propagation says how mounts below a path of this process spread: whether others get what is mounted here, and whether
+// this place gets what others mount (mount_namespaces(7)). What isn't there is where its nearest parent is.
+func Propagation(path string) (shared, slave bool, err error) {
+	var stx unix.Statx_t
+	for {
+		err = unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_MNT_ID, &stx)
+		if err != unix.ENOENT || path == "/" {
+			break
+		}
+		path = filepath.Dir(path)
+	}
+	if err != nil {
+		return false, false, &os.PathError{Op: "statx", Path: path, Err: err}
+	}
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return false, false, err
+	}
+	id := strconv.FormatUint(stx.Mnt_id, 10)
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) < 7 || fields[0] != id {
+			continue
+		}
+		for _, f := range fields[6:] { // the optional ones, up to a dash
+			if f == "-" {
+				break
+			}
+			shared = shared || strings.HasPrefix(f, "shared:")
+			slave = slave || strings.HasPrefix(f, "master:")
+		}
+	}
+	return shared, slave, nil
+}
