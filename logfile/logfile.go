@@ -64,10 +64,19 @@ type ReadOptions struct {
 	Stopped <-chan struct{}
 }
 
+func (f Format) maxLine() int {
+	if f == CRI {
+		return MaxCRILine
+	}
+	return MaxLine
+}
+
 const (
 	// MaxLine is the longest line, in bytes, that is written as one entry; a
 	// longer one becomes several. It bounds what a writer holds per stream.
 	MaxLine = 1 << 20
+	// MaxCRILine is the same in the CRI's format: readers of its files expect no longer ones, and put pieces together.
+	MaxCRILine = 16 << 10
 	// maxRecord bounds one encoded entry for readers: every byte of a line may
 	// become a six byte escape, and there are attributes.
 	maxRecord = 8 << 20

@@ -314,3 +314,25 @@ func BenchmarkWrite(b *testing.B) {
 		w.Write(Stdout, chunk, at)
 	}
 }
+
+// containerd and CRI-O write long lines in pieces of 16 KiB, and readers of such logs are made for no longer ones.
+func TestLongLinesOfTheCRI(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	w := open(t, Options{Path: path, Format: CRI})
+	write(t, w, Stdout, strings.Repeat("x", 40_000)+"\n", at)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pieces []string
+	for line := range strings.Lines(string(raw)) {
+		f := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 4)
+		pieces = append(pieces, fmt.Sprint(f[2], " ", len(f[3])))
+	}
+	if got := strings.Join(pieces, ", "); got != "P 16384, P 16384, F 7232" {
+		t.Errorf("pieces %s", got)
+	}
+}

@@ -87,17 +87,18 @@ func (w *Writer) open() error {
 func (w *Writer) Write(s Stream, p []byte, at time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	most := w.format.maxLine()
 	pend := &w.pending[index(s)]
 	var err error
 	buf := w.buf[:0]
 	for len(p) > 0 {
 		n := bytes.IndexByte(p, '\n') + 1
-		if n == 0 && len(*pend)+len(p) < MaxLine {
+		if n == 0 && len(*pend)+len(p) < most {
 			*pend = append(*pend, p...)
 			break
 		}
-		if n == 0 || len(*pend)+n > MaxLine {
-			n = min(len(p), MaxLine-len(*pend))
+		if n == 0 || len(*pend)+n > most {
+			n = min(len(p), most-len(*pend))
 		}
 		line := p[:n]
 		if len(*pend) > 0 {
