@@ -101,13 +101,18 @@ func orNone(s []string) []string {
 // Hub's with or without what its names leave out.
 func referenceMatches(patterns []string, name string) bool {
 	repo, _, _ := cutTag(name)
-	full := "docker.io/" + familiarPath(repo)
-	if host, _, ok := strings.Cut(repo, "/"); ok && (strings.ContainsAny(host, ".:") || host == "localhost") {
-		full = repo
-	}
+	full := fullRepository(repo)
 	return slices.ContainsFunc(patterns, func(p string) bool {
 		return globMatch(p, name) || globMatch(p, repo) || globMatch(p, full) || globMatch(p, full+strings.TrimPrefix(name, repo))
 	})
+}
+
+// fullRepository is a repository's name with what names of Docker Hub's leave out.
+func fullRepository(repo string) string {
+	if host, _, ok := strings.Cut(repo, "/"); ok && (strings.ContainsAny(host, ".:") || host == "localhost") {
+		return repo
+	}
+	return "docker.io/" + familiarPath(repo)
 }
 
 // cutTag splits repository:tag.
@@ -322,7 +327,10 @@ func (s *Server) imagePush(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	p := &progress{w: w}
+	repo, _, _ := cutTag(name)
+	var begun sync.Once
 	digest, size, err := s.engine.Push(r.Context(), name, platform, creds, func(e push.Event) {
+		begun.Do(func() { p.message(jsonstream.Message{Status: "The push refers to repository [" + fullRepository(repo) + "]"}) })
 		p.bytes(e.ID, e.Status, e.Current, e.Total)
 	})
 	if err != nil {
