@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"io"
-	"path/filepath"
 	"sync"
 
 	"cale/logfile"
@@ -17,11 +16,11 @@ type pendingAttach struct {
 	hello stdio.Hello
 	once  sync.Once
 	ready chan struct{} // closed when conn or err is there
-	conn  *stdio.Conn
+	conn  *streamLink
 	err   error
 }
 
-func (p *pendingAttach) settle(conn *stdio.Conn, err error) (taken bool) {
+func (p *pendingAttach) settle(conn *streamLink, err error) (taken bool) {
 	p.once.Do(func() {
 		p.conn, p.err = conn, err
 		taken = true
@@ -41,12 +40,12 @@ func (c *container) takePending() []*pendingAttach {
 }
 
 // admit connects the waiting clients to a container that is made but not started.
-func (e *Engine) admit(ctx context.Context, c *container) {
+func (e *Engine) admit(ctx context.Context, c *container, r *run) {
 	c.mu.Lock()
 	pending := c.takePending()
 	c.mu.Unlock()
 	for _, p := range pending {
-		conn, err := stdio.Dial(ctx, filepath.Join(c.pod, "attach.sock"), p.hello)
+		conn, err := linkTo(ctx, c, r, p.hello)
 		if !p.settle(conn, err) && conn != nil {
 			conn.Close() // the client has left
 		}
@@ -91,7 +90,7 @@ func (e *Engine) Attach(ctx context.Context, ref string, o AttachOptions) (*Stre
 	case p != nil:
 		st.await(c, p)
 	default:
-		conn, err := stdio.Dial(ctx, filepath.Join(c.pod, "attach.sock"), hello)
+		conn, err := linkTo(ctx, c, r, hello)
 		if err != nil {
 			select {
 			case <-r.done: // it ended just now
@@ -113,7 +112,7 @@ func (e *Engine) Attach(ctx context.Context, ref string, o AttachOptions) (*Stre
 }
 
 // plug connects the stream; without a connection it is at its end.
-func (s *Stream) plug(conn *stdio.Conn) {
+func (s *Stream) plug(conn *streamLink) {
 	if conn == nil {
 		s.Reader = eof{}
 		s.write = func(p []byte) (int, error) { return 0, io.ErrClosedPipe }
@@ -121,7 +120,7 @@ func (s *Stream) plug(conn *stdio.Conn) {
 		s.close = s.closeWrite
 		return
 	}
-	s.Reader = conn.Raw()
+	s.Reader = conn
 	s.write, s.closeWrite, s.close = conn.Write, conn.CloseWrite, conn.Close
 }
 
@@ -137,7 +136,7 @@ func (s *Stream) await(c *container, p *pendingAttach) {
 		if p.err != nil {
 			return 0, p.err
 		}
-		return p.conn.Raw().Read(b)
+		return p.conn.Read(b)
 	})
 	s.write = func(b []byte) (int, error) {
 		<-p.ready

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cale/network"
+	"cale/test/stack"
 )
 
 // https://github.com/moby/moby/issues/36145, 41817, 45788
@@ -58,8 +59,8 @@ func TestEngineComesBack(t *testing.T) {
 	}
 }
 
-// A shim that is killed takes its container along; nothing of it may stay.
-func TestShimKilled(t *testing.T) {
+// A shim that is killed together with the keeper takes its container along; nothing of it may stay.
+func TestShimAndKeeperKilled(t *testing.T) {
 	b := newBench(t)
 	id := b.start(sh("exec sleep 1000"))
 	c, err := b.find(id)
@@ -74,9 +75,11 @@ func TestShimKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil { // it can't tell the next keeper what it has
 		t.Fatal(err)
 	}
+	stack.Kill(t, stack.Keeper(t, b.conf.Run))
+	stack.Kill(t, pid)
 	select {
 	case r := <-exit:
 		if r.ExitCode != 137 {

@@ -57,6 +57,7 @@ type Engine struct {
 	execs      map[string]*session
 	ids        map[string]IDRange // of containers in user namespaces of their own, and of those being made
 
+	keeper   keeper
 	accounts accountCache
 	images   imageCache
 	initDir  string

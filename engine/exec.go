@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -144,7 +143,7 @@ func (e *Engine) ExecStart(ctx context.Context, id string, o ExecStartOptions) (
 }
 
 // startSession runs the process. Without detach, the client is connected before the first instruction.
-func (e *Engine) startSession(ctx context.Context, x *session, detach bool) (*stdio.Conn, error) {
+func (e *Engine) startSession(ctx context.Context, x *session, detach bool) (*streamLink, error) {
 	c := x.c
 	r, err := c.running()
 	if err != nil {
@@ -161,7 +160,7 @@ func (e *Engine) startSession(ctx context.Context, x *session, detach bool) (*st
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
 	req := shim.ExecRequest{ID: c.id, ExecID: x.id, Terminal: x.spec.TTY, Spec: raw}
-	socket := filepath.Join(c.pod, "attach.sock")
+	socket := c.attachSocket()
 	hello := stdio.Hello{Exec: x.id, Stdin: x.spec.Stdin, Stdout: x.spec.Stdout || x.spec.TTY, Stderr: x.spec.Stderr && !x.spec.TTY}
 	if !detach {
 		u := stdio.URI{Attach: socket, Driver: "none", Stdin: hello.Stdin, StdinOnce: true}.String()
@@ -176,9 +175,9 @@ func (e *Engine) startSession(ctx context.Context, x *session, detach bool) (*st
 	if err := r.shim.Exec(ctx, req); err != nil {
 		return nil, execError(c, err)
 	}
-	var conn *stdio.Conn
+	var conn *streamLink
 	if !detach {
-		if conn, err = stdio.Dial(ctx, socket, hello); err != nil {
+		if conn, err = linkTo(ctx, c, r, hello); err != nil {
 			r.shim.Delete(ctx, c.id, x.id)
 			return nil, fmt.Errorf("attach to exec %s: %w", x.id, err)
 		}
@@ -213,6 +212,9 @@ func (e *Engine) startSession(ctx context.Context, x *session, detach bool) (*st
 }
 
 func execError(c *container, err error) error {
+	if _, rerr := c.running(); shim.IsUnavailable(err) && rerr == nil {
+		return fail(ErrUnavailable, "the supervisor of container %s died as the command was begun: try again", c.id)
+	}
 	if gone(err) {
 		return conflict("container %s is not running", c.id)
 	}

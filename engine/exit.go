@@ -68,7 +68,8 @@ func (e *Engine) exited(c *container, r *run, exit shim.Exit) {
 	ctx := context.WithoutCancel(e.ctx)
 	c.op.lock(ctx)
 	defer c.op.unlock()
-	oom := c.oomKilled(exit)
+	kept := c.keptExit(exit)
+	oom := c.ranOutOfMemory(kept)
 	e.unwind(ctx, c, r)
 
 	c.mu.Lock()
@@ -77,6 +78,9 @@ func (e *Engine) exited(c *container, r *run, exit shim.Exit) {
 	st.Status, st.Pid, st.ExitCode, st.FinishedAt, st.OOMKilled = Exited, 0, int(exit.Status), exit.At, oom
 	if st.FinishedAt.IsZero() {
 		st.FinishedAt = time.Now()
+	}
+	if kept.Unknown {
+		st.Error = exitUnknown
 	}
 	if r.health != nil {
 		st.Health = r.health.state()
@@ -126,13 +130,19 @@ func (e *Engine) exited(c *container, r *run, exit shim.Exit) {
 	e.maybeIdle()
 }
 
-// oomKilled asks what the shim wrote down: only that tells whether memory ran out. A clean end isn't worth asking.
-func (c *container) oomKilled(exit shim.Exit) bool {
+// exitUnknown is the error of a container that ended while nobody was there to see how.
+const exitUnknown = "exit code unknown: the container's supervisor died before it did, and this kernel tells it to nobody else"
+
+// keptExit asks what the shim wrote down: only that tells whether memory ran out. A clean end isn't worth asking.
+func (c *container) keptExit(exit shim.Exit) shim.Exit {
 	if exit.Status == 0 {
-		return false
+		return exit
 	}
 	kept, err := shim.ReadExit(c.pod, c.id)
-	return err == nil && c.ranOutOfMemory(kept)
+	if err != nil {
+		return exit
+	}
+	return kept
 }
 
 // ranOutOfMemory says whether want of memory is the reason for an end. With Docker it is if any process was killed for

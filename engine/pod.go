@@ -238,6 +238,7 @@ func (e *Engine) stopPod(ctx context.Context, p *pod, last bool) error {
 		}
 		client.Close()
 	}
+	e.letGo(p.id)
 	left := e.detachPod(ctx, p)
 	if left != nil {
 		e.cfg.Log("pod %s: disconnect: %v", p.id, left)

@@ -54,19 +54,19 @@ func (e *Engine) shimOf(ctx context.Context, p *pod, program string) (*shim.Clie
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.shim != nil {
-		select {
-		case <-p.shim.Done():
-			p.shim.Close()
-			p.shim = nil
-		default:
+		if p.shim.Alive(ctx) {
 			return p.shim, nil
 		}
+		p.shim.Close()
+		p.shim = nil
 	}
+	s := supervisor{program, p.id, p.run}
 	if c, err := shim.Connect(ctx, p.run); err == nil {
+		e.lasting(c, s)
 		p.shim = c
 		return c, nil
 	}
-	c, err := shim.Start(ctx, shim.Launch{Binary: program, Namespace: "cale", ID: p.id, Bundle: p.run})
+	c, err := e.startSupervisor(ctx, s)
 	if err != nil {
 		return nil, fmt.Errorf("start shim of pod %s: %w", p.id, err)
 	}
@@ -213,7 +213,7 @@ func memberGroups(u *specs.User, user string, acc accounts, s *Spec) error {
 
 // memberStdio is where a member's output goes.
 func memberStdio(c *container, s *Spec) stdio.URI {
-	u := stdio.URI{Attach: filepath.Join(c.pod, "attach.sock"), Stdin: s.OpenStdin, StdinOnce: s.StdinOnce, Driver: "none"}
+	u := stdio.URI{Attach: c.attachSocket(), Stdin: s.OpenStdin, StdinOnce: s.StdinOnce, Driver: "none"}
 	if s.Member.LogPath != "" {
 		u.Log, u.Driver = s.Member.LogPath, "cri"
 	}
@@ -294,9 +294,12 @@ func (e *Engine) podAlive(p *pod) bool {
 func (e *Engine) lookAtPod(ctx context.Context, p *pod, found chan<- foundRun) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	client, err := shim.Connect(ctx, p.run)
+	var client *shim.Client
+	t, err := e.runtimeFor(p.spec().Runtime)
 	if err == nil {
-		p.shim = client
+		if client, err = e.findSupervisor(ctx, supervisor{t.shim, p.id, p.run}); err == nil {
+			p.shim = client
+		}
 	}
 	for _, c := range e.members(p) {
 		if _, err := os.Lstat(c.pod); err != nil {

@@ -33,6 +33,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
+	newKeeper := len(pods) > 0 && e.needKeeper()
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	live := map[string]*run{}
@@ -69,6 +70,9 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	}
 	e.reconcilePods(ctx)
 	e.resumeAll(ctx, live)
+	if newKeeper {
+		e.work.Go(e.keepAll)
+	}
 	return e.dropLeases()
 }
 
@@ -185,7 +189,7 @@ func (e *Engine) lookAt(ctx context.Context, id string) foundRun {
 	pod := filepath.Join(e.cfg.Run, "pods", id)
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	client, err := shim.Connect(ctx, pod)
+	client, err := e.supervisorOf(ctx, f.c, id, pod)
 	if err != nil {
 		e.cfg.Log("container %s: its shim does not answer: %v", id, err)
 		if f.exit, err = shim.ReadExit(pod, id); err != nil {
@@ -194,6 +198,18 @@ func (e *Engine) lookAt(ctx context.Context, id string) foundRun {
 		return f
 	}
 	return e.lookThrough(ctx, client, pod, f)
+}
+
+// supervisorOf finds who supervises a container. One whose record is gone is not taken over: it is to end.
+func (e *Engine) supervisorOf(ctx context.Context, c *container, id, pod string) (*shim.Client, error) {
+	if c == nil {
+		return shim.Connect(ctx, pod)
+	}
+	t, err := e.runtimeFor(c.rec.Spec.Runtime)
+	if err != nil {
+		return nil, err
+	}
+	return e.findSupervisor(ctx, supervisor{t.shim, id, pod})
 }
 
 // lookThrough asks a shim about one container; pod is its bundle.
@@ -228,6 +244,9 @@ func (e *Engine) lookThrough(ctx context.Context, client *shim.Client, pod strin
 		}
 	default:
 		f.exit = shim.Exit{Status: st.ExitStatus, At: st.ExitedAt}
+		if kept, err := shim.ReadExit(pod, id); err == nil {
+			f.exit = kept
+		}
 		if st.Status == shim.StatusCreated || st.Status == shim.StatusUnknown {
 			f.exit = shim.Exit{Status: 128} // made, never started
 		}
@@ -252,6 +271,9 @@ func (e *Engine) bury(ctx context.Context, f foundRun) {
 	st := &c.rec.State
 	if st.Status == Running || st.Status == Paused || c.rec.Started || c.rec.Spec.AutoRemove {
 		st.Status, st.ExitCode, st.FinishedAt, st.Pid, st.OOMKilled = Exited, int(f.exit.Status), f.exit.At, 0, c.ranOutOfMemory(f.exit)
+		if f.exit.Unknown {
+			st.Error = exitUnknown
+		}
 		if st.FinishedAt.IsZero() {
 			st.FinishedAt = time.Now()
 		}

@@ -127,7 +127,7 @@ func (e *Engine) launch(ctx context.Context, c *container, rec *record, r *run) 
 			r.shim, err = e.shimOf(ctx, c.group, target.shim)
 			return err
 		}
-		r.shim, err = shim.Start(gctx, shim.Launch{Binary: target.shim, Namespace: "cale", ID: c.id, Bundle: c.pod})
+		r.shim, err = e.startSupervisor(gctx, supervisor{target.shim, c.id, c.pod})
 		if err != nil {
 			return fmt.Errorf("start shim of container %s: %w", c.id, err)
 		}
@@ -188,7 +188,7 @@ func (e *Engine) launch(ctx context.Context, c *container, rec *record, r *run) 
 	if err != nil {
 		return startError(err)
 	}
-	e.admit(ctx, c)
+	e.admit(ctx, c, r)
 	restored, err := r.shim.Start(ctx, c.id, "")
 	if err != nil {
 		return startError(err)
@@ -247,7 +247,7 @@ func (e *Engine) stdioOf(c *container, rec *record, r *shim.CreateRequest) error
 	if err != nil {
 		return err
 	}
-	u := stdio.URI{Log: c.logPath(), Driver: "json-file", MaxSize: size, MaxFile: files, Attach: filepath.Join(c.pod, "attach.sock"),
+	u := stdio.URI{Log: c.logPath(), Driver: "json-file", MaxSize: size, MaxFile: files, Attach: c.attachSocket(),
 		Stdin: s.OpenStdin, StdinOnce: s.StdinOnce, Attrs: logAttrs(rec)}
 	if s.Log.Driver == "none" {
 		u.Log, u.Driver = "", "none"
@@ -367,6 +367,9 @@ func (e *Engine) clearPod(ctx context.Context, c *container, r *run) {
 			e.cfg.Log("container %s: shim: %v", c.id, err)
 		}
 		r.shim.Close()
+	}
+	if c.group == nil {
+		e.letGo(c.id)
 	}
 	// A foreign runtime's root is mounted by the shim, which may have died over it.
 	names := []string{"shm", "rootfs", shim.BehindRoot(c.id)}

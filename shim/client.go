@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"slices"
+	"sync"
 	"time"
 
 	"cale/runtime/cgroup"
@@ -12,22 +14,131 @@ import (
 	"cale/shim/ttrpc"
 )
 
-// Client talks to one shim. It is safe for concurrent use.
+// Client talks to one shim, or to one after the other: see Revive. It is safe for concurrent use.
 type Client struct {
-	rpc     *ttrpc.Client
 	service string
+
+	mu     sync.Mutex
+	rpc    *ttrpc.Client
+	closed bool
+
+	reviving sync.Mutex // held while another shim takes over
+	revive   func(ctx context.Context) (*Client, error)
+	revivals []time.Time
 }
 
 func newClient(conn net.Conn, service string) *Client {
 	return &Client{rpc: ttrpc.NewClient(conn), service: service}
 }
 
+// Revive sets how a connection is had to whoever goes on when the shim has died: its containers are to be there. Calls
+// that find the shim gone then go to that one, and so do those it was gone over that can be made twice.
+func (c *Client) Revive(again func(ctx context.Context) (*Client, error)) {
+	c.reviving.Lock()
+	defer c.reviving.Unlock()
+	c.revive = again
+}
+
+const (
+	// A shim that dies more than mostRevivals times in revivalSpan would do so for ever.
+	mostRevivals = 5
+	revivalSpan  = 10 * time.Second
+	// reviveTimeout bounds the start of the shim that takes over.
+	reviveTimeout = 30 * time.Second
+)
+
+func (c *Client) current() *ttrpc.Client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rpc
+}
+
+// successor gives the connection that came after one that has ended, or nil when there is none.
+func (c *Client) successor(ctx context.Context, dead *ttrpc.Client) *ttrpc.Client {
+	c.reviving.Lock()
+	defer c.reviving.Unlock()
+	if now := c.current(); now != dead {
+		return now
+	}
+	now := time.Now()
+	c.mu.Lock()
+	closed := c.closed
+	c.mu.Unlock()
+	if c.revive == nil || closed {
+		return nil
+	}
+	c.revivals = slices.DeleteFunc(c.revivals, func(t time.Time) bool { return now.Sub(t) > revivalSpan })
+	if len(c.revivals) >= mostRevivals {
+		c.revive = nil
+		return nil
+	}
+	c.revivals = append(c.revivals, now)
+	// It is not the caller's alone.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reviveTimeout)
+	defer cancel()
+	next, err := c.revive(ctx)
+	if err != nil {
+		c.revive = nil
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		next.Close()
+		return nil
+	}
+	dead.Close()
+	c.rpc, c.service = next.rpc, next.service
+	return c.rpc
+}
+
+// repeatable are the methods that may be called again when it isn't known whether they were carried out.
+var repeatable = map[string]bool{
+	"State": true, "Wait": true, "Kill": true, "Pids": true, "Stats": true, "ResizePty": true, "CloseIO": true,
+	"Delete": true, "Update": true, "ReopenLog": true,
+}
+
+// callRaw makes a call, and if the shim is gone another of its successor.
+func (c *Client) callRaw(ctx context.Context, service, method string, payload []byte) ([]byte, error) {
+	rpc := c.current()
+	for {
+		lost := false
+		select {
+		case <-rpc.Done():
+			lost = true
+		default:
+		}
+		var b []byte
+		var err error = errLost
+		if !lost {
+			if b, err = rpc.Call(ctx, service, method, payload); !IsUnavailable(err) || ctx.Err() != nil {
+				return b, err
+			}
+		}
+		// Of these none needs the containers.
+		if method == "Shutdown" || method == "Connect" || method == "Keep" {
+			return nil, err
+		}
+		next := c.successor(ctx, rpc)
+		if next == nil || !lost && !repeatable[method] {
+			return nil, err
+		}
+		rpc = next
+	}
+}
+
+// errLost is what calls get that find no shim any more.
+var errLost = &ttrpc.Status{Code: ttrpc.Unavailable, Message: "the connection to the shim is closed"}
+
 // appender and unmarshaler are what task's requests and answers are.
 type appender interface{ Append([]byte) []byte }
 type unmarshaler interface{ Unmarshal([]byte) error }
 
 func (c *Client) call(ctx context.Context, method string, req appender, resp unmarshaler) error {
-	b, err := c.rpc.Call(ctx, c.service, method, req.Append(nil))
+	c.mu.Lock()
+	service := c.service
+	c.mu.Unlock()
+	b, err := c.callRaw(ctx, service, method, req.Append(nil))
 	if err != nil || resp == nil {
 		return err
 	}
@@ -178,7 +289,13 @@ func (c *Client) Stats(ctx context.Context, id string) (*cgroup.Stats, error) {
 // moved the file away. Only our own shim can.
 func (c *Client) ReopenLog(ctx context.Context, id string) error {
 	r := task.ProcessRequest{ID: id}
-	_, err := c.rpc.Call(ctx, task.ServiceOwn, "ReopenLog", r.Append(nil))
+	_, err := c.callRaw(ctx, task.ServiceOwn, "ReopenLog", r.Append(nil))
+	return err
+}
+
+// Keep has the shim give all that it has to a keeper anew, after the last one died. Only our own shim can.
+func (c *Client) Keep(ctx context.Context) error {
+	_, err := c.callRaw(ctx, task.ServiceOwn, "Keep", nil)
 	return err
 }
 
@@ -188,7 +305,7 @@ func (c *Client) Run(ctx context.Context, r RunRequest) (status uint32, killed b
 	req := task.RunRequest{ID: r.ID, RunID: r.RunID, Stdout: r.Stdout, Stderr: r.Stderr, Spec: r.Spec, Timeout: r.Timeout}
 	stop := context.AfterFunc(ctx, func() { c.endRun(r.ID, r.RunID) })
 	defer stop()
-	b, err := c.rpc.Call(ctx, task.ServiceOwn, "Run", req.Append(nil))
+	b, err := c.callRaw(ctx, task.ServiceOwn, "Run", req.Append(nil))
 	if err != nil {
 		return 0, ctx.Err() != nil, err
 	}
@@ -203,7 +320,7 @@ func (c *Client) endRun(id, run string) {
 	defer cancel()
 	r := task.ProcessRequest{ID: id, ExecID: run}
 	for range 5 {
-		_, err := c.rpc.Call(ctx, task.ServiceOwn, "EndRun", r.Append(nil))
+		_, err := c.callRaw(ctx, task.ServiceOwn, "EndRun", r.Append(nil))
 		if !IsNotFound(err) {
 			return
 		}
@@ -228,12 +345,28 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// Done is closed when the connection has ended: the shim is gone, or Close was
+// Alive tells whether there is a shim to call: the one that was, or one that takes over.
+func (c *Client) Alive(ctx context.Context) bool {
+	rpc := c.current()
+	select {
+	case <-rpc.Done():
+		return c.successor(ctx, rpc) != nil
+	default:
+		return true
+	}
+}
+
+// Done is closed when the connection of this moment has ended: the shim is gone, or Close was
 // called.
-func (c *Client) Done() <-chan struct{} { return c.rpc.Done() }
+func (c *Client) Done() <-chan struct{} { return c.current().Done() }
 
 // Close drops the connection; the shim lives on.
-func (c *Client) Close() error { return c.rpc.Close() }
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	return c.rpc.Close()
+}
 
 func hasCode(err error, code ttrpc.Code) bool {
 	s, ok := errors.AsType[*ttrpc.Status](err)

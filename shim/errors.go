@@ -17,6 +17,9 @@ func IsNotFound(err error) bool {
 // IsNotRunning reports that the operation needs a running process.
 func IsNotRunning(err error) bool { return hasCode(err, ttrpc.FailedPrecondition) }
 
+// IsUnimplemented reports that the shim does not know the method: it may be anyone's.
+func IsUnimplemented(err error) bool { return hasCode(err, ttrpc.Unimplemented) }
+
 // IsUnavailable reports that the shim went away during the call.
 func IsUnavailable(err error) bool { return hasCode(err, ttrpc.Unavailable) }
 

@@ -11,7 +11,7 @@ import (
 )
 
 // ExitFile is the name of the file in a container's bundle that keeps how its
-// init ended: {"id":…,"status":…,"at":RFC3339Nano,"oom":…}. It is written
+// init ended: {"id":…,"status":…,"at":RFC3339Nano,"oom":…,"unknown":…}. It is written
 // before anybody is told.
 const ExitFile = "exit.json"
 
@@ -29,6 +29,7 @@ func ReadExit(bundle, id string) (Exit, error) {
 		At     time.Time `json:"at"`
 		Pid    uint32    `json:"pid"`
 		OOM    bool      `json:"oom"`
+		Lost   bool      `json:"unknown"`
 	}
 	if err := json.NewDecoder(io.LimitReader(f, 64<<10)).Decode(&e); err != nil {
 		return Exit{}, fmt.Errorf("read %s: %w", f.Name(), err)
@@ -36,5 +37,5 @@ func ReadExit(bundle, id string) (Exit, error) {
 	if e.ID != id {
 		return Exit{}, fmt.Errorf("%s is about container %q: %w", f.Name(), e.ID, fs.ErrNotExist)
 	}
-	return Exit{Status: e.Status, At: e.At, Pid: e.Pid, OOMKilled: e.OOM}, nil
+	return Exit{Status: e.Status, At: e.At, Pid: e.Pid, OOMKilled: e.OOM, Unknown: e.Lost}, nil
 }

@@ -19,6 +19,7 @@ import (
 
 	"cale/atomicfile"
 	"cale/runtime/linux"
+	"cale/shim/keep"
 	"cale/shim/stdio"
 	"cale/shim/task"
 	"cale/shim/ttrpc"
@@ -31,6 +32,8 @@ const (
 	ownName = "cale-shim"
 	// ServeAction is cale-shim's internal action: serve on descriptor 3.
 	ServeAction = "serve"
+	// KeepAction makes cale-shim a keeper, which listens on descriptor 3.
+	KeepAction = "keep"
 	// HoldAction makes cale-shim the first process of a pod's pid namespace.
 	HoldAction = "hold"
 )
@@ -50,11 +53,14 @@ func BehindRoot(id string) string { return filepath.Join(BehindBundle(id), "root
 // Start starts a shim in l.Bundle and connects to it. Our own shim is forked
 // directly with its listening socket; any other is started as containerd does.
 func Start(ctx context.Context, l Launch) (*Client, error) {
-	if filepath.Base(l.Binary) == ownName {
+	if IsOwn(l.Binary) {
 		return fork(ctx, l)
 	}
 	return startForeign(ctx, l)
 }
+
+// IsOwn tells whether a shim's program is our own.
+func IsOwn(program string) bool { return filepath.Base(program) == ownName }
 
 // fork makes the socket itself and hands it over: clients may connect at once,
 // their requests wait in the backlog until the shim is up.
@@ -69,33 +75,21 @@ func fork(ctx context.Context, l Launch) (*Client, error) {
 		os.Remove(path)
 		return nil, fmt.Errorf("shim %s: %w", l.ID, err)
 	}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer null.Close()
 	argv := []string{ownName, "-namespace", l.Namespace, "-id", l.ID, "-socket", path}
 	if l.StateDir != "" {
 		argv = append(argv, "-state", l.StateDir)
 	}
-	program, err := linux.OpenProgram(l.Binary)
-	if err != nil {
-		os.Remove(path)
-		return nil, err
+	if l.Keeper != "" {
+		argv = append(argv, "-keeper", l.Keeper)
 	}
-	defer program.Close()
-	pid, err := syscall.ForkExec(program.Path, append(argv, ServeAction), &syscall.ProcAttr{
-		Dir:   l.Bundle,
-		Env:   append(append([]string{"PATH=" + os.Getenv("PATH")}, SmallEnv()...), l.Env...),
-		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), uintptr(fd)},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
-	})
-	if err != nil {
+	if l.Adopt {
+		argv = append(argv, "-adopt")
+	}
+	if err := forkServer(l.Binary, l.Bundle, append(argv, ServeAction), l.Env, fd); err != nil {
 		os.Remove(path)
 		os.Remove(filepath.Join(l.Bundle, addressFile))
 		return nil, fmt.Errorf("start shim %s: %w", l.Binary, err)
 	}
-	reap(pid)
 	// The listener of this process is about to close: from then on a shim that
 	// died refuses the connection.
 	conn, err := dial(ctx, path)
@@ -103,6 +97,52 @@ func fork(ctx context.Context, l Launch) (*Client, error) {
 		return nil, fmt.Errorf("shim %s: %w", l.ID, err)
 	}
 	return newClient(conn, task.ServiceV2), nil
+}
+
+// forkServer starts our own program in a directory, with the listening socket fd as its descriptor 3. It lives on when
+// this process ends.
+func forkServer(binary, dir string, argv, env []string, fd int) error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	program, err := linux.OpenProgram(binary)
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	pid, err := syscall.ForkExec(program.Path, argv, &syscall.ProcAttr{
+		Dir:   dir,
+		Env:   append(append([]string{"PATH=" + os.Getenv("PATH")}, SmallEnv()...), env...),
+		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), uintptr(fd)},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		return err
+	}
+	reap(pid)
+	return nil
+}
+
+// WatchKeeper connects to the keeper at a socket's path, after starting one of the shim program binary where none is:
+// then it holds nothing yet. The file becomes readable when the keeper is gone.
+func WatchKeeper(binary, socket string) (watch *os.File, started bool, err error) {
+	c := keep.Client{Socket: socket}
+	if watch, err = c.Watch(); err == nil {
+		return watch, false, nil
+	}
+	fd, err := keep.Listen(socket)
+	if err != nil {
+		return nil, false, fmt.Errorf("keeper: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := forkServer(binary, filepath.Dir(socket), []string{ownName, KeepAction}, nil, fd); err != nil {
+		os.Remove(socket)
+		return nil, false, fmt.Errorf("start keeper %s: %w", binary, err)
+	}
+	watch, err = c.Watch()
+	return watch, true, err
 }
 
 // SmallEnv is the environment that keeps a shim small: few threads with their
@@ -260,7 +300,7 @@ func connect(ctx context.Context, address string) (*Client, error) {
 // processes, cgroup and runtime state. It runs "shim delete" as containerd does.
 func Cleanup(ctx context.Context, l Launch) (Exit, error) {
 	args := []string{"-namespace", l.Namespace, "-id", l.ID, "-bundle", l.Bundle}
-	if l.StateDir != "" && filepath.Base(l.Binary) == ownName {
+	if l.StateDir != "" && IsOwn(l.Binary) {
 		args = append(args, "-state", l.StateDir)
 	}
 	cmd := exec.CommandContext(ctx, l.Binary, append(args, "delete")...)

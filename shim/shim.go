@@ -21,6 +21,11 @@ type Launch struct {
 	StateDir string
 	// Env is added to the shim's environment ("K=V").
 	Env []string
+	// Keeper is the socket of a keeper (see StartKeeper), which lets what the shim has outlive it; "" for none. Only our
+	// own shim has use for it.
+	Keeper string
+	// Adopt has the shim go on with what the keeper has of one by the same ID that died.
+	Adopt bool
 }
 
 // Mount is one mount of a container's root file system.
@@ -80,6 +85,8 @@ type Exit struct {
 	// OOMKilled is set by ReadExit only: a process of the container was killed
 	// for want of memory.
 	OOMKilled bool
+	// Unknown is set by ReadExit only: nobody saw how it ended, and Status is 255.
+	Unknown bool
 }
 
 // Statuses of a process as State reports them.

@@ -21,7 +21,7 @@ func TestNode(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *node){
 		"ready": testReady, "images": testImages, "pod of two": testPodOfTwo, "shared pids": testSharedPIDs, "logs": testLogs,
 		"again": testAgain, "exec": testExec, "exec too long": testExecTimeout, "streams": testStreams, "hostile log path": testHostileLog,
-		"kill -9": testCrash, "statistics": testStats, "events": testEvents, "image volume": testImageVolume,
+		"kill -9": testCrash, "supervisor dies": testSupervisorDies, "statistics": testStats, "events": testEvents, "image volume": testImageVolume,
 		"CDI": testCDI, "exec flood": testExecFlood, "hostile groups": testHostileGroups, "hostile labels": testHostileLabels, "forward into nothing": testForwardIntoNothing,
 		"status afterwards": testStatusAfterwards, "masked paths": testMasked, "propagation": testPropagation, "memory runs out": testOutOfMemory, "resources": testResources, "resources of a pod": testPodResources, "resize": testResize, "metrics": testMetrics, "handlers": testHandlers, "mount options": testMountOptions, "ambient capabilities": testAmbient,
 		"checkpoint": testCheckpoint, "checkpoint of a pod": testCheckpointPod, "CNI": testCNI, "CNI goes wrong": testBadCNI, "no CNI after all": testNoCNI,

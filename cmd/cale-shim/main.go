@@ -10,6 +10,7 @@ package main
 // GOMAXPROCS is given, and each look is a wake-up of an idle process.
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cale/shim"
+	"cale/shim/keep"
 	"cale/shim/stdio"
 	"cale/shim/supervisor"
 )
@@ -44,8 +46,9 @@ A shim v2 for containerd (--runtime /path/to/cale-shim) and caled.
 // options are the command line.
 type options struct {
 	namespace, id, address, bundle, state, socket string
+	keeper                                        string
 	action                                        string
-	info, version                                 bool
+	info, version, adopt                          bool
 }
 
 // parse reads Go-style flags by hand: package flag is a tenth of the time this
@@ -56,6 +59,7 @@ func parse(args []string) (options, error) {
 	texts := map[string]*string{
 		"namespace": &o.namespace, "id": &o.id, "address": &o.address, "bundle": &o.bundle,
 		"state": &o.state, "socket": &o.socket, "publish-binary": &ignored,
+		"keeper": &o.keeper,
 	}
 	for i := 0; i < len(args); i++ {
 		if !strings.HasPrefix(args[i], "-") {
@@ -74,6 +78,9 @@ func parse(args []string) (options, error) {
 			continue
 		case "info":
 			o.info = true
+			continue
+		case "adopt":
+			o.adopt = true
 			continue
 		}
 		p := texts[name]
@@ -111,6 +118,9 @@ func run(o options) error {
 		return printInfo()
 	case o.action == shim.HoldAction:
 		return hold()
+	case o.action == shim.KeepAction:
+		closeInherited()
+		return keep.Serve(3)
 	case o.action == "":
 		os.Stderr.WriteString(usage)
 		return errors.New("a command is needed")
@@ -141,8 +151,13 @@ func serve(o options) error {
 	if err != nil {
 		return err
 	}
+	if o.keeper != "" {
+		if err := supervisor.Lock(); err != nil {
+			return err
+		}
+	}
 	s, err := supervisor.New(supervisor.Config{
-		Namespace: o.namespace, StateDir: o.state,
+		Namespace: o.namespace, StateDir: o.state, ID: o.id, Keeper: keep.Client{Socket: o.keeper},
 		Own:           supervisor.Own{},
 		Foreign:       supervisor.ForeignOf,
 		EventsAddress: os.Getenv("TTRPC_ADDRESS"),
@@ -150,6 +165,12 @@ func serve(o options) error {
 	})
 	if err != nil {
 		return err
+	}
+	if o.adopt {
+		if err := s.Adopt(context.Background()); err != nil {
+			logLine("take over: " + err.Error())
+			return err
+		}
 	}
 	// Signals keep their default action: catching them costs a thread, and what
 	// is ignored is inherited. Who kills a shim means it; its container's remains

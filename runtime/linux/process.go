@@ -16,6 +16,8 @@ type ProcessStat struct {
 	Start uint64
 	// Parent is its parent's pid.
 	Parent int
+	// Exit is the wait status of one that has ended, for those who may trace it.
+	Exit uint32
 }
 
 // Dead reports whether the process has ended, even if nobody has waited for it.
@@ -46,6 +48,10 @@ func ReadProcessStat(pid int) (ProcessStat, error) {
 	s.State = f[0][0]
 	if s.Parent, err = strconv.Atoi(string(f[1])); err != nil {
 		return s, err
+	}
+	if len(f) > 49 {
+		exit, _ := strconv.ParseUint(string(f[49]), 10, 32)
+		s.Exit = uint32(exit)
 	}
 	s.Start, err = strconv.ParseUint(string(f[19]), 10, 64)
 	return s, err

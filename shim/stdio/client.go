@@ -16,6 +16,9 @@ const (
 	patience = 30 * time.Second
 )
 
+// endFrame ends the output for those who asked for it.
+var endFrame = []byte{endStream, 0, 0, 0, 0, 0, 0, 0}
+
 // client is the server's end of one attach: a queue and the goroutine that
 // writes it out.
 type client struct {
@@ -121,6 +124,9 @@ func (c *client) write() {
 			c.mu.Unlock()
 			if len(out) == 0 {
 				if ending {
+					if c.hello.End {
+						c.conn.Write(endFrame)
+					}
 					return
 				}
 				break

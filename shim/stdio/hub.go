@@ -135,6 +135,9 @@ func (h *hub) client(c *net.UnixConn) {
 	// Registered before the answer: what comes after "ok" is not missed.
 	if !p.attach(cl) {
 		io.WriteString(c, "ok\n") // it has ended: no more output
+		if hello.End {
+			c.Write(endFrame)
+		}
 		return
 	}
 	defer p.detach(cl)

@@ -43,13 +43,28 @@ type IO struct {
 	console  *os.File
 	size     unix.Winsize // asked for before there was a terminal
 	clients  map[*client]struct{}
+	closing  func() // told when the input is closed while the process runs; may be nil
 	stdinEnd func() // told once when the input ends
 	exiting  bool   // the process has ended
 	finished bool   // no more output will come
 }
 
+// Ends are a supervisor's ends of a process's streams, nil where it has none.
+type Ends struct{ Stdin, Stdout, Stderr, Console *os.File }
+
 // Open makes the pipes and opens the targets of r's streams.
-func (hs *Hubs) Open(r Request) (_ *IO, err error) {
+func (hs *Hubs) Open(r Request) (*IO, error) { return hs.open(r, (*IO).pipes) }
+
+// Adopt goes on with the streams of a process that another supervisor had made by r: their ends must be in the poller
+// and become the IO's. Run begins to move data.
+func (hs *Hubs) Adopt(r Request, ends Ends) (*IO, error) {
+	return hs.open(r, func(o *IO) error {
+		o.adopt(ends)
+		return nil
+	})
+}
+
+func (hs *Hubs) open(r Request, streams func(o *IO) error) (_ *IO, err error) {
 	o := &IO{req: r, hubs: hs, clients: make(map[*client]struct{})}
 	defer func() {
 		if err != nil {
@@ -59,12 +74,8 @@ func (hs *Hubs) Open(r Request) (_ *IO, err error) {
 	if err := o.parse(); err != nil {
 		return nil, err
 	}
-	if !r.Terminal {
-		if err := o.pipes(); err != nil {
-			return nil, err
-		}
-	} else {
-		o.outputs = append(o.outputs, newOutput(logfile.Stdout))
+	if err := streams(o); err != nil {
+		return nil, err
 	}
 	if err := o.targets(); err != nil {
 		return nil, err
@@ -102,7 +113,12 @@ func (o *IO) wantsStdin() bool {
 	return o.uri.Stdin || (o.req.Stdin != "" && !IsURI(o.req.Stdin))
 }
 
+// pipes makes the streams of a process that has no terminal; one that has gets it later, by Console.
 func (o *IO) pipes() error {
+	if o.req.Terminal {
+		o.outputs = append(o.outputs, newOutput(logfile.Stdout))
+		return nil
+	}
 	if o.wantsStdin() {
 		r, w, err := pipe()
 		if err != nil {
@@ -129,6 +145,49 @@ func (o *IO) pipes() error {
 		}
 	}
 	return nil
+}
+
+// adopt takes over streams that are there already.
+func (o *IO) adopt(e Ends) {
+	o.stdin = e.Stdin
+	if e.Console != nil {
+		o.console = e.Console
+		if o.wantsStdin() {
+			o.stdin = e.Console
+		}
+		out := newOutput(logfile.Stdout)
+		out.src = e.Console
+		o.outputs = append(o.outputs, out)
+	}
+	for i, src := range []*os.File{e.Stdout, e.Stderr} {
+		if src != nil {
+			out := newOutput(logfile.Stream(i + 1))
+			out.src = src
+			o.outputs = append(o.outputs, out)
+		}
+	}
+}
+
+// Hold calls hold with the process's streams, of which none is closed meanwhile. From then on closing is called when
+// the input is closed while the process runs.
+func (o *IO) Hold(closing func(), hold func(Ends)) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closing = closing
+	e := Ends{Console: o.console}
+	if o.stdin != o.console {
+		e.Stdin = o.stdin
+	}
+	for _, out := range o.outputs {
+		switch {
+		case o.console != nil:
+		case out.stream == logfile.Stdout:
+			e.Stdout = out.src
+		default:
+			e.Stderr = out.src
+		}
+	}
+	hold(e)
 }
 
 // targets opens the log and the fifos or files.
@@ -174,14 +233,22 @@ func (o *IO) Child() (stdin, stdout, stderr *os.File) {
 }
 
 // Run begins to move data. Call it once the process has its ends.
-func (o *IO) Run() {
+func (o *IO) Run() { o.runAfter(0) }
+
+// adoptGrace is how long clients of a supervisor that died have to come back before output moves on.
+const adoptGrace = 300 * time.Millisecond
+
+// RunAdopted is Run for an adopted process: who was attached to it finds its way here meanwhile, and misses nothing.
+func (o *IO) RunAdopted() { o.runAfter(adoptGrace) }
+
+func (o *IO) runAfter(wait time.Duration) {
 	o.closeChild()
 	for _, out := range o.outputs {
 		if out.src == nil {
 			close(out.done)
 			continue
 		}
-		go out.relay(o)
+		go out.relay(o, wait)
 	}
 	if o.fifo != nil {
 		go o.fifo.relay(o)
@@ -204,6 +271,9 @@ func (o *IO) closeStdin() {
 	if o.stdin != nil && o.stdin != o.console {
 		o.stdin.Close()
 		o.stdin = nil
+		if o.closing != nil && !o.exiting {
+			o.closing()
+		}
 		if o.stdinEnd != nil {
 			go o.stdinEnd()
 			o.stdinEnd = nil

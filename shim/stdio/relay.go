@@ -41,9 +41,10 @@ func newOutput(s logfile.Stream) *output {
 	return &output{stream: s, done: make(chan struct{})}
 }
 
-// relay moves data until the stream ends, or it is empty after stop.
-func (out *output) relay(o *IO) {
+// relay moves data, after a while, until the stream ends, or it is empty after stop.
+func (out *output) relay(o *IO, wait time.Duration) {
 	defer close(out.done)
+	time.Sleep(wait)
 	if out.target != nil {
 		// Its reader learns the end of the output from this.
 		defer out.target.Close()

@@ -30,13 +30,20 @@ func listen(path string) (*net.UnixListener, error) {
 // ListenFD makes a listening Unix socket at path, accessible to its owner only,
 // in place of whatever was there. The descriptor is close-on-exec and belongs to
 // the caller.
-func ListenFD(path string) (int, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+func ListenFD(path string) (int, error) { return listenFD(path, unix.SOCK_STREAM, 128) }
+
+// ListenPackets is ListenFD for a socket of packets, of which backlog may wait.
+func ListenPackets(path string, backlog int) (int, error) {
+	return listenFD(path, unix.SOCK_SEQPACKET, backlog)
+}
+
+func listenFD(path string, kind, backlog int) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	if err = bind(fd, path); err == nil {
-		err = os.NewSyscallError("listen", unix.Listen(fd, 128))
+		err = os.NewSyscallError("listen", unix.Listen(fd, backlog))
 	}
 	if err != nil {
 		unix.Close(fd)

@@ -120,6 +120,24 @@ func (b Behind) Restore(context.Context, CreateOptions) (Box, error) {
 	return nil, unimplemented("restore by " + filepath.Base(b.Binary))
 }
 
+// Load finds a container at the other shim, which has outlived the one in front of it.
+func (b Behind) Load(ctx context.Context, o CreateOptions, pid int) (Box, task.Status, error) {
+	c := &behindBox{b: b, id: o.ID, pid: pid, bundle: filepath.Join(o.Bundle, shim.BehindBundle(o.ID)), shared: sharesPids(o.Bundle)}
+	if o.Streams.Console != nil {
+		return nil, 0, errors.New("its terminal's other half was the dead supervisor's")
+	}
+	var err error
+	if c.client, err = shim.Connect(ctx, c.bundle); err != nil {
+		return nil, 0, err
+	}
+	st, err := c.client.State(ctx, o.ID, "")
+	if err != nil {
+		c.client.Close()
+		return nil, 0, c.failed(err)
+	}
+	return c, taskStatus(st.Status), nil
+}
+
 // Cleanup has the shim's program remove what a dead one left, and the living one removed.
 func (b Behind) Cleanup(ctx context.Context, bundle, _, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)

@@ -21,6 +21,7 @@ type container struct {
 	id, bundle string
 	foreign    bool // made by another runtime's program
 	init       *process
+	options    task.Any // what was asked of the runtime at its creation
 	// restore makes the container of a checkpoint, when it is started; nil for others.
 	restore func(ctx context.Context) (Box, error)
 
@@ -59,8 +60,8 @@ func (c *container) find(execID string) (*process, error) {
 }
 
 // initExited runs when init has been reaped.
-func (s *Supervisor) initExited(c *container, status uint32) {
-	e := Exit{Status: status, At: time.Now(), OOM: c.box().OOMKilled()}
+func (s *Supervisor) initExited(c *container, how end) {
+	e := Exit{Status: how.status, Unknown: how.unknown, At: time.Now(), OOM: c.box().OOMKilled()}
 	if c.box().SharesPids() {
 		// The others would live on without supervision, holding the streams.
 		s.reaper.begin()
@@ -81,7 +82,7 @@ func (s *Supervisor) initExited(c *container, status uint32) {
 }
 
 // watch has exited called when a process of the container ends. io is what it has, or nil.
-func (s *Supervisor) watch(c *container, execID string, io *stdio.IO, pid int, exited func(status uint32)) {
+func (s *Supervisor) watch(c *container, execID string, io *stdio.IO, pid int, exited func(end)) {
 	remote, ok := c.box().(Remote)
 	if !ok {
 		s.reaper.watch(pid, exited)
@@ -95,15 +96,15 @@ func (s *Supervisor) watch(c *container, execID string, io *stdio.IO, pid int, e
 		if io != nil {
 			io.AwaitOutput(remoteOutput) // it comes by way of the other shim
 		}
-		exited(status)
+		exited(end{status: status})
 	}()
 }
 
 // remoteOutput is how long another shim has for what an ended process wrote; containerd's shims take as long.
 const remoteOutput = 2 * time.Second
 
-func (s *Supervisor) execExited(c *container, p *process, status uint32) {
-	e := Exit{Status: status, At: time.Now()}
+func (s *Supervisor) execExited(c *container, p *process, how end) {
+	e := Exit{Status: how.status, Unknown: how.unknown, At: time.Now()}
 	p.io.Exited()
 	p.stopped(e)
 	_, pid, _ := p.status()
@@ -119,6 +120,9 @@ func writeExit(c *container, pid int, e Exit) error {
 	b = e.At.UTC().AppendFormat(append(b, `,"at":"`...), time.RFC3339Nano)
 	b = strconv.AppendInt(append(b, `","pid":`...), int64(pid), 10)
 	b = strconv.AppendBool(append(b, `,"oom":`...), e.OOM)
+	if e.Unknown {
+		b = append(b, `,"unknown":true`...)
+	}
 	b = append(b, "}\n"...)
 	return atomicfile.Write(filepath.Join(c.bundle, exitFile), b, 0o600, false)
 }
@@ -179,8 +183,9 @@ func (s *Supervisor) startExec(ctx context.Context, c *container, p *process) (i
 	}
 	p.pid, p.state = pid, task.StatusRunning
 	p.io.Run()
+	s.hold(c, p)
 	s.events.execStarted(c.id, p.execID, pid)
-	s.watch(c, p.execID, p.io, pid, func(status uint32) { s.execExited(c, p, status) })
+	s.watch(c, p.execID, p.io, pid, func(how end) { s.execExited(c, p, how) })
 	s.reaper.end()
 	return pid, nil
 }
@@ -258,6 +263,7 @@ func (s *Supervisor) deleteContainer(ctx context.Context, c *container) (Exit, e
 		}
 	}
 	p.io.Close()
+	s.release(c.id, "")
 	_, pid, exit := p.status()
 	s.forget(c)
 	s.events.deleted(c.id, "", pid, exit)
@@ -282,6 +288,7 @@ func (s *Supervisor) deleteExec(c *container, p *process) (Exit, error) {
 	delete(c.execs, p.execID)
 	c.mu.Unlock()
 	p.io.Close()
+	s.release(c.id, p.execID)
 	p.stopped(Exit{Status: unknownExit, At: time.Now()})
 	_, _, exit := p.status()
 	return exit, nil

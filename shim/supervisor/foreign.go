@@ -159,6 +159,21 @@ func (f *Foreign) Restore(ctx context.Context, o CreateOptions) (Box, error) {
 	return f.make(ctx, o, args)
 }
 
+// Load asks the runtime for a container.
+func (f *Foreign) Load(ctx context.Context, o CreateOptions, pid int) (Box, task.Status, error) {
+	out, err := f.command(ctx, o.Bundle, nil, "state", o.ID)
+	if err != nil {
+		return nil, 0, err
+	}
+	var st specs.State
+	if err := json.Unmarshal(out, &st); err != nil {
+		return nil, 0, fmt.Errorf("state of container %s: %w", o.ID, err)
+	}
+	_, err = os.Lstat(filepath.Join(o.Bundle, "rootfs"))
+	return &foreignBox{f: f, id: o.ID, bundle: o.Bundle, pid: pid, shared: sharesPids(o.Bundle), mounted: err == nil},
+		taskStatus(string(st.Status)), nil
+}
+
 // Cleanup deletes by force what is left.
 func (f *Foreign) Cleanup(ctx context.Context, bundle, _, id string) error {
 	_, err := f.command(ctx, bundle, nil, "delete", "--force", id)

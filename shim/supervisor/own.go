@@ -96,6 +96,34 @@ func (s *Streams) applyTo(process []byte) ([]byte, error) {
 	return json.Marshal(p)
 }
 
+// Load finds a container on disk.
+func (Own) Load(_ context.Context, o CreateOptions, _ int) (Box, task.Status, error) {
+	c, err := runtime.Load(o.StateDir, o.ID)
+	if err != nil {
+		return nil, 0, classify(err)
+	}
+	st, err := c.Status()
+	if err != nil {
+		return nil, 0, classify(err)
+	}
+	b := newOwnBox(c)
+	b.oomBefore = 0 // what the group counted before the container isn't known any more; most often there was none
+	return b, taskStatus(string(st)), nil
+}
+
+// taskStatus translates a state of the OCI specification, or runc's "paused".
+func taskStatus(state string) task.Status {
+	switch state {
+	case "creating", "created":
+		return task.StatusCreated
+	case "running":
+		return task.StatusRunning
+	case "paused":
+		return task.StatusPaused
+	}
+	return task.StatusStopped
+}
+
 // Cleanup removes what is left of a container by force.
 func (Own) Cleanup(_ context.Context, _, stateDir, id string) error {
 	c, err := runtime.Load(stateDir, id)

@@ -31,27 +31,27 @@ func (s *Supervisor) run(ctx context.Context, r *task.RunRequest) (*task.RunResp
 		ctx, stop = context.WithTimeout(ctx, r.Timeout)
 		defer stop()
 	}
-	ctx, end := context.WithCancel(ctx)
-	defer end()
-	if !c.addRun(r.RunID, end) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if !c.addRun(r.RunID, cancel) {
 		return nil, &ttrpc.Status{Code: ttrpc.AlreadyExists, Message: "run " + r.RunID + " already exists"}
 	}
 	defer c.dropRun(r.RunID)
-	ended := make(chan uint32, 1)
+	ended := make(chan end, 1)
 	pid, err := s.startRun(c, r, ended)
 	if err != nil {
 		return nil, err
 	}
 	select {
-	case status := <-ended:
-		return &task.RunResponse{ExitStatus: status}, nil
+	case how := <-ended:
+		return &task.RunResponse{ExitStatus: how.status}, nil
 	case <-ctx.Done():
 		s.killRun(c, pid)
 		return &task.RunResponse{ExitStatus: 128 + uint32(unix.SIGKILL), Killed: true}, nil
 	}
 }
 
-func (s *Supervisor) startRun(c *container, r *task.RunRequest, ended chan<- uint32) (pid int, err error) {
+func (s *Supervisor) startRun(c *container, r *task.RunRequest, ended chan<- end) (pid int, err error) {
 	var streams Streams
 	for _, o := range []struct {
 		path string
@@ -70,7 +70,7 @@ func (s *Supervisor) startRun(c *container, r *task.RunRequest, ended chan<- uin
 	if pid, err = c.box().Exec(context.Background(), r.RunID, r.Spec, streams); err != nil {
 		return 0, err
 	}
-	s.watch(c, r.RunID, nil, pid, func(status uint32) { ended <- status })
+	s.watch(c, r.RunID, nil, pid, func(how end) { ended <- how })
 	return pid, nil
 }
 

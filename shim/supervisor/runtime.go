@@ -19,6 +19,8 @@ type Runtime interface {
 	Create(ctx context.Context, o CreateOptions) (Box, error)
 	// Restore makes a container of a checkpoint; it runs when Restore returns.
 	Restore(ctx context.Context, o CreateOptions) (Box, error)
+	// Load finds a container that another supervisor had made by o, whose streams it doesn't need; pid is its init's.
+	Load(ctx context.Context, o CreateOptions, pid int) (Box, task.Status, error)
 	// Cleanup removes what is left of a container whose shim is gone.
 	Cleanup(ctx context.Context, bundle, stateDir, id string) error
 }
@@ -70,4 +72,6 @@ type Exit struct {
 	Status uint32
 	At     time.Time
 	OOM    bool
+	// Unknown tells that nobody who is left saw how it ended.
+	Unknown bool
 }

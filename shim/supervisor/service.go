@@ -42,6 +42,9 @@ func (s *Supervisor) own(ctx context.Context, method string, payload []byte) (an
 			return nil, err
 		}
 		return nil, p.io.ReopenLog()
+	case "Keep":
+		s.holdAll()
+		return nil, nil
 	case "Run":
 		var r task.RunRequest
 		if err := r.Unmarshal(payload); err != nil {

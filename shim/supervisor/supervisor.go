@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cale/shim/keep"
 	"cale/shim/stdio"
 	"cale/shim/task"
 	"cale/shim/ttrpc"
@@ -36,6 +37,9 @@ func signalOf(n uint32) unix.Signal { return unix.Signal(n) }
 // Config says what a supervisor works with.
 type Config struct {
 	Namespace string
+	// ID is the supervisor's own name, by which Keeper knows what is its.
+	ID     string
+	Keeper keep.Client
 	// StateDir is where our runtime keeps its state; "" for a directory "state" in
 	// each container's bundle.
 	StateDir string
@@ -225,23 +229,18 @@ func (s *Supervisor) createReserved(ctx context.Context, r *task.CreateRequest, 
 	}
 	// A status of an earlier run must not be taken for this one's.
 	os.Remove(filepath.Join(r.Bundle, exitFile))
-	c := &container{id: r.ID, bundle: r.Bundle, init: newProcess(req, streams)}
-	rt := s.cfg.Own
+	c := &container{id: r.ID, bundle: r.Bundle, init: newProcess(req, streams), options: r.Options.Clone()}
+	rt := s.runtime(opts)
 	if opts.BinaryName != "" {
-		rt = s.cfg.Foreign(opts)
 		// On disk before the container exists, for whoever has to clean up.
 		if err := keepOptions(r.Bundle, opts); err != nil {
 			streams.Close()
 			return nil, err
 		}
 	}
-	state := s.cfg.StateDir
-	if state == "" {
-		state = filepath.Join(r.Bundle, "state")
-	}
 	c.foreign = opts.BinaryName != ""
 	o := CreateOptions{
-		ID: r.ID, Bundle: r.Bundle, StateDir: state, Rootfs: r.Rootfs,
+		ID: r.ID, Bundle: r.Bundle, StateDir: s.stateDir(r.Bundle), Rootfs: r.Rootfs,
 		Streams: c.init.streams(), Options: opts, Checkpoint: r.Checkpoint,
 	}
 	if r.Checkpoint != "" {
@@ -274,7 +273,23 @@ func (s *Supervisor) begun(c *container) {
 	}
 	c.init.pid = c.box().Pid()
 	c.init.io.Run()
-	s.watch(c, "", c.init.io, c.init.pid, func(status uint32) { s.initExited(c, status) })
+	s.hold(c, c.init)
+	s.watch(c, "", c.init.io, c.init.pid, func(how end) { s.initExited(c, how) })
+}
+
+// runtime is who makes a container with these options.
+func (s *Supervisor) runtime(o task.RuncOptions) Runtime {
+	if o.BinaryName != "" {
+		return s.cfg.Foreign(o)
+	}
+	return s.cfg.Own
+}
+
+func (s *Supervisor) stateDir(bundle string) string {
+	if s.cfg.StateDir != "" {
+		return s.cfg.StateDir
+	}
+	return filepath.Join(bundle, "state")
 }
 
 func (s *Supervisor) addExec(r *task.ExecRequest) error {

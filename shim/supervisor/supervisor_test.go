@@ -41,6 +41,11 @@ func (r fakeRuntime) Create(_ context.Context, o CreateOptions) (Box, error) {
 	return &fakeBox{pid: pid, gate: w, shared: r.shared}, err
 }
 
+// Load finds nothing: plain processes leave nothing to be found by.
+func (r fakeRuntime) Load(context.Context, CreateOptions, int) (Box, task.Status, error) {
+	return nil, 0, errors.New("not found")
+}
+
 // Restore runs what a bundle's cmd says, if the checkpoint is called so.
 func (r fakeRuntime) Restore(ctx context.Context, o CreateOptions) (Box, error) {
 	switch o.Checkpoint { // these take until they are to end, and say that they have begun

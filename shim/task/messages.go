@@ -69,6 +69,9 @@ func (a *Any) Unmarshal(b []byte) error {
 	})
 }
 
+// Clone copies a decoded Any, whose Value refers to what it was decoded from.
+func (a *Any) Clone() Any { return Any{URL: a.URL, Value: append([]byte(nil), a.Value...)} }
+
 // Mount is containerd.types.Mount.
 type Mount struct {
 	Type, Source, Target string

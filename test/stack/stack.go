@@ -102,6 +102,9 @@ func shm() string {
 	return ""
 }
 
+// T is the test whose Cale this is.
+func (s *Stack) T() testing.TB { return s.t }
+
 // Busybox is the reference of the image in the registry.
 func (s *Stack) Busybox() string { return s.Registry + "/busybox" }
 
