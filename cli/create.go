@@ -195,6 +195,12 @@ func (c *createFlags) buildProcess(conf *client.Config, host *client.HostConfig)
 			*pairs.into = option.Map(pairs.values)
 		}
 	}
+	if on := c.health.OnFailure; on != "none" {
+		if host.Annotations == nil {
+			host.Annotations = map[string]string{}
+		}
+		host.Annotations["cale.health-on-failure"] = on
+	}
 	if host.LogConfig.Type == "none" && len(c.logOpt.Values) > 0 {
 		return errors.New("invalid logging opts for driver none")
 	}

@@ -39,6 +39,7 @@ func (c *createFlags) processFlags(f *pflag.FlagSet) {
 	f.DurationVar(&c.health.StartPeriod, "health-start-period", 0, "Start period for the container to initialize before starting health-retries countdown (ms|s|m|h) (default 0s)")
 	f.DurationVar(&c.health.StartInterval, "health-start-interval", 0, "Time between running the check during the start period (ms|s|m|h) (default 0s)")
 	f.IntVar(&c.health.Retries, "health-retries", 0, "Consecutive failures needed to report unhealthy")
+	f.StringVar(&c.health.OnFailure, "health-on-failure", "none", `What to do with an unhealthy container ("none", "kill", "restart", "stop")`)
 	f.BoolVar(&c.health.Disable, "no-healthcheck", false, "Disable any container-specified HEALTHCHECK")
 }
 

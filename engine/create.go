@@ -278,6 +278,11 @@ func (e *Engine) checkSpec(s *Spec) error {
 	if err := checkNetworks(&s.Network); err != nil {
 		return err
 	}
+	switch s.OnUnhealthy {
+	case "", "kill", "restart", "stop":
+	default:
+		return invalid("invalid action on failing health checks: %q; use one of 'none', 'kill', 'restart', or 'stop'", s.OnUnhealthy)
+	}
 	return checkHealth(s.Health)
 }
 

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -102,7 +104,33 @@ func (e *Engine) watchHealth(ctx context.Context, c *container, r *run, m *monit
 		grace := res.Start.Sub(begun) < h.StartPeriod
 		if was, is := m.note(res, retries, grace); was != is {
 			e.emit(c, "health_status: "+is)
+			if is == "unhealthy" {
+				e.work.Go(func() { e.onUnhealthy(c, r) }) // the checks end with the run
+			}
 		}
+	}
+}
+
+// onUnhealthy does what a container's Spec says of it. Killed is not stopped: the restart policy has its say.
+func (e *Engine) onUnhealthy(c *container, r *run) {
+	c.mu.Lock()
+	action, same := c.rec.Spec.OnUnhealthy, c.run == r
+	c.mu.Unlock()
+	if action == "" || !same {
+		return
+	}
+	e.cfg.Log("container %s is unhealthy: %s", c.id, action)
+	var err error
+	switch action {
+	case "kill":
+		err = r.shim.Kill(e.ctx, c.id, "", uint32(unix.SIGKILL), true)
+	case "restart":
+		err = e.Restart(e.ctx, c.id, StopOptions{})
+	case "stop":
+		err = e.Stop(e.ctx, c.id, StopOptions{})
+	}
+	if err != nil && !gone(err) {
+		e.cfg.Log("container %s: %s an unhealthy container: %v", c.id, action, err)
 	}
 }
 

@@ -389,6 +389,34 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// https://github.com/moby/moby/issues/28400
+func TestOnUnhealthy(t *testing.T) {
+	b := newBench(t)
+	sick := func(action string) Spec {
+		s := sh("exec sleep 1000")
+		s.Health = &Health{Test: []string{"CMD", "false"}, Interval: 100 * time.Millisecond, Retries: 1}
+		none := 0
+		s.OnUnhealthy, s.StopTimeout = action, &none
+		return s
+	}
+	killed, stopped := b.start(sick("kill")), b.start(sick("stop"))
+	policy := sick("kill")
+	policy.Restart = Restart{Name: "on-failure"}
+	comesBack, restarted := b.start(policy), b.start(sick("restart"))
+	first := b.inspect(restarted).State.StartedAt
+	for _, id := range []string{killed, stopped} {
+		b.until("its end", func() bool { return b.inspect(id).State.Status == Exited })
+		if st := b.inspect(id).State; st.ExitCode != 137 {
+			t.Errorf("state %+v", st)
+		}
+	}
+	b.until("the restart policy", func() bool { return b.inspect(comesBack).Restarts > 0 })
+	b.until("the restart", func() bool { i := b.inspect(restarted); return i.State.Status == Running && i.State.StartedAt.After(first) })
+	if _, _, err := b.Create(ctx, func() Spec { s := sick("x"); s.Image = "busybox"; return s }()); !errors.Is(err, ErrInvalid) {
+		t.Errorf("an unknown action: %v", err)
+	}
+}
+
 // https://github.com/opencontainers/runc/issues/4688, CVE-2024-40635, CVE-2026-30892
 func TestUsers(t *testing.T) {
 	b := newBench(t)

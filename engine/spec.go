@@ -34,6 +34,7 @@ type Spec struct {
 	Exposed          []Port // ports the client named beside those it publishes
 	AnonymousVolumes []string
 	Health           *Health
+	OnUnhealthy      string // what happens to an unhealthy container: "" nothing, kill, restart, stop
 
 	Network   Network
 	Mounts    []Mount

@@ -51,6 +51,10 @@ func (c *createRequest) warnings() []string {
 // noKernelMemory: the limit is gone from the kernel, and from the API since 1.42.
 const noKernelMemory = "Your kernel does not support kernel memory limit capabilities or the cgroup is not mounted. Kernel memory limitation discarded."
 
+// healthOnFailure is the annotation by which clients of Docker's API, which has no field for it, say what happens to an
+// unhealthy container.
+const healthOnFailure = "cale.health-on-failure"
+
 // toSpec translates a request to create a container. It refuses what the engine has no field for.
 func toSpec(name, platform string, in *createRequest) (engine.Spec, error) {
 	c, h := in.Config, in.HostConfig
@@ -91,6 +95,9 @@ func toSpec(name, platform string, in *createRequest) (engine.Spec, error) {
 	sort.Strings(s.AnonymousVolumes)
 	if hc := c.Healthcheck; hc != nil {
 		s.Health = &engine.Health{Test: hc.Test, Interval: hc.Interval, Timeout: hc.Timeout, StartPeriod: hc.StartPeriod, StartInterval: hc.StartInterval, Retries: hc.Retries}
+	}
+	if action := h.Annotations[healthOnFailure]; action != "none" {
+		s.OnUnhealthy = action
 	}
 	var err error
 	if s.Network, err = toNetwork(in, h); err != nil {

@@ -158,6 +158,7 @@ type Health struct {
 	Cmd                                           string
 	Interval, Timeout, StartPeriod, StartInterval time.Duration
 	Retries                                       int
+	OnFailure                                     string // none, kill, restart, stop
 	Disable                                       bool
 }
 
