@@ -193,8 +193,10 @@ func (c *Container) State() (State, error) {
 	if status != Stopped {
 		s.Pid = c.rec.Pid
 	}
-	if sp, err := c.Spec(); err == nil {
-		s.Annotations = sp.Annotations
+	if c.spec != nil {
+		s.Annotations = c.spec.Annotations
+	} else if a, err := spec.Annotations(filepath.Join(c.dir, configFile)); err == nil {
+		s.Annotations = a
 	}
 	return s, nil
 }

@@ -1,7 +1,9 @@
 package runtime
 
 import (
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -88,6 +90,32 @@ func (r *record) encode() []byte {
 		b = append(appendJSON(append(b, ','), r.Stdio[2]), ']')
 	}
 	return append(b, '}')
+}
+
+// Indented is the state as JSON, as package json would indent it, and written by hand for the same reason as the record.
+func (s *State) Indented() []byte {
+	b := make([]byte, 0, 1024)
+	b = appendJSON(append(b, "{\n  \"ociVersion\": "...), s.Version)
+	b = appendJSON(append(b, ",\n  \"id\": "...), s.ID)
+	b = strconv.AppendInt(append(b, ",\n  \"pid\": "...), int64(s.Pid), 10)
+	b = appendJSON(append(b, ",\n  \"status\": "...), string(s.Status))
+	b = appendJSON(append(b, ",\n  \"bundle\": "...), s.Bundle)
+	b = appendJSON(append(b, ",\n  \"rootfs\": "...), s.Rootfs)
+	b = s.Created.AppendFormat(append(b, ",\n  \"created\": \""...), time.RFC3339Nano)
+	b = append(b, '"')
+	if len(s.Annotations) > 0 {
+		b = append(b, ",\n  \"annotations\": {"...)
+		for i, key := range slices.Sorted(maps.Keys(s.Annotations)) {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendJSON(append(b, "\n    "...), key)
+			b = appendJSON(append(b, ": "...), s.Annotations[key])
+		}
+		b = append(b, "\n  }"...)
+	}
+	b = appendJSON(append(b, ",\n  \"owner\": "...), s.Owner)
+	return append(b, "\n}"...)
 }
 
 // appendJSON appends a string in JSON. What isn't UTF-8 can't be written in it and becomes U+FFFD, as with package json.

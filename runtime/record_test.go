@@ -8,6 +8,20 @@ import (
 	"cale/runtime/resctrl"
 )
 
+// A state is written as package json would; only newlines, tabs and what HTML gives a meaning are spelled otherwise.
+func TestStateIndented(t *testing.T) {
+	for _, s := range []State{
+		{},
+		{Version: "1.3.0", ID: "a", Pid: 42, Status: Running, Bundle: "/a \"b\"\x01", Rootfs: "/r", Owner: "root",
+			Created: time.Date(2024, 2, 29, 1, 2, 3, 45600, time.UTC), Annotations: map[string]string{"z": "é", "a": ""}},
+	} {
+		want, err := json.MarshalIndent(s, "", "  ")
+		if got := s.Indented(); err != nil || string(got) != string(want) {
+			t.Errorf("%s instead of %s, %v", got, want, err)
+		}
+	}
+}
+
 // What is written is what package json reads.
 func TestRecordEncode(t *testing.T) {
 	for _, want := range []record{

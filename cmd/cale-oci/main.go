@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -69,11 +68,6 @@ type exitError struct {
 func (e *exitError) Error() string { return e.err.Error() }
 
 func main() {
-	// The program lives for some milliseconds: collecting its garbage costs more than keeping it.
-	debug.SetGCPercent(-1)
-	// There is nothing to do in parallel, and threads that look for work cost time.
-	runtime.GOMAXPROCS(1)
-	debug.SetMemoryLimit(256 << 20)
 	a := &app{}
 	os.Exit(a.main(os.Args[1:]))
 }
@@ -152,6 +146,10 @@ func unwritable(run func(*app, []string) error) func(*app, []string) error {
 		if err := linux.ExecUnwritable(); err != nil {
 			return err
 		}
+		// Collecting the garbage of reading a configuration would cost more than keeping it. The others make next to
+		// none, and saying so would cost them more.
+		debug.SetGCPercent(-1)
+		debug.SetMemoryLimit(256 << 20)
 		return run(a, args)
 	}
 }

@@ -25,7 +25,8 @@ func cmdState(a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	return printJSON(s)
+	_, err = os.Stdout.Write(append(s.Indented(), '\n'))
+	return err
 }
 
 func printJSON(v any) error {

@@ -2,6 +2,8 @@ package spec
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -183,6 +185,31 @@ func BenchmarkParse(b *testing.B) {
 	for b.Loop() {
 		if _, err := Parse(raw); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// What stands around the annotations is skipped, whatever it is; what is no configuration is an error.
+func TestAnnotations(t *testing.T) {
+	file := filepath.Join(t.TempDir(), File)
+	for _, test := range []struct{ text, want string }{
+		{`{"linux": {"x": [1, -2.5e3, null, true, {"annotations": {"a": "no"}}]}, "annotations": {"a": "b\n"}, "hooks": {}}`, "b\n"},
+		{`{"annotations": null}`, ""},
+		{`{}`, ""},
+	} {
+		if err := os.WriteFile(file, []byte(test.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := Annotations(file); err != nil || a["a"] != test.want {
+			t.Errorf("%s: %q, %v", test.text, a, err)
+		}
+	}
+	for _, text := range []string{``, `{"annotations": {"a": 1}}`, `{"annotations": {}`, `{} {}`} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := Annotations(file); err == nil {
+			t.Errorf("%q: %v", text, a)
 		}
 	}
 }
