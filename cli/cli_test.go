@@ -110,18 +110,22 @@ func TestInspect(t *testing.T) {
 
 func TestLists(t *testing.T) {
 	e := newEngine(t, map[string]http.HandlerFunc{
-		"GET /containers/json": answer(200, `[{"Id":"0123456789abcdef","Names":["/n"],"Image":"i"}]`),
+		"GET /containers/json": answer(200, `[{"Id":"0123456789abcdef","Names":["/n"],"Image":"i","Owner":"kubernetes ns/pod/c"}]`),
 		"GET /volumes":         answer(200, `{"Volumes":[{"Name":"b","Driver":"local"},{"Name":"a","Driver":"local"}],"Warnings":["w"]}`),
 		"GET /networks":        answer(200, `[{"Name":"n","Id":"0123456789abcdef","Driver":"bridge","Scope":"local"}]`),
 		"GET /images/json":     answer(200, `[{"Id":"sha256:0123456789abcdef","RepoTags":["i:1"]}]`),
 	})
 	e.cale(t, "ps", "-aq", "-n", "3", "-f", "status=exited", "-f", "status=dead").check(t, 0, "0123456789ab\n", "")
 	e.cale(t, "ps", "--format", "{{.Names}} {{.Size}}").check(t, 0, "n 0B\n", "")
+	if r := e.cale(t, "ps", "--all-owners", "--no-trunc"); !strings.HasSuffix(strings.SplitN(r.out, "\n", 2)[0], "OWNER") || !strings.HasSuffix(r.out, "kubernetes ns/pod/c\n") {
+		t.Errorf("owners: %q", r.out)
+	}
 	e.cale(t, "volume", "ls").check(t, 0, "DRIVER    VOLUME NAME\nlocal     a\nlocal     b\n", "WARNING: w\n")
 	e.cale(t, "network", "ls", "--format", "table").check(t, 0, "NETWORK ID     NAME      DRIVER    SCOPE\n0123456789ab   n         bridge    local\n", "")
 	e.cale(t, "images", "-q", "--no-trunc", "i").check(t, 0, "sha256:0123456789abcdef\n", "")
 	want := `GET /containers/json?all=1&filters=%7B%22status%22%3A%5B%22exited%22%2C%22dead%22%5D%7D&limit=3
 GET /containers/json?size=1
+GET /containers/json?all-owners=1
 GET /volumes
 GET /networks
 GET /images/json?filters=%7B%22reference%22%3A%5B%22i%22%5D%7D`

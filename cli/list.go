@@ -37,6 +37,7 @@ func (a *App) psCommand() *cobra.Command {
 	f := c.Flags()
 	var l client.List
 	f.BoolVarP(&l.All, "all", "a", false, "Show all containers (default shows just running)")
+	f.BoolVar(&l.Owners, "all-owners", false, "Show the containers of Kubernetes' pods too, and whose each is")
 	l.Filters = addFilter(f, "Filter output based on conditions provided")
 	layout := f.String("format", "", formatUsage)
 	f.IntVarP(&l.Limit, "last", "n", -1, "Show n last created containers (includes all states)")
@@ -66,7 +67,7 @@ func (a *App) psCommand() *cobra.Command {
 			rows[i] = format.NewContainer(c, *full, now)
 		}
 		if shape == "" || shape == "table" {
-			shape = format.ContainerTable(l.Size)
+			shape = format.ContainerTable(l.Size, l.Owners)
 			if *quiet {
 				shape = "{{.ID}}"
 			}

@@ -12,7 +12,9 @@ type Port struct {
 
 // Container is one entry of the list of containers.
 type Container struct {
-	ID         string `json:"Id"`
+	ID string `json:"Id"`
+	// Owner is whose client made it; "" if that wasn't asked for.
+	Owner      string
 	Names      []string
 	Image      string
 	ImageID    string

@@ -148,13 +148,14 @@ func size(w, h uint) url.Values {
 // List says which containers to list.
 type List struct {
 	All, Size bool
+	Owners    bool // those of other APIs' clients too, with who owns each
 	Limit     int
 	Filters   Filters
 }
 
 // ContainerList lists containers.
 func (c *Client) ContainerList(ctx context.Context, l List) ([]Container, error) {
-	v := values("all", flag(l.All), "size", flag(l.Size), "filters", l.Filters.String())
+	v := values("all", flag(l.All), "size", flag(l.Size), "all-owners", flag(l.Owners), "filters", l.Filters.String())
 	if l.Limit > 0 {
 		v.Set("limit", strconv.Itoa(l.Limit))
 	}

@@ -51,6 +51,8 @@ type PodInfo struct {
 // Member says how a container is part of a pod of many.
 type Member struct {
 	Pod string // the pod's id
+	// Owner says to people what it is of whom, as namespace/pod/container.
+	Owner string
 	// LogPath is where output goes in the CRI's format; "" is nowhere.
 	LogPath string
 	// StrictGroups leaves out the groups that the image's files give the user.

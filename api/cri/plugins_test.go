@@ -73,6 +73,9 @@ func TestPluginsAreTold(t *testing.T) {
 	if _, err := l.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: l.pod, Config: refused, SandboxConfig: l.podConfig()}); err == nil {
 		t.Error("what was refused was made")
 	}
+	if members, err := l.engine.Members(l.pod); err != nil || len(members) != 1 || members[0].Spec.Member.Owner != "n/p/c" {
+		t.Errorf("%v, %v", members, err)
+	}
 	if list, err := l.ListContainers(ctx, &runtimeapi.ListContainersRequest{}); err != nil || len(list.Containers) != 1 {
 		t.Errorf("%v, %v", list, err)
 	}

@@ -47,7 +47,7 @@ func (s *Server) containerSpec(ctx context.Context, pod *engine.PodInfo, r *runt
 			MaskedPaths: append([]string{}, sec.GetMaskedPaths()...), ReadonlyPaths: append([]string{}, sec.GetReadonlyPaths()...),
 		},
 		OOMScore: int(c.GetLinux().GetResources().GetOomScoreAdj()),
-		Member:   &engine.Member{Pod: pod.ID, StrictGroups: sec.GetSupplementalGroupsPolicy() == runtimeapi.SupplementalGroupsPolicy_Strict},
+		Member:   &engine.Member{Pod: pod.ID, Owner: ownerOf(pod, c), StrictGroups: sec.GetSupplementalGroupsPolicy() == runtimeapi.SupplementalGroupsPolicy_Strict},
 	}
 	if spec.Member.AmbientCaps, err = ocispec.Capabilities(sec.GetCapabilities().GetAddAmbientCapabilities(), []string{"ALL"}, false); err != nil {
 		return spec, invalid("ambient capabilities: %v", err)
@@ -127,6 +127,11 @@ func (s *Server) containerSpec(ctx context.Context, pod *engine.PodInfo, r *runt
 	}
 	spec.Member.Meta, err = proto.Marshal(c)
 	return spec, err
+}
+
+func ownerOf(pod *engine.PodInfo, c *runtimeapi.ContainerConfig) string {
+	m := podMeta(pod).Config.Metadata
+	return m.GetNamespace() + "/" + m.GetName() + "/" + c.GetMetadata().GetName()
 }
 
 // cdiAnnotation begins the names of annotations that device plug-ins name devices by, parted by commas.

@@ -263,6 +263,14 @@ func (s *Server) containerList(w http.ResponseWriter, r *request) error {
 		}
 	}
 	infos := s.engine.List(r.Context(), r.flag("size"))
+	owners := r.flag("all-owners") // ours: Docker's clients see none but their own
+	if owners {
+		members, err := s.engine.Members("")
+		if err != nil {
+			return err
+		}
+		infos = append(infos, members...)
+	}
 	sort.SliceStable(infos, func(i, j int) bool { return infos[i].Created.After(infos[j].Created) })
 	keep, err := s.containerFilter(r, f, infos)
 	if err != nil {
@@ -276,12 +284,30 @@ func (s *Server) containerList(w http.ResponseWriter, r *request) error {
 		if !all && !live || !keep(c) {
 			continue
 		}
-		out = append(out, r.summary(c))
+		if owners {
+			out = append(out, ownedSummary{r.summary(c), ownerOf(c)})
+		} else {
+			out = append(out, r.summary(c))
+		}
 		if limit > 0 && len(out) == limit {
 			break
 		}
 	}
 	return writeJSON(w, http.StatusOK, out)
+}
+
+// ownedSummary is a container in a list of all owners'.
+type ownedSummary struct {
+	container.Summary
+	Owner string
+}
+
+// ownerOf says whose client made a container.
+func ownerOf(c *engine.Info) string {
+	if m := c.Spec.Member; m != nil {
+		return "kubernetes " + m.Owner
+	}
+	return "docker"
 }
 
 // summary is a container in a list.

@@ -30,7 +30,16 @@ type Container struct {
 	Status       string
 
 	labels map[string]string
+	owner  string
 	header bool
+}
+
+// Owner is whose container it is; as a heading, that.
+func (c Container) Owner() string {
+	if c.header {
+		return "OWNER"
+	}
+	return c.owner
 }
 
 // Label returns one label's value; as a heading, its last part.
@@ -50,11 +59,14 @@ var ContainerHeader = Container{Command: "COMMAND", CreatedAt: "CREATED AT", ID:
 	LocalVolumes: "LOCAL VOLUMES", Mounts: "MOUNTS", Names: "NAMES", Networks: "NETWORKS", Ports: "PORTS", RunningFor: "CREATED",
 	Size: "SIZE", State: "STATE", Status: "STATUS", header: true}
 
-// ContainerTable is the usual table's template; size adds a column.
-func ContainerTable(size bool) string {
+// ContainerTable is the usual table's template; size and owner add columns.
+func ContainerTable(size, owner bool) string {
 	t := "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
 	if size {
 		t += "\t{{.Size}}"
+	}
+	if owner {
+		t += "\t{{.Owner}}"
 	}
 	return t
 }
@@ -63,7 +75,7 @@ func ContainerTable(size bool) string {
 func NewContainer(c client.Container, full bool, now time.Time) Container {
 	created := time.Unix(c.Created, 0)
 	r := Container{
-		CreatedAt: created.String(), Image: c.Image, Labels: Labels(c.Labels), labels: c.Labels,
+		CreatedAt: created.String(), Image: c.Image, Labels: Labels(c.Labels), labels: c.Labels, owner: c.Owner,
 		Ports: Ports(c.Ports), RunningFor: units.HumanDuration(now.Sub(created)) + " ago",
 		State: c.State, Status: c.Status, ID: c.ID, Command: strconv.Quote(c.Command),
 	}

@@ -28,7 +28,7 @@ func containers() []Container {
 
 func TestWrite(t *testing.T) {
 	for _, c := range []struct{ name, format, want, err string }{
-		{"table", ContainerTable(false), "" +
+		{"table", ContainerTable(false, false), "" +
 			"CONTAINER ID   IMAGE                     COMMAND                  CREATED             STATUS                  PORTS                  NAMES\n" +
 			"a1b2a1b2a1b2   docker.io/library/nginx   \"nginx -g 'daemon of…\"   About an hour ago   Up About an hour        0.0.0.0:8080->80/tcp   web\n" +
 			"c3d4c3d4c3d4   eeeeeeeeeeee              \"sh\"                     2 days ago          Exited (0) 2 days ago                          db\n", ""},
@@ -56,7 +56,7 @@ func TestWrite(t *testing.T) {
 		t.Errorf("%s, %v", &b, err)
 	}
 	b.Reset()
-	if err := Write(&b, ContainerTable(true), ContainerHeader, nil); err != nil || b.String() != "CONTAINER ID   IMAGE     COMMAND   CREATED   STATUS    PORTS     NAMES     SIZE\n" {
+	if err := Write(&b, ContainerTable(true, false), ContainerHeader, nil); err != nil || b.String() != "CONTAINER ID   IMAGE     COMMAND   CREATED   STATUS    PORTS     NAMES     SIZE\n" {
 		t.Errorf("%q, %v", &b, err)
 	}
 }
