@@ -282,6 +282,12 @@ func (e *Engine) findPod(ref string) (*pod, error) {
 
 // StopPod ends a pod's containers and takes its namespaces and addresses away. One that is stopped stays so.
 func (e *Engine) StopPod(ctx context.Context, ref string) error {
+	return e.withPod(ctx, ref, func(ctx context.Context, p *pod) error { return e.stopPodNow(ctx, p, false) })
+}
+
+// withPod does something with a pod that nobody else does anything with meanwhile. Once it has begun, a client that
+// goes away doesn't stop it half way.
+func (e *Engine) withPod(ctx context.Context, ref string, do func(context.Context, *pod) error) error {
 	defer e.begin()()
 	p, err := e.findPod(ref)
 	if err != nil {
@@ -291,7 +297,7 @@ func (e *Engine) StopPod(ctx context.Context, ref string) error {
 		return err
 	}
 	defer p.op.unlock()
-	return e.stopPodNow(context.WithoutCancel(ctx), p, false)
+	return do(context.WithoutCancel(ctx), p)
 }
 
 func (e *Engine) stopPodNow(ctx context.Context, p *pod, last bool) error {
@@ -339,31 +345,23 @@ func (e *Engine) stopPodNow(ctx context.Context, p *pod, last bool) error {
 // RemovePod removes a pod with all its containers, running or not. Plug-ins that don't let go of its network can't
 // prevent it.
 func (e *Engine) RemovePod(ctx context.Context, ref string) error {
-	defer e.begin()()
-	p, err := e.findPod(ref)
-	if err != nil {
-		return err
-	}
-	if err := p.op.lock(ctx); err != nil {
-		return err
-	}
-	defer p.op.unlock()
-	ctx = context.WithoutCancel(ctx)
-	if err := e.stopPodNow(ctx, p, true); err != nil {
-		return err
-	}
-	for _, c := range e.members(p) {
-		if err := e.Remove(ctx, c.id, RemoveOptions{Force: true, Volumes: true}); err != nil && !errors.Is(err, ErrNotFound) {
+	return e.withPod(ctx, ref, func(ctx context.Context, p *pod) error {
+		if err := e.stopPodNow(ctx, p, true); err != nil {
 			return err
 		}
-	}
-	if err := os.RemoveAll(p.dir); err != nil {
-		return fmt.Errorf("pod %s: %w", p.id, err)
-	}
-	e.mu.Lock()
-	delete(e.pods, p.id)
-	e.mu.Unlock()
-	return nil
+		for _, c := range e.members(p) {
+			if err := e.Remove(ctx, c.id, RemoveOptions{Force: true, Volumes: true}); err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+		}
+		if err := os.RemoveAll(p.dir); err != nil {
+			return fmt.Errorf("pod %s: %w", p.id, err)
+		}
+		e.mu.Lock()
+		delete(e.pods, p.id)
+		e.mu.Unlock()
+		return nil
+	})
 }
 
 // members are a pod's containers, in no order.

@@ -77,30 +77,32 @@ func demux(r io.Reader, out, errOut io.Writer) error {
 
 // Exec gives the address where one connection may run a command.
 func (s *Server) Exec(ctx context.Context, r *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
-	i, err := s.running(ctx, r.ContainerId)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkStreams(r.Tty, r.Stdin, r.Stdout, r.Stderr); err != nil {
-		return nil, err
-	}
-	r.ContainerId = i.ID
-	url, err := s.streamURL("exec", r)
+	url, err := s.processURL(ctx, "exec", &r.ContainerId, r)
 	return &runtimeapi.ExecResponse{Url: url}, err
 }
 
 // Attach gives the address where one connection may attach to a container.
 func (s *Server) Attach(ctx context.Context, r *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error) {
-	i, err := s.running(ctx, r.ContainerId)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkStreams(r.Tty, r.Stdin, r.Stdout, r.Stderr); err != nil {
-		return nil, err
-	}
-	r.ContainerId = i.ID
-	url, err := s.streamURL("attach", r)
+	url, err := s.processURL(ctx, "attach", &r.ContainerId, r)
 	return &runtimeapi.AttachResponse{Url: url}, err
+}
+
+// processURL is where one connection may have the streams of a process in a running container, whose id is made whole.
+func (s *Server) processURL(ctx context.Context, kind string, id *string, r interface {
+	GetTty() bool
+	GetStdin() bool
+	GetStdout() bool
+	GetStderr() bool
+}) (string, error) {
+	i, err := s.running(ctx, *id)
+	if err != nil {
+		return "", err
+	}
+	if err := checkStreams(r.GetTty(), r.GetStdin(), r.GetStdout(), r.GetStderr()); err != nil {
+		return "", err
+	}
+	*id = i.ID
+	return s.streamURL(kind, r)
 }
 
 // PortForward gives the address where one connection may reach ports of a pod.
