@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -193,7 +194,9 @@ func (e *Engine) CopyTo(ctx context.Context, ref, name string, r io.Reader, o Co
 			}
 			opts.Owner = &layer.Owner{UID: u.UID, GID: u.GID}
 		}
-		_, err = layer.Extract(ctx, root, in, opts)
+		if _, err = layer.Extract(ctx, root, in, opts); err != nil && kernelOwn(root, name) {
+			return invalid("cannot copy to %s in container %s: what is there is the kernel's, no files can be added", name, ref)
+		}
 		return err
 	})
 	if errors.Is(err, unix.EROFS) {
@@ -252,6 +255,17 @@ func unstalled(r io.Reader, wanted func() bool) (in io.Reader, release func()) {
 		close(stop)
 		pr.CloseWithError(io.ErrClosedPipe)
 	})
+}
+
+// kernelOwn says whether a name lies in a file system whose files are the kernel's: /proc, /sys.
+func kernelOwn(root *filetree.Root, name string) bool {
+	fd, err := root.OpenFD(name, unix.O_PATH, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var st unix.Statfs_t
+	return unix.Fstatfs(fd, &st) == nil && slices.Contains([]int64{unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC}, int64(st.Type))
 }
 
 // onRoot says whether a name leads to the container's own files, wherever links on the way go: not into a volume.

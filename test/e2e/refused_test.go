@@ -57,6 +57,11 @@ func TestAsDocker(t *testing.T) {
 	each(t, func(t *testing.T, s *stack.Stack, client string) {
 		do := func(args ...string) stack.Result { return s.Do("", client, args...) }
 		do("run", "-d", "--name", "ship", "--hostname", "ship", s.Busybox(), "sleep", "1000").OK(t)
+		for _, dir := range []string{"/proc", "/sys"} {
+			if r := do("cp", "/etc/hostname", "ship:"+dir+"/x").Exit(t, 1); !strings.Contains(r.Stderr, "cannot copy to "+dir) {
+				t.Errorf("cp to %s: %s", dir, r.Stderr)
+			}
+		}
 		size := do("images", "--format", "{{.Size}}", s.Busybox()).OK(t)
 		do("exec", "ship", "true").OK(t)
 		if now := do("images", "--format", "{{.Size}}", s.Busybox()).OK(t); now != size || now == "" {
