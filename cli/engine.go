@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"syscall"
 
+	"github.com/spf13/cobra"
+
+	"cale/client"
 	"cale/ondemand"
 )
 
@@ -46,4 +50,33 @@ func explain(host string, err error) error {
 		return fmt.Errorf("cannot connect to the engine at %s: is it running?", host)
 	}
 	return fmt.Errorf("cannot connect to the engine at %s: %w", host, err)
+}
+
+// dialStdioCommand is the end of a client's connection by ssh.
+func (a *App) dialStdioCommand() *cobra.Command {
+	c := &cobra.Command{Use: "dial-stdio", Args: noArgs}
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		dial := a.dialEngine
+		if a.host != "" {
+			d, err := client.Dialer(a.host)
+			if err != nil {
+				return err
+			}
+			dial = explainDial(a.host, d)
+		}
+		conn, err := dial(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		go func() {
+			io.Copy(conn, a.In)
+			if w, ok := conn.(interface{ CloseWrite() error }); ok {
+				w.CloseWrite()
+			}
+		}()
+		_, err = io.Copy(a.Out, conn)
+		return err
+	}
+	return c
 }

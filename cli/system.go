@@ -21,6 +21,7 @@ func systemCommands() []entry {
 	return []entry{
 		{name: "check", short: "Read back what is stored, and look for damage", build: (*App).systemCheckCommand},
 		{name: "df", short: "Show disk usage", build: (*App).dfCommand},
+		{name: "dial-stdio", short: "Connect stdin and stdout with the engine's socket, for clients that come by ssh", build: (*App).dialStdioCommand},
 		{name: "events", short: "Get real time events from the server", build: (*App).eventsCommand},
 		{name: "info", short: "Display system-wide information", build: (*App).infoCommand},
 		{name: "prune", short: "Remove unused data", build: (*App).systemPruneCommand},

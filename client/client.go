@@ -35,7 +35,7 @@ type Client struct {
 
 // Options say where the engine is.
 type Options struct {
-	// Host is unix:///path or tcp://address:port.
+	// Host is unix:///path, tcp://address:port or ssh://[user@]host.
 	Host string
 	// Dial, when set, replaces the connection to Host (the command line uses
 	// it to start the engine on demand).
@@ -56,18 +56,20 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
-// Dialer returns a function that connects to host (unix:///path or
-// tcp://address:port).
+// Dialer returns a function that connects to host: unix:///path,
+// tcp://address:port or ssh://[user@]host.
 func Dialer(host string) (func(context.Context) (net.Conn, error), error) {
 	proto, addr, ok := strings.Cut(host, "://")
 	if !ok || addr == "" {
-		return nil, fmt.Errorf("invalid host %q: must be unix:///path or tcp://address:port", host)
+		return nil, fmt.Errorf("invalid host %q: must be unix:///path, tcp://address:port or ssh://[user@]host", host)
 	}
 	switch proto {
 	case "unix":
 	case "tcp":
+	case "ssh":
+		return sshDialer(host)
 	default:
-		return nil, fmt.Errorf("invalid host %q: protocol %q is not supported, only unix and tcp", host, proto)
+		return nil, fmt.Errorf("invalid host %q: protocol %q is not supported, only unix, tcp and ssh", host, proto)
 	}
 	return func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer

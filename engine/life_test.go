@@ -411,7 +411,10 @@ func TestOnUnhealthy(t *testing.T) {
 		}
 	}
 	b.until("the restart policy", func() bool { return b.inspect(comesBack).Restarts > 0 })
-	b.until("the restart", func() bool { i := b.inspect(restarted); return i.State.Status == Running && i.State.StartedAt.After(first) })
+	b.until("the restart", func() bool {
+		i := b.inspect(restarted)
+		return i.State.Status == Running && i.State.StartedAt.After(first)
+	})
 	if _, _, err := b.Create(ctx, func() Spec { s := sick("x"); s.Image = "busybox"; return s }()); !errors.Is(err, ErrInvalid) {
 		t.Errorf("an unknown action: %v", err)
 	}
