@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"cale/image"
-	"cale/image/pull"
 	"cale/image/store"
 )
 
@@ -127,7 +126,7 @@ func (e *Engine) unpackFor(ctx context.Context, c *container) (did string, err e
 	if slices.ContainsFunc(layers, func(d image.Digest) bool { return !slices.Contains(img.Config.DiffIDs, d) }) {
 		return "", errors.New("its image has other layers")
 	}
-	if err := pull.Unpack(ctx, e.store, e.registry, img); err != nil {
+	if err := e.unpack(ctx, img); err != nil {
 		return "", err
 	}
 	return "unpacked again", nil

@@ -13,7 +13,6 @@ import (
 
 	"cale/atomicfile"
 	"cale/engine/ocispec"
-	"cale/image/pull"
 	"cale/image/store"
 )
 
@@ -89,7 +88,7 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, warnings []stri
 		}
 	}()
 	// What was loaded, or pushed into our registry, is unpacked by the first container that wants it.
-	if err := pull.Unpack(ctx, e.store, e.registry, img); err != nil {
+	if err := e.unpack(ctx, img); err != nil {
 		return "", nil, fmt.Errorf("image %s: %w", ref, err)
 	}
 	if c.rec.Init, err = e.imageFitsInit(img); err != nil {

@@ -24,6 +24,8 @@ type imageCache struct {
 	mu    sync.Mutex
 	byKey map[string]*store.Image
 	inits map[image.Digest]bool // by id: whether the layer of mount points fits
+
+	refused sync.Once // it was told that layers can't be as the settings want them
 }
 
 const maxImages = 64
@@ -257,6 +259,14 @@ func (e *Engine) Push(ctx context.Context, ref, platform string, c *Credentials,
 	}
 	e.emitOther("image", "push", e.familiar(parsed), "name", e.familiarName(parsed))
 	return d.Digest.String(), d.Size, nil
+}
+
+// unpack unpacks what is missing of an image's layers.
+func (e *Engine) unpack(ctx context.Context, img *store.Image) error {
+	if _, err := e.imageSettings(); err != nil {
+		return err
+	}
+	return pull.Unpack(ctx, e.store, e.registry, img)
 }
 
 // RestoreBlob brings a blob that is not kept beside its unpacked layer back from where it came, for as long as it is

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cale/image"
-	"cale/image/pull"
 	"cale/runtime/overlay"
 )
 
@@ -25,7 +24,7 @@ func (e *Engine) takeImage(ctx context.Context, c *container, m *Mount) error {
 	if err := e.store.AddLease(c.id, keep...); err != nil {
 		return err
 	}
-	if err := pull.Unpack(ctx, e.store, e.registry, img); err != nil {
+	if err := e.unpack(ctx, img); err != nil {
 		return fmt.Errorf("image %s: %w", m.Source, err)
 	}
 	m.Layers = img.Config.DiffIDs
@@ -79,7 +78,7 @@ func (e *Engine) ImageHas(ctx context.Context, ref, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := pull.Unpack(ctx, e.store, e.registry, img); err != nil {
+	if err := e.unpack(ctx, img); err != nil {
 		return fmt.Errorf("image %s: %w", ref, err)
 	}
 	root, err := e.imageDir(img, "")

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"cale/image"
-	"cale/image/pull"
 	"cale/layer"
 )
 
@@ -64,7 +63,7 @@ func (e *Engine) Import(ctx context.Context, r io.Reader, o ImportOptions) (id s
 		return "", fmt.Errorf("import: %w", err)
 	}
 	// Unpacking tells whether it is a tar at all.
-	if err := pull.Unpack(ctx, e.store, e.registry, img); err != nil {
+	if err := e.unpack(ctx, img); err != nil {
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}

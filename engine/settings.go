@@ -44,17 +44,33 @@ type imageSettings struct {
 	// Compressed is what becomes of a layer's compressed form when it is unpacked: "keep" (the default), or "drop" if it
 	// was pulled; then a push or save that needs it fetches it again from where it came.
 	Compressed string `json:"compressed"`
+	// Layers is what an unpacked layer is: "directory", or "erofs" for one file that the kernel mounts, where it can.
+	Layers string `json:"layers"`
 }
 
+// imageSettings reads them, and has them count for layers that are unpacked from now on.
 func (e *Engine) imageSettings() (s imageSettings, err error) {
 	path, raw, err := e.settingsFile("images.json")
-	if err != nil || raw == nil {
+	if err != nil {
 		return s, err
 	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&s); err != nil {
-		return s, fmt.Errorf("%s: %w", path, err)
+	if raw != nil {
+		dec := json.NewDecoder(bytes.NewReader(raw))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&s); err != nil {
+			return s, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	switch s.Layers {
+	case "", "directory":
+		e.store.Layers.Images.Store(false)
+	case "erofs":
+		e.store.Layers.Images.Store(true)
+		if err := e.store.Layers.NoImages(); err != nil {
+			e.images.refused.Do(func() { e.cfg.Log("layers are directories: %v", err) })
+		}
+	default:
+		return s, fmt.Errorf("%s: layers is %q: it can be directory or erofs", path, s.Layers)
 	}
 	switch s.Compressed {
 	case "", "keep", "drop":

@@ -197,6 +197,14 @@ func (x *extractor) entry(ctx context.Context, h *tar.Header) error {
 // name makes a name of the archive one relative to the tree's root: no slash
 // in front, no dots. "" is the root.
 func (x *extractor) name(s string) (string, error) {
+	s, err := entryName(s)
+	if err == nil && x.opts.Into != "" {
+		s = strings.TrimLeft(path.Join("/", x.opts.Into, s), "/")
+	}
+	return s, err
+}
+
+func entryName(s string) (string, error) {
 	if len(s) >= unix.PathMax {
 		return "", unix.ENAMETOOLONG
 	}
@@ -210,9 +218,6 @@ func (x *extractor) name(s string) (string, error) {
 	s = strings.TrimLeft(s, "/")
 	if s == "." {
 		s = ""
-	}
-	if x.opts.Into != "" {
-		s = strings.TrimLeft(path.Join("/", x.opts.Into, s), "/")
 	}
 	return s, nil
 }

@@ -76,6 +76,9 @@ func (l *Store) fitOne(d image.Digest, below []image.Digest) error {
 		}
 	}()
 	for i := len(below) - 1; i >= 0; i-- {
+		if err := l.Show(below[i]); err != nil {
+			return err
+		}
 		r, err := filetree.Open(filepath.Join(l.path(below[i]), "fs"))
 		if err != nil {
 			return err

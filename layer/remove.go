@@ -3,6 +3,7 @@ package layer
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -36,6 +37,10 @@ func (l *Store) hide(diffID image.Digest) (string, error) {
 	delete(l.fitted, diffID)
 	if diffID.IsZero() {
 		return "", fmt.Errorf("%w: empty digest", ErrNotFound)
+	}
+	// Who uses it has mounts of its own.
+	if err := unmount(filepath.Join(l.path(diffID), "fs")); err != nil {
+		return "", fmt.Errorf("remove layer %s: %w", diffID, err)
 	}
 	err := unix.Renameat2(unix.AT_FDCWD, l.path(diffID), unix.AT_FDCWD, temp, unix.RENAME_NOREPLACE)
 	if err == unix.ENOENT {
@@ -71,6 +76,12 @@ func (l *Store) Sweep(ctx context.Context) error {
 func (l *Store) discard(path string) error {
 	l.sweep.Lock()
 	defer l.sweep.Unlock()
+	// Of a link that a builder's directory has become the layer is another's.
+	if fi, err := os.Lstat(path); err == nil && fi.IsDir() {
+		if err := unmount(filepath.Join(path, "fs")); err != nil {
+			return err
+		}
+	}
 	root, err := filetree.Open(filepath.Dir(path))
 	if err != nil {
 		return err

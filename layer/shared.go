@@ -137,6 +137,9 @@ func Opaque(path string) bool {
 // where nothing lies below it, they would be seen if it were not shown by
 // overlayfs.
 func (l *Store) NoteWhiteouts(diffID image.Digest) error {
+	if err := l.Show(diffID); err != nil {
+		return err
+	}
 	root, err := filetree.Open(filepath.Join(l.path(diffID), "fs"))
 	if err != nil {
 		return err

@@ -37,12 +37,16 @@ var ErrDigest = errors.New("layer does not match its digest")
 // Store holds unpacked layers, one directory <alg>-<hex> each: "fs" is the
 // tree, "size" the bytes of its files, "opaque" exists if the layer hides
 // everything below it, and "implied" lists the directories that it needed and
-// did not hold. A directory appears by rename when it is complete.
+// did not hold. A directory appears by rename when it is complete. Where there
+// is an "image" it is the tree, as an EROFS filesystem that Show mounts at "fs".
 // Power cuts: see Unsynced. One process may have a Store open at a time; others
 // have OpenShared.
 type Store struct {
 	// Limits bound what one layer may unpack to; change it before first use.
 	Limits Limits
+	// Images has layers become EROFS images rather than directories, where this
+	// kernel mounts them from files. It may be changed at any time.
+	Images atomic.Bool
 
 	dir    string
 	temp   string // where temporary directories are made, on the same filesystem
@@ -51,6 +55,10 @@ type Store struct {
 	shared bool // another process removes layers: nothing about them is remembered
 
 	sweep sync.Mutex // one removal of trees at a time
+
+	images   sync.Once // whether the kernel mounts images is found out
+	noImages error     // why it does not
+	mounting sync.Mutex
 
 	mu      sync.Mutex
 	known   map[image.Digest]info
@@ -63,6 +71,7 @@ type info struct {
 	size    int64
 	opaque  bool
 	implied bool // there is a list of implied directories
+	image   bool // the tree is an EROFS image
 }
 
 // Open opens the layers below dir, which it makes if need be.
@@ -190,6 +199,9 @@ func (l *Store) note(d image.Digest) (info, error) {
 	if _, err := os.Lstat(filepath.Join(l.path(d), "implied")); err == nil {
 		i.implied = true
 	}
+	if _, err := os.Lstat(filepath.Join(l.path(d), imageFile)); err == nil {
+		i.image = true
+	}
 	return i, nil
 }
 
@@ -205,6 +217,9 @@ func (l *Store) Lower(diffIDs []image.Digest) ([]string, error) {
 	for i := len(diffIDs) - 1; i >= 0; i-- {
 		in, err := l.info(diffIDs[i])
 		if err != nil {
+			return nil, err
+		}
+		if err := l.Show(diffIDs[i]); err != nil {
 			return nil, err
 		}
 		if path := filepath.Join(l.path(diffIDs[i]), "fs"); !slices.Contains(out, path) {
@@ -278,33 +293,26 @@ func (l *Store) unpack(ctx context.Context, r io.Reader, diffID image.Digest) (i
 			l.discard(temp)
 		}
 	}()
-	fs := filepath.Join(temp, "fs")
-	if err := os.Mkdir(fs, 0o755); err != nil {
-		return info{}, err
-	}
-	if err := os.Chmod(fs, 0o755); err != nil {
-		return info{}, err
-	}
-	root, err := filetree.Open(fs)
-	if err != nil {
-		return info{}, err
-	}
-	defer root.Close()
-
 	d, err := newDecoder(r)
 	if err != nil {
 		return info{}, err
 	}
 	a := newAhead(d)
 	defer a.Close()
-	h := diffID.Hash()
-	got, err := Extract(ctx, root, &hashing{src: a, h: h, left: l.MaxBytes()}, ExtractOptions{Layer: true, Limits: l.Limits})
+	src := &hashing{src: a, h: diffID.Hash(), left: l.MaxBytes()}
+	var got Extracted
+	asImage := l.makesImages()
+	if asImage {
+		got, asImage, err = l.unpackImage(ctx, temp, src)
+	} else {
+		got, err = l.extract(ctx, temp, src)
+	}
 	if err != nil {
 		return info{}, err
 	}
 	// Closing first makes sure that nothing reads r any more.
 	a.Close()
-	if have := image.FromHash(h); have != diffID {
+	if have := image.FromHash(src.h); have != diffID {
 		return info{}, fmt.Errorf("%w: its content is %s", ErrDigest, have)
 	}
 	if got.Opaque {
@@ -324,7 +332,24 @@ func (l *Store) unpack(ctx context.Context, r io.Reader, diffID image.Digest) (i
 	if err := l.place(temp, diffID); err != nil {
 		return info{}, err
 	}
-	return info{got.Bytes, got.Opaque, len(got.Implied) > 0}, nil
+	return info{got.Bytes, got.Opaque, len(got.Implied) > 0, asImage}, nil
+}
+
+// extract makes the directory "fs" of a layer.
+func (l *Store) extract(ctx context.Context, temp string, r io.Reader) (Extracted, error) {
+	fs := filepath.Join(temp, "fs")
+	if err := os.Mkdir(fs, 0o755); err != nil {
+		return Extracted{}, err
+	}
+	if err := os.Chmod(fs, 0o755); err != nil {
+		return Extracted{}, err
+	}
+	root, err := filetree.Open(fs)
+	if err != nil {
+		return Extracted{}, err
+	}
+	defer root.Close()
+	return Extract(ctx, root, r, ExtractOptions{Layer: true, Limits: l.Limits})
 }
 
 // hashing hashes what is read, a chunk at a time, and bounds it: the headers of
@@ -332,24 +357,40 @@ func (l *Store) unpack(ctx context.Context, r io.Reader, diffID image.Digest) (i
 type hashing struct {
 	src  *ahead
 	h    hash.Hash
+	to   io.Writer // gets all that is read, if not nil
 	rest []byte
+	at   int64 // bytes given out
 	left int64
 }
 
-func (r *hashing) Read(p []byte) (int, error) {
+// fill gets the next chunk when there is nothing left.
+func (r *hashing) fill() error {
 	for len(r.rest) == 0 {
 		b, err := r.src.next()
 		if err != nil {
-			return 0, err
+			return err
 		}
 		if r.left -= int64(len(b)); r.left < 0 {
-			return 0, ErrTooLarge
+			return ErrTooLarge
 		}
 		r.h.Write(b)
+		if r.to != nil {
+			if _, err := r.to.Write(b); err != nil {
+				return err
+			}
+		}
 		r.rest = b
+	}
+	return nil
+}
+
+func (r *hashing) Read(p []byte) (int, error) {
+	if err := r.fill(); err != nil {
+		return 0, err
 	}
 	n := copy(p, r.rest)
 	r.rest = r.rest[n:]
+	r.at += int64(n)
 	return n, nil
 }
 

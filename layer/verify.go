@@ -24,6 +24,9 @@ var ErrDamaged = errors.New("layer is damaged")
 // Verify compares an unpacked layer with what r, its blob as distributed,
 // unpacks to: it unpacks it once more, out of sight.
 func (l *Store) Verify(ctx context.Context, r io.Reader, diffID image.Digest) (err error) {
+	if i, err := l.note(diffID); err == nil && i.image {
+		return l.VerifyImage(ctx, diffID)
+	}
 	temp := filepath.Join(l.dir, l.tag+"verify-"+strconv.FormatUint(l.seq.Add(1), 10))
 	other, err := Open(temp)
 	if err != nil {

@@ -161,8 +161,8 @@ func (s *Store) create(ctx context.Context, kind snapshots.Kind, key, parent str
 		if err := s.makeDir(sn); err != nil {
 			return err
 		}
-		mounts = s.mounts(sn)
-		return nil
+		mounts, err = s.mounts(sn)
+		return err
 	})
 	if err != nil {
 		if made != "" {
@@ -190,6 +190,11 @@ func (s *Store) makeDir(sn storage.Snapshot) error {
 	if len(sn.ParentIDs) == 0 {
 		return nil
 	}
+	if d := s.layers.Referred(s.layers.Built(sn.ParentIDs[0])); !d.IsZero() {
+		if err := s.layers.Show(d); err != nil {
+			return err
+		}
+	}
 	var st unix.Stat_t
 	if err := unix.Stat(s.fs(sn.ParentIDs[0]), &st); err != nil {
 		return err
@@ -205,7 +210,7 @@ func (s *Store) Mounts(ctx context.Context, key string) (mounts []mount.Mount, e
 	err = s.meta.WithTransaction(ctx, false, func(ctx context.Context) error {
 		sn, err := storage.GetSnapshot(ctx, key)
 		if err == nil {
-			mounts = s.mounts(sn)
+			mounts, err = s.mounts(sn)
 		}
 		return err
 	})
@@ -218,12 +223,15 @@ func (s *Store) fs(id string) string { return filepath.Join(s.layers.Built(id), 
 // top one first. A parent that hides all below it ends the list, as overlayfs
 // has no mark for that on a root; a layer that is there twice is named once, as
 // in layer.Store.Lower.
-func (s *Store) lower(sn storage.Snapshot) []string {
+func (s *Store) lower(sn storage.Snapshot) ([]string, error) {
 	var out []string
 	seen := map[image.Digest]bool{}
 	for _, id := range sn.ParentIDs {
 		dir := s.layers.Built(id)
 		if d := s.layers.Referred(dir); !d.IsZero() {
+			if err := s.layers.Show(d); err != nil {
+				return nil, err
+			}
 			if seen[d] {
 				continue
 			}
@@ -234,13 +242,16 @@ func (s *Store) lower(sn storage.Snapshot) []string {
 			break
 		}
 	}
-	return out
+	return out, nil
 }
 
 // mounts is how a snapshot is seen.
-func (s *Store) mounts(sn storage.Snapshot) []mount.Mount {
+func (s *Store) mounts(sn storage.Snapshot) ([]mount.Mount, error) {
 	var lower []string
-	ids := s.lower(sn)
+	ids, err := s.lower(sn)
+	if err != nil {
+		return nil, err
+	}
 	for _, id := range ids {
 		lower = append(lower, s.fs(id))
 	}
@@ -251,17 +262,17 @@ func (s *Store) mounts(sn storage.Snapshot) []mount.Mount {
 	if sn.Kind == snapshots.KindView {
 		switch len(lower) {
 		case 0:
-			return bind(s.fs(sn.ID), "ro")
+			return bind(s.fs(sn.ID), "ro"), nil
 		case 1:
-			return bind(lower[0], "ro")
+			return bind(lower[0], "ro"), nil
 		}
-		return overlaid("lowerdir=" + strings.Join(lower, ":"))
+		return overlaid("lowerdir=" + strings.Join(lower, ":")), nil
 	}
 	if len(lower) == 0 {
-		return bind(s.fs(sn.ID), "rw")
+		return bind(s.fs(sn.ID), "rw"), nil
 	}
 	return overlaid("workdir="+filepath.Join(s.layers.Built(sn.ID), "work"), "upperdir="+s.fs(sn.ID),
-		"lowerdir="+strings.Join(lower, ":"))
+		"lowerdir="+strings.Join(lower, ":")), nil
 }
 
 func bind(dir, mode string) []mount.Mount {
@@ -320,7 +331,11 @@ func (s *Store) settled(ctx context.Context, sn storage.Snapshot) (u snapshots.U
 			r.Close()
 		}
 	}()
-	for _, id := range s.lower(sn) {
+	ids, err := s.lower(sn)
+	if err != nil {
+		return u, err
+	}
+	for _, id := range ids {
 		r, err := filetree.Open(s.fs(id))
 		if err != nil {
 			return u, err

@@ -157,6 +157,9 @@ func (c *checker) layers(ctx context.Context, names []Name) error {
 }
 
 func (c *checker) layer(ctx context.Context, d image.Digest, from image.Descriptor) error {
+	if c.s.Layers.IsImage(d) {
+		return c.s.Layers.VerifyImage(ctx, d)
+	}
 	b, err := c.s.Open(from.Digest)
 	if from.Digest.IsZero() || c.bad[from.Digest] || errors.Is(err, ErrNotFound) {
 		if err == nil {

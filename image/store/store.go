@@ -134,10 +134,7 @@ func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.stop()
 		s.sweep.Wait()
-		s.closeErr = s.lease.stop()
-		if err := s.db.Close(); s.closeErr == nil {
-			s.closeErr = err
-		}
+		s.closeErr = errors.Join(s.lease.stop(), s.Layers.Close(), s.db.Close())
 	})
 	return s.closeErr
 }
