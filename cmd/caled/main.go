@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cale/api/docker"
+	"cale/api/metrics"
 	"cale/audit"
 	"cale/engine"
 	"cale/ondemand"
@@ -47,6 +48,7 @@ type settings struct {
 	registry         []string
 	registryOpen     bool
 	dns              []string
+	metrics          string
 	cri              bool
 	criStream        string
 	allowRestore     bool
@@ -69,6 +71,7 @@ func parse(args []string) (s settings, done bool, err error) {
 	f.StringSliceVar(&s.registry, "registry", nil, "serve the image store as a registry on this address (host:port)")
 	f.BoolVar(&s.registryOpen, "registry-open", false, "let every user of the machine, and the network, use the registry")
 	f.StringSliceVar(&s.dns, "dns", nil, "name servers for containers that name none")
+	f.StringVar(&s.metrics, "metrics-addr", "", "serve figures in Prometheus' format on http://ADDRESS/metrics (host:port)")
 	f.BoolVar(&s.cri, "cri", false, "serve the Kubernetes container runtime interface on RUN/cri.sock too (by the program cale-cri)")
 	f.StringVar(&s.criStream, "cri-stream", "127.0.0.1:0", "where exec, attach and port-forward of the CRI are served (host:port)")
 	f.BoolVar(&s.allowRestore, "allow-restore", false, "let clients of the CRI restore pods from checkpoints, all of whose makers must be trusted like root")
@@ -168,8 +171,17 @@ func run(args []string) error {
 		defer kubernetes.Close()
 		busyCRI = kubernetes.Busy
 	}
-	failed := make(chan error, 1)
+	failed := make(chan error, 2)
 	go func() { failed <- srv.Serve(l) }()
+	if s.metrics != "" {
+		ml, err := net.Listen("tcp", s.metrics)
+		if err != nil {
+			return fmt.Errorf("metrics: %w", err)
+		}
+		figures := &http.Server{Handler: metrics.Handler(e, version), ReadHeaderTimeout: 30 * time.Second, MaxHeaderBytes: 1 << 20}
+		defer figures.Close()
+		go func() { failed <- figures.Serve(ml) }()
+	}
 	log.Printf("caled %s listens on %s", version, l.Addr())
 
 	select {
