@@ -41,7 +41,7 @@ func (a *App) buildCommand() *cobra.Command {
 
 // builderCommands are those of the build cache.
 func builderCommands() []entry {
-	return append(same("build"),
+	return append(append(same("build"), workingCommands()...),
 		entry{name: "du", short: "Show what the build cache takes on disk", build: (*App).builderUsageCommand},
 		entry{name: "prune", short: "Remove build cache", build: (*App).builderPruneCommand})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,6 +53,10 @@ func (e *Engine) Commit(ctx context.Context, ref string, o CommitOptions) (id st
 		return "", notFound("No such container: %s", ref)
 	}
 	run := committed(&rec.Run, o.Config)
+	if rec.Working != nil {
+		run = *rec.Working
+		run.Env, run.Labels = slices.Clone(run.Env), maps.Clone(run.Labels)
+	}
 	if err := change(&run, o.Changes); err != nil {
 		return "", err
 	}

@@ -41,6 +41,7 @@ type record struct {
 	Left     []string          `json:"left,omitempty"`     // networks taken away later
 	Disk     int64             `json:"disk,omitempty"`     // the bound of its own file system
 	User     *IDMap            `json:"user,omitempty"`     // of a user namespace of its own
+	Working  *image.RunConfig  `json:"working,omitempty"`  // what its image is to have, of a working container
 	Snapshot bool              `json:"snapshot,omitempty"` // its first start goes on from the checkpoint of that name
 }
 

@@ -140,6 +140,12 @@ func (e *Engine) PruneContainers(ctx context.Context, match func(Info) bool) (Pr
 		if c.group != nil {
 			continue // what a pod has is for its client to remove
 		}
+		c.mu.Lock()
+		working := c.rec.Working != nil
+		c.mu.Unlock()
+		if working {
+			continue // it does nothing most of the time, and is not done with
+		}
 		info := e.info(c)
 		switch info.State.Status {
 		case Created, Exited, Dead:

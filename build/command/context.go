@@ -1,9 +1,7 @@
 package command
 
 import (
-	"archive/tar"
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +20,8 @@ import (
 	"github.com/moby/buildkit/util/staticfs"
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
+
+	"cale/cli/archive"
 )
 
 // inputs are what a build reads of this machine.
@@ -138,7 +138,7 @@ func (in *inputs) stream(stdin io.Reader, file string, attrs map[string]string) 
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("failed to peek context header from STDIN: %w", err)
 	}
-	if !isArchive(head) {
+	if !archive.Is(head) {
 		if file != "" {
 			return errors.New("ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles")
 		}
@@ -155,17 +155,6 @@ func (in *inputs) stream(stdin io.Reader, file string, attrs map[string]string) 
 		attrs["filename"] = file
 	}
 	return nil
-}
-
-// isArchive tells a tar archive, compressed or not, by its beginning.
-func isArchive(head []byte) bool {
-	for _, magic := range []string{"\x1f\x8b\x08", "BZh", "\xfd7zXZ\x00", "\x28\xb5\x2f\xfd"} {
-		if bytes.HasPrefix(head, []byte(magic)) {
-			return true
-		}
-	}
-	_, err := tar.NewReader(bytes.NewReader(head)).Next()
-	return err == nil
 }
 
 // named adds a context that the Dockerfile knows by name.

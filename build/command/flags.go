@@ -29,7 +29,7 @@ type flags struct {
 	quiet, check, daemonless            bool
 	noCacheMounts                       bool
 	root, run                           string
-	mountsFrom, mountsTo                []archive // cut from cacheFrom, cacheTo
+	mountsFrom, mountsTo                []mountsFile // cut from cacheFrom, cacheTo
 }
 
 const usage = `Usage:  cale build [OPTIONS] PATH | URL | -

@@ -16,23 +16,23 @@ import (
 	apibuild "cale/api/build"
 )
 
-// archive is a file of cache mounts: --cache-to type=mounts,dest=FILE[,id=ID]…
+// mountsFile is a file of cache mounts: --cache-to type=mounts,dest=FILE[,id=ID]…
 // and --cache-from type=mounts,src=FILE.
-type archive struct {
+type mountsFile struct {
 	path string
 	ids  []string
 }
 
 // archives takes out of a list of caches those that are cache mounts; key names
 // the file.
-func archives(list []string, key string) (mounts []archive, rest []string, err error) {
+func archives(list []string, key string) (mounts []mountsFile, rest []string, err error) {
 	for _, v := range list {
 		fields := strings.Split(v, ",")
 		if fields[0] != "type=mounts" {
 			rest = append(rest, v)
 			continue
 		}
-		var a archive
+		var a mountsFile
 		for _, f := range fields[1:] {
 			k, value, _ := strings.Cut(f, "=")
 			switch {
@@ -73,7 +73,7 @@ func mountsCall(ctx context.Context, dial func(context.Context) (net.Conn, error
 	return nil, errors.New(m.Message)
 }
 
-func importMounts(ctx context.Context, dial func(context.Context) (net.Conn, error), a archive) error {
+func importMounts(ctx context.Context, dial func(context.Context) (net.Conn, error), a mountsFile) error {
 	f, err := os.Open(a.path)
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func importMounts(ctx context.Context, dial func(context.Context) (net.Conn, err
 }
 
 // exportMounts writes the file whole or not at all.
-func exportMounts(ctx context.Context, dial func(context.Context) (net.Conn, error), a archive) (err error) {
+func exportMounts(ctx context.Context, dial func(context.Context) (net.Conn, error), a mountsFile) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("export cache mounts to %s: %w", a.path, err)
