@@ -26,6 +26,15 @@ func TestMain(m *testing.M) {
 
 var children = map[string]func(){
 	"sleep": func() { time.Sleep(time.Hour) },
+	// work takes a little of the processor and of memory, again and again.
+	"work": func() {
+		for range 1000 {
+			hoard = append(hoard, make([]byte, 4096))
+			hoard[len(hoard)-1][0] = 1
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(time.Hour)
+	},
 	// fork starts processes that start more, as fast as it can.
 	"fork": func() {
 		for {
@@ -135,13 +144,13 @@ func TestLifeOfAGroup(t *testing.T) {
 	if err := c.Create(nil); err != nil {
 		t.Errorf("again: %v", err)
 	}
-	a, b := start(t, c, "sleep"), start(t, c, "sleep")
+	a, b := start(t, c, "work"), start(t, c, "work")
 	pids, err := c.Pids()
 	if err != nil || len(pids) != 2 {
 		t.Fatalf("got %v, %v, want two processes", pids, err)
 	}
 	_, memory := c.dir("memory")
-	// On a busy machine the processes may not have run yet.
+	// Only what they do from now on counts here.
 	eventually(t, "counters that move", func() bool {
 		s, err := c.Stats()
 		if err != nil {
