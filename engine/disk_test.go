@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -66,5 +67,55 @@ func TestDiskBound(t *testing.T) {
 		if _, _, err := b.Create(ctx, s); err == nil || !strings.Contains(err.Error(), "storage option") {
 			t.Errorf("%v: %v", o, err)
 		}
+	}
+}
+
+// TestVolumeRoot: a volume belongs to whom its options say and has the bound that they say, also after a reboot.
+// https://github.com/moby/moby/issues/7198
+func TestVolumeRoot(t *testing.T) {
+	b := newBench(t)
+	if _, err := b.VolumeCreate(ctx, "owned", "", map[string]string{"o": "uid=1000,gid=50,mode=2770"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	look := func(volume, script string) string {
+		s := sh(script)
+		s.Mounts = []Mount{{Type: "volume", Source: volume, Target: "/vol"}}
+		out, _ := b.run(s)
+		return out
+	}
+	if out := look("owned", "stat -c '%u:%g %a' /vol; ls -A /vol"); out != "1000:50 2770\n" {
+		t.Errorf("the volume's root: %q", out)
+	}
+	for _, o := range []map[string]string{{"o": "uid=x"}, {"o": "rw,size=1"}, {"o": "uid=4294967295"}, {"size": "1"}, {"size": "20m", "type": "tmpfs", "device": "tmpfs"}} {
+		if _, err := b.VolumeCreate(ctx, "bad", "", o, nil); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%v: %v", o, err)
+		}
+	}
+	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
+		t.Skip("no mkfs.ext4")
+	}
+	if _, err := b.VolumeCreate(ctx, "small", "", map[string]string{"size": "32m", "o": "uid=1000"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if out := look("small", "stat -c %u /vol; ls -A /vol; dd if=/dev/zero of=/vol/x bs=1M count=64 2>&1 | grep -o 'No space left'"); out != "1000\nNo space left\n" {
+		t.Errorf("a volume of 32 MiB: %q", out)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unmount(b.conf.Root + "/volumes/small/_data"); err != nil {
+		t.Fatal(err)
+	}
+	b.open()
+	if out := look("small", "ls /vol"); out != "x\n" {
+		t.Errorf("after a reboot: %q", out)
+	}
+	for _, name := range []string{"small", "owned"} {
+		b.until("nobody to use the volume", func() bool {
+			for _, c := range b.List(ctx, false) {
+				b.Remove(ctx, c.ID, RemoveOptions{Force: true})
+			}
+			return b.VolumeRemove(ctx, name, false) == nil
+		})
 	}
 }

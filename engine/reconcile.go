@@ -98,6 +98,9 @@ func (e *Engine) emptyTrash() error {
 			case dir == "trash":
 				e.burn(path)
 			case d.Name()[0] == '.': // a volume that never got its name
+				if err := unmount(filepath.Join(path, "_data")); err != nil {
+					return fmt.Errorf("engine: %w", err)
+				}
 				if away, err := e.toTrash(path); err == nil {
 					e.burn(away)
 				}

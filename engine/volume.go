@@ -41,6 +41,7 @@ type volumeRecord struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	Options   map[string]string `json:"options,omitempty"`
 	Anonymous bool              `json:"anonymous,omitempty"`
+	Disk      int64             `json:"disk,omitempty"` // the bound of a file system of its own
 }
 
 func (v *volumes) data(name string) string { return filepath.Join(v.dir, name, "_data") }
@@ -89,12 +90,17 @@ func (v *volumes) get(name string) (Volume, error) {
 	if err := json.Unmarshal(raw, &r); err != nil {
 		return Volume{}, fmt.Errorf("volume %s: %w", name, err)
 	}
+	if r.Disk > 0 {
+		if err := mountImage(filepath.Join(v.dir, name, diskImage), v.data(name)); err != nil {
+			return Volume{}, fmt.Errorf("volume %s: %w", name, err)
+		}
+	}
 	return Volume{Name: name, Driver: "local", Mountpoint: v.data(name), Created: r.Created, Labels: r.Labels,
 		Options: r.Options, Anonymous: r.Anonymous}, nil
 }
 
 // make creates a volume, complete at once; one that is there already is taken (fresh is false then).
-func (v *volumes) make(name string, r volumeRecord, durable bool) (fresh bool, err error) {
+func (v *volumes) make(name string, r volumeRecord, root volumeRoot, durable bool) (fresh bool, err error) {
 	tmp, err := os.MkdirTemp(v.dir, ".new-")
 	if err != nil {
 		return false, err
@@ -102,6 +108,21 @@ func (v *volumes) make(name string, r volumeRecord, durable bool) (fresh bool, e
 	defer os.RemoveAll(tmp) // gone already if it became the volume
 	data := filepath.Join(tmp, "_data")
 	if err := mkdir(data, 0o755); err != nil {
+		return false, err
+	}
+	if r.Disk > 0 {
+		image := filepath.Join(tmp, diskImage)
+		if err := makeImage(context.Background(), image, r.Disk); err != nil {
+			return false, err
+		}
+		if err := mountImage(image, data); err != nil {
+			return false, err
+		}
+		err := root.apply(data)
+		if err = errors.Join(err, unmount(data)); err != nil {
+			return false, err
+		}
+	} else if err := root.apply(data); err != nil {
 		return false, err
 	}
 	if err := os.Chmod(tmp, 0o701); err != nil {
@@ -134,22 +155,32 @@ func (e *Engine) volumeCreate(name, driver string, opts, labels map[string]strin
 	if driver != "" && driver != "local" {
 		return v, false, notFound("error looking up volume plugin %s: plugin %q not found", driver, driver)
 	}
-	for k := range opts {
+	r := volumeRecord{Created: time.Now(), Labels: labels, Options: opts}
+	for k, value := range opts {
 		switch k {
-		case "type", "o", "device", "size":
+		case "type", "o", "device":
+		case "size":
+			if r.Disk, err = parseDisk(value); err != nil {
+				return v, false, err
+			}
 		default:
 			return v, false, invalid("create %s: invalid option: %q", name, k)
 		}
 	}
+	var root volumeRoot
+	if opts["device"] == "" && opts["o"] != "" {
+		if root, err = parseVolumeRoot(opts["o"]); err != nil {
+			return v, false, fmt.Errorf("create %s: %w", name, err)
+		}
+	}
 	switch {
+	case r.Disk > 0 && opts["device"] != "":
+		return v, false, invalid("create %s: a volume with a device has that device's size", name)
 	case opts["type"] != "" && opts["device"] == "":
 		return v, false, invalid("create %s: missing required option: \"device\"", name)
 	case opts["type"] == "" && opts["device"] != "":
 		return v, false, invalid("create %s: missing required option: \"type\"", name)
-	case opts["o"] != "" && opts["device"] == "":
-		return v, false, invalid("create %s: missing required option: \"device\"", name)
 	}
-	r := volumeRecord{Created: time.Now(), Labels: labels, Options: opts}
 	if name == "" {
 		raw := make([]byte, 32)
 		rand.Read(raw)
@@ -163,7 +194,7 @@ func (e *Engine) volumeCreate(name, driver string, opts, labels map[string]strin
 	} else if !validName.MatchString(name) || len(name) > 255 {
 		return v, false, invalid(`create %s: %q includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path`, name, name)
 	}
-	if fresh, err = e.volumes.make(name, r, durable); err != nil {
+	if fresh, err = e.volumes.make(name, r, root, durable); err != nil {
 		return v, false, fmt.Errorf("create volume %s: %w", name, err)
 	}
 	if v, err = e.volumes.get(name); err != nil {
@@ -219,7 +250,9 @@ func (e *Engine) VolumeRemove(ctx context.Context, name string, force bool) erro
 	var err error
 	if len(users) == 0 {
 		// One rename, so it may be done under the lock: nobody can take the volume up meanwhile.
-		away, err = e.toTrash(filepath.Join(v.dir, name))
+		if err = unmount(v.data(name)); err == nil {
+			away, err = e.toTrash(filepath.Join(v.dir, name))
+		}
 	}
 	v.mu.Unlock()
 	if len(users) > 0 {
