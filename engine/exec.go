@@ -172,13 +172,18 @@ func (e *Engine) startSession(ctx context.Context, x *session, detach bool) (*st
 			req.Stderr = u
 		}
 	}
+	if err := x.keep(); err != nil {
+		return nil, fmt.Errorf("exec %s: %w", x.id, err)
+	}
 	if err := r.shim.Exec(ctx, req); err != nil {
+		x.unkeep()
 		return nil, execError(c, err)
 	}
 	var conn *streamLink
 	if !detach {
 		if conn, err = linkTo(ctx, c, r, hello); err != nil {
 			r.shim.Delete(ctx, c.id, x.id)
+			x.unkeep()
 			return nil, fmt.Errorf("attach to exec %s: %w", x.id, err)
 		}
 	}
@@ -188,27 +193,32 @@ func (e *Engine) startSession(ctx context.Context, x *session, detach bool) (*st
 			conn.Close()
 		}
 		r.shim.Delete(ctx, c.id, x.id)
+		x.unkeep()
 		return nil, execError(c, err)
 	}
-	x.mu.Lock()
-	x.running, x.pid, x.run = true, int(pid), r
-	x.mu.Unlock()
 	e.emit(c, "exec_start: "+strings.Join(x.spec.Cmd, " "), "execID", x.id)
-	e.work.Add(1)
-	go func() {
-		defer e.work.Done()
+	e.followSession(x, r, int(pid))
+	return conn, nil
+}
+
+// followSession waits for the end of a session's process, in a goroutine of its own.
+func (e *Engine) followSession(x *session, r *run, pid int) {
+	x.mu.Lock()
+	x.running, x.pid, x.run = true, pid, r
+	x.mu.Unlock()
+	e.work.Go(func() {
 		code := 137
-		exit, err := r.shim.Wait(e.ctx, c.id, x.id)
+		exit, err := r.shim.Wait(e.ctx, x.c.id, x.id)
 		if err == nil {
 			code = int(exit.Status)
-			r.shim.Delete(e.ctx, c.id, x.id)
+			r.shim.Delete(e.ctx, x.c.id, x.id)
 		} else if e.ctx.Err() != nil {
-			return
+			return // the next engine goes on from here
 		}
+		x.unkeep()
 		e.sessionEnded(x, code)
-		e.emit(c, "exec_die", "execID", x.id, "exitCode", strconv.Itoa(code))
-	}()
-	return conn, nil
+		e.emit(x.c, "exec_die", "execID", x.id, "exitCode", strconv.Itoa(code))
+	})
 }
 
 func execError(c *container, err error) error {

@@ -292,6 +292,7 @@ func (e *Engine) resumeAll(ctx context.Context, live map[string]*run) {
 				e.parents.keep(c.id, e.cgroupParent(s))
 			}
 			e.follow(c, r)
+			e.resumeSessions(ctx, c, r)
 			continue
 		}
 		st := &c.rec.State

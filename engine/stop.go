@@ -156,7 +156,10 @@ func (e *Engine) signal(ctx context.Context, c *container, r *run, sig syscall.S
 		return nil
 	}
 	if err := r.shim.Resume(ctx, c.id); err != nil && !gone(err) {
-		return err
+		// Killing may have thawed it.
+		if st, serr := r.shim.State(ctx, c.id, ""); serr == nil && st.Status == shim.StatusPaused {
+			return err
+		}
 	}
 	c.mu.Lock()
 	if c.run == r && c.rec.State.Status == Paused {
@@ -291,7 +294,7 @@ func (e *Engine) setPausedNow(ctx context.Context, c *container, ref string, pau
 	} else {
 		err = r.shim.Resume(ctx, c.id)
 	}
-	if err != nil {
+	if err != nil && (pause || !shim.IsNotRunning(err)) { // one that goes on already is as wanted
 		return fmt.Errorf("Cannot %s container %s: %w", action, ref, err)
 	}
 	c.mu.Lock()

@@ -93,7 +93,7 @@ func (c *Container) Resume() error {
 		return err
 	}
 	if frozen, err := g.Frozen(); err == nil && !frozen {
-		return fmt.Errorf("container not paused")
+		return ErrNotPaused
 	}
 	return g.Thaw()
 }

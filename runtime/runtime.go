@@ -25,6 +25,8 @@ var (
 	ErrExists = errors.New("container with given ID already exists")
 	// ErrNotRunning: the operation needs a process that is there.
 	ErrNotRunning = errors.New("container not running")
+	// ErrNotPaused refuses to resume what is not paused.
+	ErrNotPaused = errors.New("container not paused")
 	// ErrNoProcess: the configuration says nothing of what to run.
 	ErrNoProcess = errors.New("the configuration has no process")
 	// ErrCommandNotFound: the program to run isn't in the container (exit status 127).

@@ -259,7 +259,7 @@ func classify(err error) error {
 		return &ttrpc.Status{Code: ttrpc.NotFound, Message: err.Error()}
 	case errors.Is(err, runtime.ErrExists):
 		return &ttrpc.Status{Code: ttrpc.AlreadyExists, Message: err.Error()}
-	case errors.Is(err, runtime.ErrNotRunning), errors.Is(err, criu.ErrNotInstalled):
+	case errors.Is(err, runtime.ErrNotRunning), errors.Is(err, runtime.ErrNotPaused), errors.Is(err, criu.ErrNotInstalled):
 		return &ttrpc.Status{Code: ttrpc.FailedPrecondition, Message: err.Error()}
 	case errors.Is(err, runtime.ErrCommandNotFound):
 		return &ttrpc.Status{Code: ttrpc.Unknown, Message: err.Error(), Detail: task.DetailCommandNotFound}

@@ -235,6 +235,9 @@ func (s *Supervisor) freeze(c *container, pause bool) error {
 		op = c.made.Pause
 	}
 	if err := s.busy(op); err != nil {
+		if !pause && ttrpc.CodeOf(err) == ttrpc.FailedPrecondition {
+			c.paused = false // somebody else has thawed it
+		}
 		return err
 	}
 	c.paused = pause
