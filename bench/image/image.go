@@ -36,6 +36,9 @@ func (s shape) make() (*images.Image, error) {
 		var files []images.File
 		n := s.files / s.layers
 		for i := range n {
+			if i == 0 {
+				files = append(files, images.File{Name: "usr/"}, images.File{Name: fmt.Sprintf("usr/%d/", l)})
+			}
 			if i%25 == 0 {
 				files = append(files, images.File{Name: fmt.Sprintf("usr/%d/%d/", l, i/25)})
 			}

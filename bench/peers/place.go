@@ -16,11 +16,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dir is the tmpfs in which everything happens.
+// Dir is the tmpfs, or the folder on a disk, in which everything happens.
 const Dir = "/mnt"
 
 // binDir is a flag of every benchmark.
 var binDir = flag.String("bin", "bin", "the folder with our programs")
+
+var disk = flag.String("disk", "", "a folder on a disk for everything to happen in; a tmpfs without one")
 
 // Main parses the flags and runs a benchmark, which gets the folder with our programs, in mount and network namespaces
 // of its own, by running this program again, and exits.
@@ -68,6 +70,14 @@ func inside(ctx context.Context, bench func(ctx context.Context, bin string) err
 		if _, err := os.Stat(dir); err != nil {
 			continue
 		}
+		if *disk != "" && dir != "/run/containers" {
+			done, err := place(dir)
+			if err != nil {
+				return err
+			}
+			defer done()
+			continue
+		}
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
 			return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
 		}
@@ -77,4 +87,20 @@ func inside(ctx context.Context, bench func(ctx context.Context, bin string) err
 		return err
 	}
 	return bench(ctx, bin)
+}
+
+// place gives a folder a new one on the disk in its place.
+func place(dir string) (done func(), err error) {
+	there, err := os.MkdirTemp(*disk, "cale-bench-")
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Mount(there, dir, "", unix.MS_BIND, ""); err != nil {
+		os.Remove(there)
+		return nil, fmt.Errorf("mount %s on %s: %w", there, dir, err)
+	}
+	return func() {
+		_ = unix.Unmount(dir, unix.MNT_DETACH)
+		_ = os.RemoveAll(there)
+	}, nil
 }
