@@ -401,8 +401,8 @@ func (e *Engine) describe(img *store.Image, n store.Name) Image {
 	for _, d := range img.Config.DiffIDs {
 		info.Layers = append(info.Layers, d.String())
 	}
-	for i := range img.Manifest.Layers {
-		info.Size += e.layerSize(img, i)
+	for _, n := range e.content(img) {
+		info.Size += n
 	}
 	info.Config = Effective{Entrypoint: run.Entrypoint, Cmd: run.Cmd, Env: run.Env, User: run.User, WorkingDir: run.WorkingDir,
 		Labels: run.Labels, StopSignal: run.StopSignal, Volumes: run.Volumes, Exposed: mergePorts(run.ExposedPorts, &Spec{}),

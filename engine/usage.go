@@ -4,10 +4,10 @@ import (
 	"context"
 
 	"cale/image"
+	"cale/image/store"
 )
 
-// DiskUsage measures everything; what only the build cache holds is the builder's to tell of. An image's size is here what it takes on disk: its unpacked layers and the blobs they
-// came as.
+// DiskUsage measures everything; what only the build cache holds is the builder's to tell of.
 func (e *Engine) DiskUsage(ctx context.Context) (Usage, error) {
 	defer e.begin()()
 	var u Usage
@@ -36,7 +36,7 @@ func (e *Engine) imageUsage(ctx context.Context, u *Usage) (err error) {
 	parts := make([]map[image.Digest]int64, len(u.Images))
 	users := map[image.Digest]int{}
 	for i := range u.Images {
-		if parts[i], err = e.content(&u.Images[i]); err != nil {
+		if parts[i], err = e.contentOf(&u.Images[i]); err != nil {
 			return err
 		}
 		for d := range parts[i] {
@@ -71,9 +71,7 @@ func (e *Engine) imageUsage(ctx context.Context, u *Usage) (err error) {
 	}
 	for i := range u.Images {
 		img := &u.Images[i]
-		img.Size = 0
 		for d, n := range parts[i] {
-			img.Size += n
 			if users[d] > 1 {
 				img.Shared += n
 			}
@@ -82,17 +80,23 @@ func (e *Engine) imageUsage(ctx context.Context, u *Usage) (err error) {
 	return nil
 }
 
-// content lists the blobs and unpacked layers of an image that are here, with their sizes.
-func (e *Engine) content(i *Image) (map[image.Digest]int64, error) {
-	out := map[image.Digest]int64{}
+// contentOf is content by what an image is described as.
+func (e *Engine) contentOf(i *Image) (map[image.Digest]int64, error) {
 	target, err := image.ParseDigest(i.Target)
 	if err != nil {
 		return nil, err
 	}
 	img, err := e.loadImage(image.Descriptor{Digest: target, MediaType: i.MediaType, Size: i.TargetSize}, image.Platform{})
 	if err != nil {
-		return out, nil // removed meanwhile
+		return nil, nil // removed meanwhile
 	}
+	return e.content(img), nil
+}
+
+// content lists the blobs and unpacked layers of an image that are here, with their sizes: what it takes on disk. That
+// is an image's size wherever one is told.
+func (e *Engine) content(img *store.Image) map[image.Digest]int64 {
+	out := map[image.Digest]int64{}
 	blobs := append([]image.Descriptor{img.Target, img.ManifestDescriptor, img.Manifest.Config}, img.Manifest.Layers...)
 	for _, d := range blobs {
 		if n, err := e.store.Stat(d.Digest); err == nil {
@@ -104,5 +108,5 @@ func (e *Engine) content(i *Image) (map[image.Digest]int64, error) {
 			out[d] += n // a layer that came uncompressed has one digest for both
 		}
 	}
-	return out, nil
+	return out
 }

@@ -423,3 +423,45 @@ func retar(t *testing.T, raw string, name func(string) string) string {
 	}
 	return b.String()
 }
+
+// TestOneSize: an image has one size, what it takes on disk, whoever tells it.
+func TestOneSize(t *testing.T) {
+	s := stack.New(t)
+	s.Cale("pull", "-q", s.Busybox()).OK(t)
+	list := strings.TrimSpace(s.Cale("images", "--format", "{{.Size}}", s.Busybox()).OK(t))
+	all := strings.Fields(s.Cale("system", "df", "--format", "{{.Type}} {{.Size}}").OK(t))
+	digits := strings.TrimSuffix(list, "MB") // df tells one more
+	if len(all) < 2 || !strings.HasPrefix(all[1], digits) {
+		t.Errorf("images says %s, system df %v", list, all)
+	}
+	found := false
+	for line := range strings.Lines(s.Cale("system", "df", "-v").OK(t)) {
+		if f := strings.Fields(line); len(f) > 2 && f[0] == s.Busybox() {
+			found = strings.Contains(line, " "+digits)
+			if !found {
+				t.Errorf("images says %s, system df -v %s", list, line)
+			}
+		}
+	}
+	if !found {
+		t.Error("system df -v does not list it")
+	}
+	bytes := strings.TrimSpace(s.Cale("inspect", "-f", "{{.Size}}", s.Busybox()).OK(t))
+	var sum int64
+	for _, pattern := range []string{"blobs/*/*", "layers/*/size"} {
+		names, _ := filepath.Glob(filepath.Join(s.Root, pattern))
+		for _, name := range names {
+			if strings.HasSuffix(name, "/size") {
+				var n int64
+				raw, _ := os.ReadFile(name)
+				fmt.Sscan(string(raw), &n)
+				sum += n
+			} else if fi, err := os.Stat(name); err == nil {
+				sum += fi.Size()
+			}
+		}
+	}
+	if fmt.Sprint(sum) != bytes {
+		t.Errorf("inspect says %s bytes, the disk %d", bytes, sum)
+	}
+}
