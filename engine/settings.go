@@ -96,7 +96,11 @@ func (e *Engine) parseName(s string) (image.Reference, error) {
 	}
 	r, err := names.Parse(s)
 	if err != nil {
-		return r, &Error{Class: ErrInvalid, Text: err.Error(), Cause: err}
+		text := err.Error()
+		if bad := (*image.BadReference)(nil); errors.As(err, &bad) {
+			text = bad.Reason() // programs know these words; who gave the name has it
+		}
+		return r, &Error{Class: ErrInvalid, Text: text, Cause: err}
 	}
 	return r, nil
 }

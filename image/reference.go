@@ -21,6 +21,23 @@ const (
 // ErrReference is the class of names that are no image references.
 var ErrReference = errors.New("invalid reference format")
 
+// BadReference says why a name is no reference. It is an ErrReference.
+type BadReference struct{ Name, Why string }
+
+// Error implements error.
+func (e *BadReference) Error() string { return fmt.Sprintf("%s (%q)", e.Reason(), clip(e.Name)) }
+
+// Reason is the error without the name, in Docker's words.
+func (e *BadReference) Reason() string {
+	if e.Why == "" {
+		return ErrReference.Error()
+	}
+	return ErrReference.Error() + ": " + e.Why
+}
+
+// Is implements errors.Is.
+func (e *BadReference) Is(target error) bool { return target == ErrReference }
+
 // Reference names an image in a registry. A parsed one is fully spelled out:
 // Domain and Path are set, and Tag or Digest or both.
 type Reference struct {
@@ -33,12 +50,7 @@ type Reference struct {
 // ParseReference reads a name as Docker does: "busybox" is
 // docker.io/library/busybox:latest. The tag is defaulted only without a digest.
 func ParseReference(s string) (Reference, error) {
-	bad := func(why string) (Reference, error) {
-		if why != "" {
-			why = ": " + why
-		}
-		return Reference{}, fmt.Errorf("%w%s (%q)", ErrReference, why, clip(s))
-	}
+	bad := func(why string) (Reference, error) { return Reference{}, &BadReference{s, why} }
 	if s == "" {
 		return bad("it is empty")
 	}

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -141,7 +142,8 @@ func run(o options) error {
 // serve serves the task API on descriptor 3 until the shim is no longer needed.
 func serve(o options) error {
 	closeInherited()
-	place := stdio.PlaceOf(o.socket)
+	// Whoever has this shim's word that it ends may start the next one at the same path.
+	leave := sync.OnceFunc(stdio.PlaceOf(o.socket).Remove)
 	f := os.NewFile(3, "listener")
 	if f == nil {
 		return errors.New("serve: descriptor 3 must be the listening socket")
@@ -160,6 +162,7 @@ func serve(o options) error {
 		Namespace: o.namespace, StateDir: o.state, ID: o.id, Keeper: keep.Client{Socket: o.keeper},
 		Own:           supervisor.Own{},
 		Foreign:       supervisor.ForeignOf,
+		Ending:        leave,
 		EventsAddress: os.Getenv("TTRPC_ADDRESS"),
 		Log:           logLine,
 	})
@@ -184,7 +187,7 @@ func serve(o options) error {
 		err = nil
 	}
 	if o.socket != "" {
-		place.Remove()
+		leave()
 		// containerd's shims have a directory each; another's is not empty.
 		if filepath.Dir(filepath.Dir(o.socket)) == socketDir {
 			os.Remove(filepath.Dir(o.socket))

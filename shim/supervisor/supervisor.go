@@ -48,6 +48,8 @@ type Config struct {
 	Foreign func(o task.RuncOptions) Runtime
 	// EventsAddress is containerd's ttrpc socket for events, "" for none.
 	EventsAddress string
+	// Ending is called once, before anybody is told that the shim ends; may be nil.
+	Ending func()
 	// Log takes lines about what went wrong without a caller to tell; may be nil.
 	Log func(line string)
 }
@@ -155,7 +157,12 @@ func (s *Supervisor) checkIdle() {
 
 func (s *Supervisor) endLocked() {
 	s.ending = true
-	s.once.Do(func() { close(s.quit) })
+	s.once.Do(func() {
+		if s.cfg.Ending != nil {
+			s.cfg.Ending()
+		}
+		close(s.quit)
+	})
 }
 
 // reserve keeps the id for a container that is being created.
