@@ -5,11 +5,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"cale/build/instance"
 	"cale/build/keep"
 	"cale/image"
+	"cale/image/store"
 )
 
 // A builder is a process beside this one that works on the files of the image store (store.OpenShared). What it keeps
@@ -117,8 +119,15 @@ func (e *Engine) BuildName(text string, target image.Descriptor) error {
 	pin.Add(target.Digest)
 	if now, err := e.store.Resolve(name.String()); err == nil && now.Digest == target.Digest && !name.IsZero() {
 		// It was built before, and nothing has to reach the disk for it.
-		e.emitOther("image", "tag", target.Digest.String(), "name", e.familiar(name))
+		e.emitImage("tag", target, e.familiar(name))
 		return nil
+	}
+	names, err := e.store.Names()
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(names, func(n store.Name) bool { return n.Target.Digest == target.Digest }) {
+		e.emitImage("create", target, target.Digest.String())
 	}
 	return e.nameImage(name, target)
 }

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/containerd/platforms"
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/config/types"
 	"github.com/docker/go-units"
@@ -50,6 +51,11 @@ func read(r *http.Request) (*asked, error) {
 	}
 	put("filename", q.Get("dockerfile"))
 	put("target", q.Get("target"))
+	for p := range strings.SplitSeq(q.Get("platform"), ",") {
+		if _, err := platforms.Parse(p); err != nil && p != "" {
+			return nil, invalid(err.Error())
+		}
+	}
 	put("platform", q.Get("platform"))
 	put("cgroup-parent", q.Get("cgroupparent"))
 	for _, key := range []string{"memory", "memswap", "cpushares", "cpuperiod", "cpuquota", "cpusetcpus", "cpusetmems"} {

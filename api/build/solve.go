@@ -85,7 +85,7 @@ func (s *Server) build(w http.ResponseWriter, r *http.Request) error {
 	response, err := s.solve(ctx, c, a, r.Body, status)
 	<-shown
 	if err != nil {
-		if !out.sent && !a.buildkit && badContext(err) {
+		if !out.sent && !a.buildkit && badInput(err) {
 			return invalid(err.Error())
 		}
 		out.send(failure(err))
@@ -202,7 +202,9 @@ func (t traces) show(ch <-chan *client.SolveStatus) {
 	}
 }
 
-// badContext tells an archive that is none.
-func badContext(err error) bool {
-	return errors.Is(err, bufio.ErrBufferFull) || strings.Contains(err.Error(), "failed to read dockerfile")
+// badInput tells an archive that is none, and a Dockerfile that can't be read.
+func badInput(err error) bool {
+	text := err.Error()
+	return errors.Is(err, bufio.ErrBufferFull) || strings.Contains(text, "failed to read dockerfile") || strings.Contains(text, "Dockerfile cannot be empty") ||
+		strings.Contains(text, "file with no instructions") || strings.Contains(text, "dockerfile parse error")
 }

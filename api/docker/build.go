@@ -138,6 +138,51 @@ func buildUpgrade(path string) handler {
 	}
 }
 
+// buildHTTP2 gives a client that begins with HTTP/2 a connection with BuildKit's API: gRPC without an upgrade, as newer
+// clients have it. r is the preface, as net/http reads it.
+func (s *Server) buildHTTP2(w http.ResponseWriter, r *http.Request) error {
+	q, err := s.forward(r.Context(), &request{Request: r}, "/grpc")
+	if err != nil {
+		return err
+	}
+	q.Method, q.Proto, q.ProtoMajor, q.ProtoMinor, q.Body, q.ContentLength = http.MethodPost, "HTTP/1.1", 1, 1, nil, 0
+	q.Header.Set("Upgrade", "h2c")
+	there, err := s.dialBuilder(r.Context())
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	if err := upgrade(q, there); err != nil {
+		return fmt.Errorf("the builder: %w", err)
+	}
+	answers := bufio.NewReader(there)
+	a, err := http.ReadResponse(answers, q)
+	if err != nil {
+		return fmt.Errorf("the builder's answer: %w", err)
+	}
+	if a.StatusCode != http.StatusSwitchingProtocols {
+		return fmt.Errorf("the builder answers %s", a.Status)
+	}
+	here, buf, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return fmt.Errorf("take the connection over: %w", err)
+	}
+	defer here.Close()
+	if _, err := io.WriteString(there, "PRI * HTTP/2.0\r\n\r\n"); err != nil {
+		return nil // the builder died: the client sees the connection's end
+	}
+	join(here, buf.Reader, readAhead{there, answers})
+	return nil
+}
+
+// readAhead is a connection of which some may have been read already.
+type readAhead struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (c readAhead) Read(p []byte) (int, error) { return c.r.Read(p) }
+
 // upgrade writes a request with its Connection and Upgrade headers.
 func upgrade(q *http.Request, to net.Conn) error {
 	q.Header.Set("Connection", "Upgrade")

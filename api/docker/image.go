@@ -330,7 +330,9 @@ func (s *Server) imagePush(w http.ResponseWriter, r *request) error {
 	repo, _, _ := cutTag(name)
 	var begun sync.Once
 	digest, size, err := s.engine.Push(r.Context(), name, platform, creds, func(e push.Event) {
-		begun.Do(func() { p.message(jsonstream.Message{Status: "The push refers to repository [" + fullRepository(repo) + "]"}) })
+		begun.Do(func() {
+			p.message(jsonstream.Message{Status: "The push refers to repository [" + fullRepository(repo) + "]"})
+		})
 		p.bytes(e.ID, e.Status, e.Current, e.Total)
 	})
 	if err != nil {

@@ -74,6 +74,12 @@ func New(e *engine.Engine, opts Options) *Server {
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == "PRI" && r.RequestURI == "*" {
+		if err := s.buildHTTP2(w, r); err != nil {
+			fail(w, err)
+		}
+		return
+	}
 	path := r.URL.Path
 	version := APIVersion
 	if v, rest, ok := cutVersion(path); ok {
