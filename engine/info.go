@@ -65,30 +65,12 @@ func (e *Engine) imageName(i *Info, ids map[string]string) {
 	}
 }
 
-// info copies a container's state. Maps and slices in the record are never changed in place, only replaced, so that
-// copies of the record may share them.
+// info is all that is known of a container.
 func (e *Engine) info(c *container) Info {
-	c.mu.Lock()
-	rec := c.rec
-	if c.run != nil && c.run.health != nil {
-		rec.State.Health = c.run.health.state()
-	}
-	c.mu.Unlock()
-	i := Info{
-		ID: c.id, Name: rec.Name, Created: rec.Created, Spec: rec.Spec, ImageID: rec.ImageID, ImageRef: rec.ImageRef, Manifest: rec.Image,
-		State: rec.State, Restarts: rec.Restarts, Run: rec.Run,
-		HostnamePath: filepath.Join(c.dir, "hostname"), HostsPath: filepath.Join(c.dir, "hosts"), ResolvPath: filepath.Join(c.dir, "resolv.conf"),
-		UpperDir: c.upper(), WorkDir: c.work(), MergedDir: filepath.Join(c.pod, "rootfs"),
-		Endpoints: e.endpoints(&rec), Links: e.linkNames(&rec.Spec.Network),
-	}
-	if rec.Spec.Log.Driver != "none" {
-		i.LogPath = c.logPath()
-	}
-	if m := rec.Spec.Member; m != nil {
-		i.LogPath = m.LogPath
-	}
-	args := slices.Concat(rec.Run.Entrypoint, rec.Run.Cmd)
-	i.Path, i.Args = args[0], args[1:]
+	i, rec := c.brief()
+	i.HostnamePath, i.HostsPath, i.ResolvPath = filepath.Join(c.dir, "hostname"), filepath.Join(c.dir, "hosts"), filepath.Join(c.dir, "resolv.conf")
+	i.UpperDir, i.WorkDir, i.MergedDir = c.upper(), c.work(), filepath.Join(c.pod, "rootfs")
+	i.Endpoints, i.Links = e.endpoints(&rec), e.linkNames(&rec.Spec.Network)
 	if dirs, err := e.lowers(&rec); err == nil {
 		i.LowerDirs = dirs
 	}
@@ -109,6 +91,30 @@ func (e *Engine) info(c *container) Info {
 	e.mu.Unlock()
 	slices.Sort(i.Execs)
 	return i
+}
+
+// brief copies a container's record: what is known of it without looking elsewhere. Maps and slices in the record are
+// never changed in place, only replaced, so that copies of the record may share them.
+func (c *container) brief() (Info, record) {
+	c.mu.Lock()
+	rec := c.rec
+	if c.run != nil && c.run.health != nil {
+		rec.State.Health = c.run.health.state()
+	}
+	c.mu.Unlock()
+	i := Info{
+		ID: c.id, Name: rec.Name, Created: rec.Created, Spec: rec.Spec, ImageID: rec.ImageID, ImageRef: rec.ImageRef, Manifest: rec.Image,
+		State: rec.State, Restarts: rec.Restarts, Run: rec.Run,
+	}
+	if rec.Spec.Log.Driver != "none" {
+		i.LogPath = c.logPath()
+	}
+	if m := rec.Spec.Member; m != nil {
+		i.LogPath = m.LogPath
+	}
+	args := slices.Concat(rec.Run.Entrypoint, rec.Run.Cmd)
+	i.Path, i.Args = args[0], args[1:]
+	return i, rec
 }
 
 func (e *Engine) mountPoint(m *Mount) MountPoint {

@@ -398,15 +398,19 @@ func (e *Engine) Pods() []PodInfo {
 		list = append(list, p)
 	}
 	e.mu.Unlock()
+	newestFirst(list, func(p *pod) time.Time {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.rec.Created
+	})
 	out := make([]PodInfo, len(list))
 	for i, p := range list {
 		out[i] = e.podInfo(p)
 	}
-	slices.SortFunc(out, func(a, b PodInfo) int { return b.Created.Compare(a.Created) })
 	return out
 }
 
-// Members lists the containers of pods (ref "": of all), the newest first.
+// Members lists the containers of pods (ref "": of all), the newest first, as Member gives one.
 func (e *Engine) Members(ref string) ([]Info, error) {
 	var p *pod
 	if ref != "" {
@@ -415,12 +419,45 @@ func (e *Engine) Members(ref string) ([]Info, error) {
 			return nil, err
 		}
 	}
-	var out []Info
-	for _, c := range e.all() {
-		if c.group != nil && (p == nil || c.group == p) {
-			out = append(out, e.info(c))
-		}
+	list := slices.DeleteFunc(e.all(), func(c *container) bool { return c.group == nil || p != nil && c.group != p })
+	newestFirst(list, func(c *container) time.Time {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.rec.Created
+	})
+	out := make([]Info, len(list))
+	for k, c := range list {
+		out[k], _ = c.brief()
 	}
-	slices.SortFunc(out, func(a, b Info) int { return b.Created.Compare(a.Created) })
 	return out, nil
+}
+
+// newestFirst sorts what has a time. It is done before anything large is made of it, which is costly to move.
+func newestFirst[T any](list []T, created func(T) time.Time) {
+	type timed struct {
+		at time.Time
+		t  T
+	}
+	at := make([]timed, len(list))
+	for i, t := range list {
+		at[i] = timed{created(t), t}
+	}
+	slices.SortFunc(at, func(a, b timed) int { return b.at.Compare(a.at) })
+	for i := range at {
+		list[i] = at[i].t
+	}
+}
+
+// Member is a container of a pod, by its id or a unique prefix, without what has to be looked up: its layers, mounts,
+// endpoints and sessions.
+func (e *Engine) Member(ref string) (Info, error) {
+	c, err := e.find(ref)
+	if err == nil && c.group == nil {
+		err = notFound("No such container: %s", ref)
+	}
+	if err != nil {
+		return Info{}, err
+	}
+	i, _ := c.brief()
+	return i, nil
 }

@@ -25,7 +25,7 @@ func (s *Server) CheckpointContainer(ctx context.Context, r *runtimeapi.Checkpoi
 	if !filepath.IsAbs(r.Location) {
 		return nil, invalid("the location of a checkpoint must be an absolute path, not %q", r.Location)
 	}
-	i, err := s.container(ctx, r.ContainerId)
+	i, err := s.engine.Member(r.ContainerId)
 	if err != nil {
 		return nil, err
 	}

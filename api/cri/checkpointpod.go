@@ -103,7 +103,7 @@ func (s *Server) toCheckpoint(ctx context.Context, pod *engine.PodInfo, ids []st
 	seen := map[string]bool{}
 	var list []*runtimeapi.ContainerStatus
 	for _, id := range ids {
-		i, err := s.container(ctx, id)
+		i, err := s.engine.Member(id)
 		if err != nil {
 			return nil, err
 		}
@@ -127,7 +127,7 @@ func (s *Server) toCheckpoint(ctx context.Context, pod *engine.PodInfo, ids []st
 
 // describeAll is describe, with what a restore compares.
 func (s *Server) describeAll(ctx context.Context, dir string, st *runtimeapi.ContainerStatus) error {
-	i, err := s.container(ctx, st.Id)
+	i, err := s.engine.Member(st.Id)
 	if err != nil {
 		return err
 	}

@@ -32,15 +32,6 @@ func containerMeta(i *engine.Info) *runtimeapi.ContainerConfig {
 	})
 }
 
-// container finds one by its id; those that are pods of one are not the CRI's.
-func (s *Server) container(ctx context.Context, id string) (engine.Info, error) {
-	i, err := s.engine.Inspect(ctx, id, false)
-	if err == nil && i.Spec.Member == nil {
-		return i, &engine.Error{Class: engine.ErrNotFound, Text: "No such container: " + id}
-	}
-	return i, err
-}
-
 // CreateContainer makes a container in a pod. The same request again gives the same container.
 func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
 	m := r.GetConfig().GetMetadata()
@@ -74,7 +65,7 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 	if err != nil {
 		return nil, err
 	}
-	if i, err := s.container(ctx, id); err == nil {
+	if i, err := s.engine.Member(id); err == nil {
 		if err := s.telling.about(ctx, &i, Plugins.Created); err != nil {
 			log.Printf("cri: plug-ins: container %s was made: %v", id, err)
 		}
@@ -84,7 +75,7 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 
 // StartContainer starts a container that was made; one that runs is left alone.
 func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
-	i, err := s.container(ctx, r.ContainerId)
+	i, err := s.engine.Member(r.ContainerId)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +90,7 @@ func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 	}
 	if err := s.engine.Start(ctx, i.ID, engine.StartOptions{}); err != nil && !errors.Is(err, engine.ErrNotModified) {
 		return nil, err
-	} else if now, err2 := s.container(ctx, i.ID); err == nil && err2 == nil {
+	} else if now, err2 := s.engine.Member(i.ID); err == nil && err2 == nil {
 		if err := s.telling.about(ctx, &now, Plugins.Started); err != nil {
 			log.Printf("cri: plug-ins: container %s was started: %v", i.ID, err)
 		}
@@ -109,7 +100,7 @@ func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 
 // StopContainer ends a container, by force after the timeout; no such container, or one that has ended, is no error.
 func (s *Server) StopContainer(ctx context.Context, r *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
-	i, err := s.container(ctx, r.ContainerId)
+	i, err := s.engine.Member(r.ContainerId)
 	if err == nil {
 		o := engine.StopOptions{}
 		seconds := int(max(0, min(r.Timeout, int64(24*time.Hour/time.Second))))
@@ -128,7 +119,7 @@ func (s *Server) StopContainer(ctx context.Context, r *runtimeapi.StopContainerR
 
 // RemoveContainer removes a container, by force; no such container is no error.
 func (s *Server) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
-	i, err := s.container(ctx, r.ContainerId)
+	i, err := s.engine.Member(r.ContainerId)
 	if err == nil {
 		defer s.telling.hold()()
 		s.telling.removed(ctx, &i)
@@ -191,7 +182,7 @@ func (s *Server) StreamContainers(r *runtimeapi.StreamContainersRequest, st runt
 
 // ContainerStatus tells all of one container.
 func (s *Server) ContainerStatus(ctx context.Context, r *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
-	i, err := s.container(ctx, r.ContainerId)
+	i, err := s.engine.Member(r.ContainerId)
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +244,7 @@ func userOf(u *specs.User) *runtimeapi.ContainerUser {
 
 // UpdateContainerResources changes limits, of a running container at once.
 func (s *Server) UpdateContainerResources(ctx context.Context, r *runtimeapi.UpdateContainerResourcesRequest) (*runtimeapi.UpdateContainerResourcesResponse, error) {
-	i, err := s.container(ctx, r.ContainerId)
+	i, err := s.engine.Member(r.ContainerId)
 	if err != nil {
 		return nil, err
 	}
@@ -269,7 +260,7 @@ func (s *Server) UpdateContainerResources(ctx context.Context, r *runtimeapi.Upd
 	if _, err := s.engine.Update(ctx, i.ID, res, nil); err != nil {
 		return nil, err
 	}
-	if now, err := s.container(ctx, i.ID); err == nil {
+	if now, err := s.engine.Member(i.ID); err == nil {
 		if err := s.telling.about(ctx, &now, Plugins.Updated); err != nil {
 			log.Printf("cri: plug-ins: container %s was updated: %v", i.ID, err)
 		}
@@ -279,7 +270,7 @@ func (s *Server) UpdateContainerResources(ctx context.Context, r *runtimeapi.Upd
 
 // ReopenContainerLog has the log file opened anew after a rotation.
 func (s *Server) ReopenContainerLog(ctx context.Context, r *runtimeapi.ReopenContainerLogRequest) (*runtimeapi.ReopenContainerLogResponse, error) {
-	i, err := s.container(ctx, r.ContainerId)
+	i, err := s.engine.Member(r.ContainerId)
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ const maxOutput = 16 << 20 / 2
 
 // ExecSync runs a command in a container and waits for its end.
 func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
-	i, err := s.container(ctx, r.ContainerId)
+	i, err := s.engine.Member(r.ContainerId)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +120,7 @@ func (s *Server) PortForward(_ context.Context, r *runtimeapi.PortForwardRequest
 }
 
 func (s *Server) running(ctx context.Context, id string) (engine.Info, error) {
-	i, err := s.container(ctx, id)
+	i, err := s.engine.Member(id)
 	if err == nil && i.State.Status != engine.Running {
 		return i, &engine.Error{Class: engine.ErrConflict, Text: "container " + i.ID + " is not running"}
 	}

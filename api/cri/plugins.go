@@ -69,7 +69,7 @@ func (n Node) Now() (pods []*PluginPod, containers []*PluginContainer, err error
 
 // Change gives a running container other resources.
 func (n Node) Change(ctx context.Context, id string, change func(*engine.Resources) error) error {
-	i, err := n.s.container(ctx, id)
+	i, err := n.s.engine.Member(id)
 	if err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func (t *telling) watch(ctx context.Context) {
 			if ev.Action != "die" {
 				continue
 			}
-			if i, err := t.s.container(ctx, ev.ID); err == nil {
+			if i, err := t.s.engine.Member(ev.ID); err == nil {
 				t.ended(ctx, &i)
 			}
 		}

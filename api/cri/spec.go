@@ -93,7 +93,7 @@ func (s *Server) containerSpec(ctx context.Context, pod *engine.PodInfo, r *runt
 	case runtimeapi.NamespaceMode_NODE:
 		spec.PidMode = "host"
 	case runtimeapi.NamespaceMode_TARGET:
-		target, err := s.container(ctx, ns.GetTargetId())
+		target, err := s.engine.Member(ns.GetTargetId())
 		if err != nil {
 			return spec, err
 		}

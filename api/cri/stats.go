@@ -146,7 +146,7 @@ func memoryOf(m *cgroup.MemoryStats, at int64) *runtimeapi.MemoryUsage {
 
 // ContainerStats measures one container.
 func (s *Server) ContainerStats(ctx context.Context, r *runtimeapi.ContainerStatsRequest) (*runtimeapi.ContainerStatsResponse, error) {
-	i, err := s.container(ctx, r.ContainerId)
+	i, err := s.engine.Member(r.ContainerId)
 	if err != nil {
 		return nil, err
 	}
