@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -51,6 +52,16 @@ func (a *api) call(method, path, header, body string) (int, string) {
 
 const jsonBody = "Content-Type: application/json"
 
+// oneFile is a tar of one file.
+func oneFile(name, text string) string {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	_ = w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(text))})
+	_, _ = w.Write([]byte(text))
+	_ = w.Close()
+	return b.String()
+}
+
 // TestAPIRefusals: what a client can get wrong is refused with the status and the words that clients look for.
 func TestAPIRefusals(t *testing.T) {
 	s := stack.New(t)
@@ -80,6 +91,9 @@ func TestAPIRefusals(t *testing.T) {
 		{"POST", "/plugins/none/set", "Content-Type: text/plain", "[]", 400, "unsupported Content-Type"},
 		{"POST", "/plugins/none/set", jsonBody, "[]", 404, `plugin \"none\" not found`},
 		{"POST", "/plugins/pull?remote=a/b", jsonBody, "[]", 501, "plug-ins is not built yet"},
+		{"POST", "/build?platform=foobar", "Content-Type: application/x-tar", "", 400, `\"foobar\": unknown operating system or architecture`},
+		{"POST", "/build", "Content-Type: application/x-tar", oneFile("Dockerfile", ""), 400, "Dockerfile cannot be empty"},
+		{"POST", "/build", "Content-Type: application/x-tar", oneFile("Dockerfile", "# nothing"), 400, "file with no instructions"},
 		{"GET", "/events?since=20&until=10", "", "", 400, "cannot be after"},
 		{"POST", "/containers/create", jsonBody, `{` + image + `,"HostConfig":{"Annotations":{"":"a"}}}`, 400, "the empty string is not permitted as an annotation key"},
 		{"POST", "/containers/create", jsonBody, `{` + image + `,"HostConfig":{"Links":["nobody"]}}`, 400, "could not get container for nobody"},

@@ -35,6 +35,9 @@ func TestBuildKitAPI(t *testing.T) {
 		"docker.sock": func(ctx context.Context, _ string) (net.Conn, error) {
 			return upgrade(ctx, filepath.Join(s.Run, "docker.sock"), "/grpc")
 		},
+		"docker.sock-http2": func(ctx context.Context, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(s.Run, "docker.sock"))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), stack.Patience)
