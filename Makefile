@@ -49,6 +49,10 @@ bench-cri: build ## what a kubelet asks of a runtime, side by side (needs contai
 bench-image: build ## pulls and pushes side by side (needs podman, docker.io, containerd, skopeo)
 	go run ./bench/image
 
+.PHONY: bench-build
+bench-build: build ## builds side by side (needs podman, docker.io; buildkitd, buildctl and runc in PATH)
+	go run ./bench/build
+
 .PHONY: conformance
 conformance: build ## the field's own suites, from the module proxy (long)
 	test/conformance/runtime-tools/run

@@ -15,7 +15,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -80,18 +79,18 @@ func run(ctx context.Context, bin string) error {
 
 // pulls races the pull of an image from nothing, and again with all of it there.
 func pulls(ctx context.Context, list []*contender, ref string) error {
-	fresh, again := make([]measured, len(list)), make([]measured, len(list))
+	fresh, again := make([]peers.Measured, len(list)), make([]peers.Measured, len(list))
 	for range *rounds {
 		for i, c := range list {
-			if c.out {
+			if c.Out {
 				continue
 			}
 			err := c.remove(ctx, ref)
 			if err == nil {
-				err = c.measure(&fresh[i], func() error { return c.pull(ctx, ref) })
+				err = c.Measure(&fresh[i], func() error { return c.pull(ctx, ref) })
 			}
 			if err == nil {
-				err = c.measure(&again[i], func() error { return c.pull(ctx, ref) })
+				err = c.Measure(&again[i], func() error { return c.pull(ctx, ref) })
 			}
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -101,7 +100,7 @@ func pulls(ctx context.Context, list []*contender, ref string) error {
 			}
 			if err != nil {
 				fmt.Printf("  %v\n", err)
-				c.out = true
+				c.Out = true
 			}
 		}
 	}
@@ -112,26 +111,26 @@ func pulls(ctx context.Context, list []*contender, ref string) error {
 
 // pushes races the push of an image, its layers compressed already, into a repository that has nothing of it.
 func pushes(ctx context.Context, ours *contender, img *images.Image, source, name string) error {
-	list := []*contender{ours, {name: "skopeo"}}
+	list := []*contender{ours, {Contender: peers.Contender{Name: "skopeo"}}}
 	layout := peers.Dir + "/layout"
 	defer os.RemoveAll(layout)
 	if err := img.WriteLayout(layout, "1"); err != nil {
 		return err
 	}
-	all := make([]measured, len(list))
+	all := make([]peers.Measured, len(list))
 	for round := range *rounds {
 		to := fmt.Sprintf("%s/push%d-%s", source, time.Now().UnixNano(), name)
 		if err := ours.tag(ctx, source+"/"+name, to); err != nil {
 			return err
 		}
-		if err := ours.measure(&all[0], func() error { return ours.push(ctx, to) }); err != nil {
+		if err := ours.Measure(&all[0], func() error { return ours.push(ctx, to) }); err != nil {
 			return err
 		}
 		if err := ours.untag(ctx, to); err != nil {
 			return err
 		}
-		err := list[1].measure(&all[1], func() error {
-			return command(ctx, nil, "skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", "oci:"+layout+":1",
+		err := list[1].Measure(&all[1], func() error {
+			return peers.Command(ctx, nil, "skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", "oci:"+layout+":1",
 				fmt.Sprintf("docker://%s/skopeo%d-%d-%s", source, round, time.Now().UnixNano(), name))
 		})
 		if err != nil {
@@ -157,11 +156,11 @@ func floor(ctx context.Context, img *images.Image) error {
 		}
 	}
 	names := []string{"gzip -dc, one by one", "gzip -dc, two at once", "sha256sum"}
-	list, all := make([]*contender, len(names)), make([]measured, len(names))
+	list, all := make([]*contender, len(names)), make([]peers.Measured, len(names))
 	for i, script := range []string{"for f in *; do gzip -dc <$f; done >/dev/null", "ls | xargs -P2 -I@ sh -c 'gzip -dc <@ >/dev/null'", "sha256sum * >/dev/null"} {
-		list[i] = &contender{name: names[i]}
+		list[i] = &contender{Contender: peers.Contender{Name: names[i]}}
 		for range *rounds {
-			if err := list[i].measure(&all[i], func() error { return command(ctx, nil, "sh", "-c", "cd "+dir+" && "+script) }); err != nil {
+			if err := list[i].Measure(&all[i], func() error { return peers.Command(ctx, nil, "sh", "-c", "cd "+dir+" && "+script) }); err != nil {
 				return err
 			}
 		}
@@ -170,32 +169,13 @@ func floor(ctx context.Context, img *images.Image) error {
 	return nil
 }
 
-// report prints what all took; the first is what the others are compared with.
-func report(title string, list []*contender, all []measured) {
-	fmt.Printf("  %s\n", title)
-	var wall, cpu time.Duration
-	for i, c := range list {
-		m := all[i]
-		if c.out || len(m.wall) == 0 {
-			continue
-		}
-		slices.Sort(m.wall)
-		slices.Sort(m.cpu)
-		w, u := m.wall[len(m.wall)/2], m.cpu[len(m.cpu)/2]
-		line := fmt.Sprintf("    %-22s %8.0f ms   cpu %8.0f ms", c.name, ms(w), ms(u))
-		if m.memory > 0 {
-			line += fmt.Sprintf("   memory %4d MB", m.memory>>20)
-		}
-		if i == 0 {
-			wall, cpu = w, u
-		} else {
-			line += fmt.Sprintf("   %5.2f and %5.2f times the first", float64(w)/float64(wall), float64(u)/float64(max(cpu, 1)))
-		}
-		fmt.Println(line)
+func report(title string, list []*contender, all []peers.Measured) {
+	var plain []*peers.Contender
+	for _, c := range list {
+		plain = append(plain, &c.Contender)
 	}
+	peers.Report(title, plain, all)
 }
-
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // registry starts an engine of ours that is nothing but a registry.
 func registry(ctx context.Context, bin string) (address string, stop func(), err error) {

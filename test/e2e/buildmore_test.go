@@ -3,11 +3,18 @@ package e2e
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"cale/test/stack"
 )
@@ -177,6 +184,77 @@ LABEL z=1 a=2
 	} {
 		if d, sum := again(); d != first || sum != tar {
 			t.Errorf("%s: %s, the first was %s; archives equal: %t", what, d, first, sum == tar)
+		}
+	}
+}
+
+// TestBuildsAtOnce: builds that share steps share their work, and all get it.
+func TestBuildsAtOnce(t *testing.T) {
+	s := stack.New(t)
+	s.Cale("pull", s.Busybox()).OK(t)
+	text := "FROM " + s.Busybox() + "\nRUN head -c 16 /dev/urandom | od -An -tx1 > /shared; sleep 1\nARG N\nRUN echo $N > /own\nCMD cat /shared /own\n"
+	dir := folder(t, map[string]string{"Dockerfile": text})
+	const n = 10
+	var wait sync.WaitGroup
+	results := make([]stack.Result, n)
+	for i := range n {
+		wait.Go(func() {
+			results[i] = s.Cale("build", "--build-arg", fmt.Sprint("N=", i), "-t", fmt.Sprint("once", i), dir)
+		})
+	}
+	wait.Wait()
+	shared := map[string]bool{}
+	for i, r := range results {
+		r.OK(t)
+		random, own, _ := strings.Cut(s.Cale("run", "--rm", fmt.Sprint("once", i)).OK(t), "\n")
+		shared[random] = true
+		if own != fmt.Sprint(i, "\n") {
+			t.Errorf("build %d made %q", i, own)
+		}
+	}
+	if len(shared) != 1 {
+		t.Errorf("the shared step was run %d times", len(shared))
+	}
+	s.Cale("system", "check").OK(t)
+}
+
+// TestBuildDiskFull: a build that fills the disk ends with a word about it, and
+// leaves a store that is whole and a cache that works.
+func TestBuildDiskFull(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("a small file system needs root")
+	}
+	bin := stack.Programs(t)
+	root := t.TempDir()
+	if err := unix.Mount("tmpfs", root, "tmpfs", 0, "size=160m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
+	run := t.TempDir()
+	cale := func(args ...string) stack.Result {
+		cmd := exec.Command(filepath.Join(bin, "cale"), args...)
+		cmd.Env = append(os.Environ(), "CALE_ROOT="+root, "CALE_RUN="+run, "CALE_CONFIG="+run, "PATH="+bin+":"+os.Getenv("PATH"))
+		return stack.Run(cmd, "")
+	}
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		t.Skip("no /bin/busybox: install busybox-static")
+	}
+	dir := folder(t, map[string]string{"busybox": string(busybox), "Dockerfile": "FROM scratch AS small\nCOPY --chmod=755 busybox /bin/sh\nRUN echo small > /small\n" +
+		"FROM small AS large\nRUN head -c 400000000 /dev/zero > /large || true; sleep 100\n"})
+	for _, last := range []string{"--progress=plain", "--no-cache"} {
+		r := cale("build", "--daemonless", "--target", "large", last, "-t", "large", dir)
+		if r.Code == 0 || !strings.Contains(r.Stderr, "the disk is nearly full") {
+			t.Fatalf("a build that fills the disk: %+v", r)
+		}
+	}
+	cale("build", "--daemonless", "--target", "small", "-t", "small", dir).OK(t)
+	// An engine that starts on it finds it whole.
+	cale("system", "check").OK(t)
+	if pid, err := os.ReadFile(filepath.Join(run, "caled.pid")); err == nil {
+		if n, err := strconv.Atoi(strings.TrimSpace(string(pid))); err == nil {
+			_ = syscall.Kill(n, syscall.SIGTERM)
+			stack.Until(t, "the engine has ended", func() bool { return syscall.Kill(n, 0) != nil })
 		}
 	}
 }
