@@ -292,3 +292,33 @@ func BenchmarkUnpackImage(b *testing.B) {
 		})
 	}
 }
+
+// full is a disk that has no room once.
+type full struct{ writes int }
+
+func (f *full) Write(p []byte) (int, error) {
+	if f.writes++; f.writes == 2 {
+		return 0, unix.ENOSPC
+	}
+	return len(p), nil
+}
+
+// TestArchiveWithoutGap: when a part of an archive could not be written, nothing
+// after it is: all that was read counts for the digest, which would not tell.
+func TestArchiveWithoutGap(t *testing.T) {
+	raw := make([]byte, 5*chunkSize)
+	d, err := newDecoder(bytes.NewReader(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newAhead(d)
+	defer a.Close()
+	disk := &full{}
+	r := &hashing{src: a, h: image.FromBytes(raw).Hash(), to: disk, left: 1 << 30}
+	if _, err := io.Copy(io.Discard, r); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("the first error: %v", err)
+	}
+	if err := r.drain(t.Context()); !errors.Is(err, unix.ENOSPC) || disk.writes != 2 {
+		t.Errorf("reading on: %v after %d writes", err, disk.writes)
+	}
+}

@@ -361,27 +361,35 @@ type hashing struct {
 	rest []byte
 	at   int64 // bytes given out
 	left int64
+	err  error // stays: what came after it would not be where it belongs
 }
 
 // fill gets the next chunk when there is nothing left.
 func (r *hashing) fill() error {
-	for len(r.rest) == 0 {
-		b, err := r.src.next()
-		if err != nil {
-			return err
-		}
-		if r.left -= int64(len(b)); r.left < 0 {
-			return ErrTooLarge
-		}
-		r.h.Write(b)
-		if r.to != nil {
-			if _, err := r.to.Write(b); err != nil {
-				return err
-			}
-		}
-		r.rest = b
+	for len(r.rest) == 0 && r.err == nil {
+		r.rest, r.err = r.chunk()
 	}
-	return nil
+	if len(r.rest) > 0 {
+		return nil
+	}
+	return r.err
+}
+
+func (r *hashing) chunk() ([]byte, error) {
+	b, err := r.src.next()
+	if err != nil {
+		return nil, err
+	}
+	if r.left -= int64(len(b)); r.left < 0 {
+		return nil, ErrTooLarge
+	}
+	r.h.Write(b)
+	if r.to != nil {
+		if _, err := r.to.Write(b); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
 }
 
 func (r *hashing) Read(p []byte) (int, error) {
