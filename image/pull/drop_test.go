@@ -75,6 +75,9 @@ func TestPullDrop(t *testing.T) {
 			if _, err := s.Store.GC(context.Background()); err != nil || s.kept() != 5 {
 				t.Errorf("what is used was collected: %d left, %v", s.kept(), err)
 			}
+			if _, err := s.pull(); err != nil || s.kept() != 5 {
+				t.Errorf("what is used was dropped by a pull: %d left, %v", s.kept(), err)
+			}
 			pin.Release()
 			if _, err := s.Store.GC(context.Background()); err != nil || s.kept() != 0 {
 				t.Errorf("what is not used any more stays: %d, %v", s.kept(), err)
@@ -153,6 +156,23 @@ func TestPullDropTwice(t *testing.T) {
 	}
 	if s.kept() != 0 {
 		t.Error("blobs were kept")
+	}
+}
+
+// TestDropNothingUnseen: a registry that names a layer and does not have it is not
+// where it comes from, should it come from elsewhere.
+func TestDropNothingUnseen(t *testing.T) {
+	s := newSetup(t)
+	s.Drop = true
+	img := testImage(t, 1, 1000, "gzip")
+	s.reg.add("1", img)
+	d, _ := image.ParseDigest(img.Layers[0].Digest())
+	delete(s.reg.blobs, d.String())
+	if _, err := s.pull(); err == nil {
+		t.Fatal("a layer that is not there was pulled")
+	}
+	if o, err := s.Store.Origin(d); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("it is said to come from %s, %v", o.From, err)
 	}
 }
 

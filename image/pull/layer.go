@@ -63,6 +63,9 @@ func (j *job) run(ctx context.Context, room *room) error {
 	}
 	if done {
 		j.event("Already exists", 0)
+		if j.p.Drop {
+			return nil // a blob that is here was brought back for a push or a save, and goes when that ends
+		}
 		return j.settle()
 	}
 	j.event("Pulling fs layer", 0)
@@ -90,8 +93,9 @@ func (j *job) settle() error {
 	return j.p.Store.Drop(j.desc.Digest)
 }
 
-// arriving says of a blob that is about to be fetched that it need not be kept.
-func (j *job) arriving(ctx context.Context) error {
+// arrived says of a blob that was fetched whole that it need not be kept. Before
+// that nobody knows whether the registry has what its manifest names.
+func (j *job) arrived(ctx context.Context) error {
 	if !j.p.Drop {
 		return nil
 	}
@@ -112,9 +116,7 @@ func (j *job) fetch(ctx context.Context) error {
 		if done, err := j.present(ctx); done || err != nil {
 			return errors.Join(err, parts.Close())
 		}
-		if err = j.arriving(ctx); err == nil {
-			err = j.unpackParts(ctx, parts)
-		}
+		err = j.unpackParts(ctx, parts)
 		parts.Close()
 		switch {
 		case errors.Is(err, errStale) && j.p.Client.Mirrored(j.p.Ref):
@@ -129,9 +131,6 @@ func (j *job) fetch(ctx context.Context) error {
 	}
 	defer w.Close()
 	if done, err := j.present(ctx); done || err != nil {
-		return err
-	}
-	if err := j.arriving(ctx); err != nil {
 		return err
 	}
 	return j.unpackArriving(ctx, w)
@@ -150,6 +149,11 @@ func (j *job) unpackArriving(ctx context.Context, w *store.Writer) error {
 
 	again, err := j.p.fetch(ctx, j.desc, w, s, j.downloading())
 	if err != nil {
+		s.end(err)
+		<-unpacked
+		return err
+	}
+	if err := j.arrived(ctx); err != nil {
 		s.end(err)
 		<-unpacked
 		return err

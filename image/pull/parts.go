@@ -73,6 +73,9 @@ func (j *job) unpackParts(ctx context.Context, parts *store.Parts) error {
 		}
 		return fmt.Errorf("blob %s: %w", j.desc.Digest.Short(), err)
 	}
+	if err := j.arrived(ctx); err != nil {
+		return err
+	}
 	j.event("Download complete", 0)
 	if unpackErr != nil {
 		if context.Cause(ctx) != nil {
