@@ -237,7 +237,7 @@ func registryError(err error) error {
 }
 
 // Push sends an image; size is of what its name stands for.
-func (e *Engine) Push(ctx context.Context, ref, platform string, c *Credentials, progress func(push.Event)) (digest string, size int64, err error) {
+func (e *Engine) Push(ctx context.Context, ref, platform string, c *Credentials, progress func(pull.Event)) (digest string, size int64, err error) {
 	defer e.begin()()
 	parsed, err := e.parseName(ref)
 	if err != nil {

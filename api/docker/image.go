@@ -16,7 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"cale/engine"
-	"cale/image/push"
+	"cale/image/pull"
 )
 
 func (s *Server) imageList(w http.ResponseWriter, r *request) error {
@@ -329,7 +329,7 @@ func (s *Server) imagePush(w http.ResponseWriter, r *request) error {
 	p := &progress{w: w}
 	repo, _, _ := cutTag(name)
 	var begun sync.Once
-	digest, size, err := s.engine.Push(r.Context(), name, platform, creds, func(e push.Event) {
+	digest, size, err := s.engine.Push(r.Context(), name, platform, creds, func(e pull.Event) {
 		begun.Do(func() {
 			p.message(jsonstream.Message{Status: "The push refers to repository [" + fullRepository(repo) + "]"})
 		})

@@ -22,11 +22,11 @@ import (
 // maxAtOnce bounds the layers that are fetched and unpacked at one time.
 const maxAtOnce = 6
 
-// Event is one step of a pull. ID is the first 12 hex digits of the layer's
-// digest. Status is one of Docker's words: "Pulling fs layer", "Waiting",
-// "Downloading", "Verifying Checksum", "Download complete", "Extracting",
-// "Pull complete", "Already exists". Current and Total are bytes of the
-// compressed layer, 0 when the status has none.
+// Event is one step of a pull or push. ID is the first 12 hex digits of the
+// layer's digest. Status is one of Docker's words; of a pull's "Pulling fs
+// layer", "Waiting", "Downloading", "Verifying Checksum", "Download complete",
+// "Extracting", "Pull complete", "Already exists". Current and Total are bytes
+// of the compressed layer, 0 when the status has none.
 type Event struct {
 	ID      string
 	Status  string

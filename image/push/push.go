@@ -23,27 +23,18 @@ const (
 	maxDepth = 4
 )
 
-// Event is one step of a push. ID is the first 12 hex digits of a layer's
-// digest. Status is one of Docker's words: "Preparing", "Waiting", "Pushing",
-// "Pushed", "Layer already exists", "Mounted from REPOSITORY". Current and
-// Total are bytes of the compressed layer, 0 when the status has none.
-type Event struct {
-	ID      string
-	Status  string
-	Current int64
-	Total   int64
-}
-
 // Options says what to push. Name is the store's name to read; empty means
 // Ref's. Platform, when set, sends only that platform's manifest of an index.
-// Progress may be nil; it is called from several goroutines, one at a time.
+// Progress may be nil; it is called from several goroutines, one at a time, with
+// a status of Docker's words: "Preparing", "Waiting", "Pushing", "Pushed",
+// "Layer already exists", "Mounted from REPOSITORY".
 type Options struct {
 	Store    *store.Store
 	Client   *client.Client
 	Ref      image.Reference
 	Name     string
 	Platform image.Platform
-	Progress func(Event)
+	Progress func(pull.Event)
 }
 
 // Push sends the image and returns what its name stands for at the registry.
@@ -117,7 +108,7 @@ func (p *pusher) event(id image.Digest, status string, current, total int64) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.Progress(Event{ID: id.Short(), Status: status, Current: current, Total: total})
+	p.Progress(pull.Event{ID: id.Short(), Status: status, Current: current, Total: total})
 }
 
 // narrow decides what of an index is sent.

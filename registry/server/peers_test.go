@@ -41,7 +41,7 @@ func roundTrip(f *fixture, to string) {
 	dst := image.Reference{Domain: to, Path: "dst/img", Tag: "v2"}
 	for _, want := range []string{"Pushed", "Layer already exists"} {
 		last := ""
-		got, err := push.Push(f.ctx(), push.Options{Store: local, Client: c, Ref: dst, Name: ref.String(), Progress: func(e push.Event) { last = e.Status }})
+		got, err := push.Push(f.ctx(), push.Options{Store: local, Client: c, Ref: dst, Name: ref.String(), Progress: func(e pull.Event) { last = e.Status }})
 		if err != nil || got.Digest != d.Digest {
 			f.Fatal(got, err)
 		}
