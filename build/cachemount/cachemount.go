@@ -43,10 +43,28 @@ type Mounts struct {
 	dir   string // of those that were brought and that no step had yet
 }
 
-// New keeps what is brought in dir, until a step mounts it.
+// New keeps what is brought in dir, until a step mounts it. dir is this process's
+// alone: what an earlier one was still writing there is removed.
 func New(c cache.Manager, dir string) (*Mounts, error) {
-	return &Mounts{c, dir}, os.MkdirAll(dir, 0o700)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range list {
+		if strings.HasPrefix(e.Name(), half) {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return &Mounts{c, dir}, nil
 }
+
+// half begins the names of files that are still written.
+const half = "."
 
 // mount is one cache mount.
 type mount struct {
@@ -145,7 +163,7 @@ func (m *Mounts) export(ctx context.Context, tw *tar.Writer, one mount) (err err
 	}
 	defer func() { err = errors.Join(err, ref.Release(context.WithoutCancel(ctx))) }()
 	// A tar file says its size before its content.
-	spool, err := os.CreateTemp(m.dir, ".export-")
+	spool, err := os.CreateTemp(m.dir, half+"export-")
 	if err != nil {
 		return err
 	}
@@ -231,7 +249,7 @@ func (m *Mounts) Import(ctx context.Context, r io.Reader) error {
 }
 
 func (m *Mounts) bring(ctx context.Context, one mount, r io.Reader) error {
-	f, err := os.CreateTemp(m.dir, ".import-")
+	f, err := os.CreateTemp(m.dir, half+"import-")
 	if err != nil {
 		return err
 	}
@@ -279,23 +297,36 @@ type fresh struct {
 	parent string
 }
 
-// SetString implements cache.RefMetadata.
+// SetString implements cache.RefMetadata. The record is filled before it is noted
+// as a cache mount: from then on steps take it as it is.
 func (f *fresh) SetString(key, value, index string) error {
-	if err := f.MutableRef.SetString(key, value, index); err != nil || key != indexKey {
-		return err
+	if key != indexKey {
+		return f.MutableRef.SetString(key, value, index)
 	}
 	one := mount{id: value}
 	if f.parent != "" {
 		one.id, one.owned = strings.CutSuffix(value, ":"+f.parent)
 	}
-	if err := f.fill(one); err != nil {
-		return fmt.Errorf("fill cache mount %q with what was imported: %w", name(one.id), err)
+	path := filepath.Join(f.mounts.dir, one.file())
+	if err := f.fill(path); err != nil {
+		err = fmt.Errorf("fill cache mount %q with what was imported: %w", name(one.id), err)
+		if f.ctx.Err() == nil {
+			// It would fail again, and with it every build that has the mount.
+			err = errors.Join(err, os.Remove(path))
+		}
+		return err
+	}
+	if err := f.MutableRef.SetString(key, value, index); err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	return nil
 }
 
-func (f *fresh) fill(one mount) error {
-	path := filepath.Join(f.mounts.dir, one.file())
+// fill fills it from a file, which need not be there.
+func (f *fresh) fill(path string) error {
 	r, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -309,14 +340,10 @@ func (f *fresh) fill(one mount) error {
 		return err
 	}
 	defer z.Close()
-	err = in(f.ctx, f.MutableRef, false, f.group, func(root *filetree.Root) error {
+	return in(f.ctx, f.MutableRef, false, f.group, func(root *filetree.Root) error {
 		_, err := layer.Extract(f.ctx, root, z, layer.ExtractOptions{})
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	return os.Remove(path)
 }
 
 // maxWindow bounds the memory that an archive may ask for, in bytes.

@@ -1,9 +1,13 @@
 package e2e
 
 import (
+	"archive/tar"
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,6 +71,49 @@ RUN --mount=type=cache,target=/plain --mount=type=cache,id=own,target=/own,uid=1
 	}
 	if r := s.Cale("build", "--cache-from", "type=mounts,src="+filepath.Join(dir, "Dockerfile"), dir); r.Code == 0 || !strings.Contains(r.Stderr, "archive of cache mounts") {
 		t.Errorf("a file that is no archive: %+v", r)
+	}
+	// A damaged one is told of once, and leaves nothing half filled behind.
+	s.Cale("builder", "prune", "-af").OK(t)
+	cutShort(t, file+"2", file+"4")
+	args := []string{"build", "--no-cache", "-t", "count"}
+	if r := s.Cale(append(args, "--cache-from", "type=mounts,src="+file+"4", dir)...); r.Code == 0 || !strings.Contains(r.Stderr, `fill cache mount "own"`) {
+		t.Errorf("a damaged archive: %+v", r)
+	}
+	s.Cale(append(args, dir)...).OK(t)
+	if got := s.Cale("run", "--rm", "count", "tail", "-n", "1", "/count").OK(t); got != "2\n" {
+		t.Errorf("after a damaged archive: %q", got)
+	}
+}
+
+// cutShort copies an archive with half of what its files hold.
+func cutShort(t *testing.T, from, to string) {
+	t.Helper()
+	in, err := os.Open(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	tr := tar.NewReader(in)
+	var out bytes.Buffer
+	tw := tar.NewWriter(&out)
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Size /= 2
+		if err := tw.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.CopyN(tw, tr, h.Size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(tw.Close(), os.WriteFile(to, out.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
 	}
 }
 
