@@ -44,7 +44,8 @@ type imageSettings struct {
 	// Compressed is what becomes of a layer's compressed form when it is unpacked: "keep" (the default), or "drop" if it
 	// was pulled; then a push or save that needs it fetches it again from where it came.
 	Compressed string `json:"compressed"`
-	// Layers is what an unpacked layer is: "directory", or "erofs" for one file that the kernel mounts, where it can.
+	// Layers is what an unpacked layer is: "erofs" (the default) for one file that the kernel mounts, where it can, or
+	// "directory".
 	Layers string `json:"layers"`
 }
 
@@ -62,8 +63,10 @@ func (e *Engine) imageSettings() (s imageSettings, err error) {
 		}
 	}
 	switch s.Layers {
-	case "", "directory":
+	case "directory":
 		e.store.Layers.Images.Store(false)
+	case "":
+		e.store.Layers.Images.Store(true)
 	case "erofs":
 		e.store.Layers.Images.Store(true)
 		if err := e.store.Layers.NoImages(); err != nil {

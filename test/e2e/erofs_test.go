@@ -22,7 +22,6 @@ func TestErofsLayers(t *testing.T) {
 		t.Skip(err)
 	}
 	s := stack.New(t)
-	setting(t, s, "images.json", `{"layers": "erofs"}`)
 	box := s.Busybox()
 	s.Cale("pull", "-q", box).OK(t)
 	layers, err := filepath.Glob(filepath.Join(s.Root, "layers/*/image"))
