@@ -49,7 +49,7 @@ func (p *page) sample(name string, value float64, labels ...string) {
 	p.WriteString(name)
 	for i := 0; i+1 < len(labels); i += 2 {
 		p.WriteByte("{,"[min(i, 1)])
-		p.WriteString(labels[i] + `="` + escaped.Replace(labels[i+1]) + `"`)
+		p.WriteString(labels[i] + `="` + label(labels[i+1]) + `"`)
 	}
 	if len(labels) > 0 {
 		p.WriteByte('}')
@@ -58,6 +58,10 @@ func (p *page) sample(name string, value float64, labels ...string) {
 	p.Write(strconv.AppendFloat(nil, value, 'g', -1, 64))
 	p.WriteByte('\n')
 }
+
+// label writes a label's value. Interfaces have names that containers give them: one that is no UTF-8 would have readers
+// refuse the whole page.
+func label(value string) string { return escaped.Replace(strings.ToValidUTF8(value, "\uFFFD")) }
 
 var escaped = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
