@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"cale/runtime/cgroup"
 	"cale/shim/task"
@@ -395,5 +398,29 @@ func TestSharedPids(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("the orphan is not reaped")
 		}
+	}
+}
+
+// A terminal in front of another shim's ends when that shim has closed its output, not when somebody gives up waiting.
+func TestTerminalOfAnotherShimEnds(t *testing.T) {
+	var e ends
+	var master *os.File
+	if err := e.terminal(Streams{Console: func(f *os.File) { master = f }}); err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	out, err := os.OpenFile(e.stdout, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.close()
+	out.WriteString("last")
+	out.Close()
+	if err := master.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(master)
+	if string(text) != "last" || !errors.Is(err, unix.EIO) {
+		t.Errorf("%q, %v", text, err)
 	}
 }
