@@ -16,8 +16,8 @@ import (
 	"cale/engine"
 )
 
-// diskUsage tells what everything takes on disk: before version 1.52 of the API as lists, since 1.53 as sums with lists
-// only when asked for, and in 1.52 as both.
+// diskUsage tells what everything takes on disk: before version 1.52 of the API as lists, since then as sums, with
+// lists within when they are asked for, and beside if they are not: Docker's client for Python knows no others.
 func (s *Server) diskUsage(w http.ResponseWriter, r *request) error {
 	want := r.URL.Query()["type"]
 	wanted := func(kind string) bool { return len(want) == 0 || slices.Contains(want, kind) }
@@ -58,7 +58,7 @@ func (s *Server) diskUsage(w http.ResponseWriter, r *request) error {
 	if !verbose {
 		dropItems(&sums)
 	}
-	if verbose || !r.before("1.53") {
+	if verbose {
 		return writeJSON(w, http.StatusOK, sums)
 	}
 	return writeJSON(w, http.StatusOK, struct {
