@@ -67,6 +67,7 @@ func (s *Store) completeChild(d *Definition) error {
 		if err != nil {
 			return fmt.Errorf("look for %s: %w", parent, err)
 		}
+		d.OwnParent = d.OwnParent || s.inherits(parent, d.ID)
 	}
 	if _, ok := macvlanModes[d.Options[optMacvlanMode]]; !ok {
 		return fmt.Errorf("%w %s %q: it can be bridge, private, vepa or passthru", ErrInvalid, optMacvlanMode, d.Options[optMacvlanMode])
@@ -123,6 +124,25 @@ func (s *Store) makeParent(d *Definition) error {
 		return err
 	}
 	return s.route.Do(rtnl.NewVLAN(d.Parent, link.Index, id))
+}
+
+// inherits tells whether another network goes on with a parent that was made for one.
+func (s *Store) inherits(parent, id string) bool {
+	for _, n := range s.nets {
+		if n.def.child() && n.def.ID != id && n.def.OwnParent && n.def.Parent == parent {
+			return true
+		}
+	}
+	return false
+}
+
+// removeChild is downChild for a network that goes for good: its parent stays if others have it too.
+func (s *Store) removeChild(n *network) error {
+	if s.inherits(n.def.Parent, n.def.ID) {
+		n.index = 0
+		return nil
+	}
+	return s.downChild(n)
 }
 
 // downChild takes away the parent that was made for the network.

@@ -107,10 +107,17 @@ func TestVLAN(t *testing.T) {
 	if _, err := c.Link("wan.42"); err != nil {
 		t.Errorf("the VLAN's device: %v", err)
 	}
+	create(t, s, Definition{Name: "other", Driver: Macvlan, Options: map[string]string{"parent": "wan.42"}})
 	if err := s.Detach(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Remove(t.Context(), "vlan"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Link("wan.42"); err != nil {
+		t.Errorf("the VLAN's device, of which another network is: %v", err)
+	}
+	if err := s.Remove(t.Context(), "other"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Link("wan.42"); !errors.Is(err, unix.ENODEV) {

@@ -168,7 +168,7 @@ func (s *Store) Remove(ctx context.Context, network string) error {
 	}
 	down := s.down
 	if n.def.child() {
-		down = s.downChild
+		down = s.removeChild
 	}
 	if err := down(n); err != nil {
 		return err
