@@ -410,7 +410,9 @@ func (l *Store) Show(diffID image.Digest) error {
 	fs := filepath.Join(dir, "fs")
 	var st unix.Statx_t
 	err = unix.Statx(unix.AT_FDCWD, fs, unix.AT_SYMLINK_NOFOLLOW, 0, &st)
-	if err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
+	// The owner's mount, which its mount namespace may have passed on, goes when
+	// the owner ends.
+	if err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 && (!l.shared || l.shown[diffID]) {
 		return nil
 	}
 	if err == unix.ENOENT {
@@ -426,6 +428,9 @@ func (l *Store) Show(diffID image.Digest) error {
 	defer m.Close()
 	if err := unix.MoveMount(int(m.Fd()), "", unix.AT_FDCWD, fs, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("layer %s: mount at %s: %w", diffID, fs, err)
+	}
+	if l.shared {
+		l.shown[diffID] = true
 	}
 	return nil
 }

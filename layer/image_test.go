@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -320,5 +321,56 @@ func TestArchiveWithoutGap(t *testing.T) {
 	}
 	if err := r.drain(t.Context()); !errors.Is(err, unix.ENOSPC) || disk.writes != 2 {
 		t.Errorf("reading on: %v after %d writes", err, disk.writes)
+	}
+}
+
+// TestImageOfBuilder: a builder's mounts stay when the engine, whose mounts its
+// mount namespace gets too, takes its own down.
+func TestImageOfBuilder(t *testing.T) {
+	l := imageStore(t)
+	raw := archive(t, e{name: "d/", mode: 0o755})
+	id := image.FromBytes(raw)
+	if err := unix.Mount(l.dir, l.dir, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(l.dir, unix.MNT_DETACH) })
+	if err := unix.Mount("", l.dir, "", unix.MS_SHARED, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Unpack(t.Context(), bytes.NewReader(raw), "", id); err != nil {
+		t.Fatal(err)
+	}
+	step := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and the thread ends with the goroutine
+		err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS)
+		if err == nil {
+			err = unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, "")
+		}
+		step <- err
+		<-step
+		shared, err := OpenShared(l.dir, t.TempDir())
+		var dirs []string
+		if err == nil {
+			dirs, err = shared.Lower([]image.Digest{id})
+		}
+		step <- err
+		<-step
+		if err == nil {
+			_, err = os.Lstat(filepath.Join(dirs[0], "d"))
+		}
+		step <- err
+	}()
+	for _, engine := range []func() error{func() error { return l.Show(id) }, l.Close} {
+		if err := <-step; err != nil {
+			t.Fatal(err)
+		}
+		if err := engine(); err != nil {
+			t.Fatal(err)
+		}
+		step <- nil
+	}
+	if err := <-step; err != nil {
+		t.Errorf("what the builder has: %v", err)
 	}
 }

@@ -59,6 +59,7 @@ type Store struct {
 	images   sync.Once // whether the kernel mounts images is found out
 	noImages error     // why it does not
 	mounting sync.Mutex
+	shown    map[image.Digest]bool // by this process, of a store that it shares
 
 	mu      sync.Mutex
 	known   map[image.Digest]info
@@ -88,7 +89,7 @@ func Open(dir string) (*Store, error) {
 	return &Store{
 		dir: dir, temp: dir, tag: tempPrefix + hex.EncodeToString(b[:]) + "-",
 		known: map[image.Digest]info{}, running: map[image.Digest]chan struct{}{},
-		fitted: map[image.Digest]string{},
+		fitted: map[image.Digest]string{}, shown: map[image.Digest]bool{},
 	}, nil
 }
 
