@@ -86,6 +86,10 @@ conformance-docker-cli: build ## the tests of docker's own client against our so
 conformance-compose: build ## Compose's own tests against our socket (half an hour)
 	test/conformance/docker/run compose
 
+.PHONY: conformance-buildkit
+conformance-buildkit: build ## BuildKit's own tests of Dockerfiles against our builder (some minutes)
+	test/conformance/buildkit/run dockerfile
+
 .PHONY: kill
 kill: build ## the engine killed at a hundred random moments of pulls, pushes, loads and collections (four minutes)
 	CALE_BIN=$(CURDIR)/bin CALE_KILLS=100 go test -count=1 -timeout 20m -run TestKilledAtWork ./test/e2e

@@ -163,6 +163,15 @@ func TestBuildInclude(t *testing.T) {
 			t.Errorf("%s: %q", client, got)
 		}
 	}
+	// Of an archive, as clients without BuildKit's protocol send one.
+	packed, err := exec.Command("tar", "-C", dir, "-c", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Do(string(packed), "cale", "build", "--build-arg", "FROM="+s.Busybox(), "-t", "packed", "-").OK(t)
+	if got := s.Cale("run", "--rm", "packed").OK(t); got != "first\nthird\n" {
+		t.Errorf("of an archive: %q", got)
+	}
 	for name, says := range map[string]string{
 		"loop": "more than 8 files include one another", "none": "none:3: INCLUDE ./missing: there is no missing beside the Dockerfile", "out": "it leads out of the folder",
 	} {
