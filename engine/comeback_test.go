@@ -59,6 +59,54 @@ func TestEngineComesBack(t *testing.T) {
 	}
 }
 
+// What runs does so whatever has become of the runtimes' settings meanwhile.
+func TestComesBackWithBrokenSettings(t *testing.T) {
+	b := newBench(t)
+	b.conf.ConfigDir = t.TempDir()
+	id := b.start(sh("exec sleep 1000"))
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(b.conf.ConfigDir, "runtimes.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.open()
+	if i := b.inspect(id); i.State.Status != Running || i.State.Pid == 0 {
+		t.Errorf("after it: %+v", i.State)
+	}
+}
+
+// Another shim behind one that died, and that nobody can take over from, is not left alone.
+func TestShimBehindDeadOne(t *testing.T) {
+	if _, err := exec.LookPath("containerd-shim-runc-v2"); err != nil {
+		t.Skip(err)
+	}
+	b := newBench(t)
+	s := sh("exec sleep 1000")
+	s.Runtime, s.TTY = "io.containerd.runc.v2", true
+	id := b.start(s)
+	c, err := b.find(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := c.run.shim.Pid(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exit, err := b.Wait(ctx, id, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-exit
+	b.until("the other shim's end", func() bool {
+		out, _ := exec.Command("pgrep", "-f", "containerd-shim-runc-v2.*"+id).Output()
+		return len(out) == 0
+	})
+}
+
 // A shim that is killed together with the keeper takes its container along; nothing of it may stay.
 func TestShimAndKeeperKilled(t *testing.T) {
 	b := newBench(t)

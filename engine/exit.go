@@ -57,7 +57,7 @@ func (e *Engine) lostShim(c *container, cause error) shim.Exit {
 		e.cfg.Log("container %s: its shim is gone: %v", c.id, cause)
 		exit = shim.Exit{Status: 137, At: time.Now()}
 	}
-	e.killCgroup(c)
+	e.killLeft(c)
 	return exit
 }
 

@@ -294,12 +294,9 @@ func (e *Engine) podAlive(p *pod) bool {
 func (e *Engine) lookAtPod(ctx context.Context, p *pod, found chan<- foundRun) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	var client *shim.Client
-	t, err := e.runtimeFor(p.spec().Runtime)
+	client, err := e.findSupervisor(ctx, supervisor{e.cfg.Shim, p.id, p.run})
 	if err == nil {
-		if client, err = e.findSupervisor(ctx, supervisor{t.shim, p.id, p.run}); err == nil {
-			p.shim = client
-		}
+		p.shim = client
 	}
 	for _, c := range e.members(p) {
 		if _, err := os.Lstat(c.pod); err != nil {

@@ -208,11 +208,8 @@ func (e *Engine) supervisorOf(ctx context.Context, c *container, id, pod string)
 	if c == nil {
 		return shim.Connect(ctx, pod)
 	}
-	t, err := e.runtimeFor(c.rec.Spec.Runtime)
-	if err != nil {
-		return nil, err
-	}
-	return e.findSupervisor(ctx, supervisor{t.shim, id, pod})
+	// Its runtime's name may mean nothing any more, which is no reason to end it.
+	return e.findSupervisor(ctx, supervisor{e.cfg.Shim, id, pod})
 }
 
 // lookThrough asks a shim about one container; pod is its bundle.
@@ -266,7 +263,7 @@ func (e *Engine) bury(ctx context.Context, f foundRun) {
 	}
 	e.unwind(ctx, c, f.run)
 	e.endShim(ctx, c, f.run)
-	e.killCgroup(c)
+	e.killLeft(c)
 	e.clearPod(ctx, c, f.run)
 	if !known {
 		return

@@ -383,7 +383,7 @@ func (e *Engine) clearPod(ctx context.Context, c *container, r *run) {
 			e.cfg.Log("unmount %s of container %s: %v", name, c.id, err)
 		}
 	}
-	for _, name := range []string{"uts", "ipc", "pid", "user"} { // of a pod whose record is gone
+	for _, name := range []string{"uts", "ipc", "pid", "user"} { // its own, or of a pod whose record is gone
 		if err := unmountPin(filepath.Join(c.pod, name)); err != nil {
 			e.cfg.Log("container %s: %v", c.id, err)
 		}
@@ -441,11 +441,19 @@ func (e *Engine) endShim(ctx context.Context, c *container, r *run) {
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
 		e.cfg.Log("container %s: kill shim: %v", c.id, err)
 	}
-	e.killCgroup(c)
+	e.killLeft(c)
 }
 
-// killCgroup ends whatever is left of a container whose shim is gone, and removes its cgroup.
-func (e *Engine) killCgroup(c *container) {
+// killLeft ends whatever is left of a container whose shim is gone, another shim behind that one too, and removes its
+// cgroup.
+func (e *Engine) killLeft(c *container) {
+	if _, err := os.Lstat(filepath.Join(c.pod, shim.BehindBundle(c.id))); err == nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), startTimeout)
+		defer cancel()
+		if _, err := shim.Cleanup(ctx, e.launchOf(supervisor{e.cfg.Shim, c.id, c.pod})); err != nil {
+			e.cfg.Log("container %s: what its runtime left: %v", c.id, err)
+		}
+	}
 	c.mu.Lock()
 	path := filepath.Join(e.cgroupParent(&c.rec.Spec), c.id)
 	c.mu.Unlock()
