@@ -110,7 +110,20 @@ func TestVolumeRoot(t *testing.T) {
 	if out := look("small", "ls /vol"); out != "x\n" {
 		t.Errorf("after a reboot: %q", out)
 	}
-	for _, name := range []string{"small", "owned"} {
+	// One that can't be mounted any more is listed, and can be removed.
+	if _, err := b.VolumeCreate(ctx, "broken", "", map[string]string{"size": "32m"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := unmount(b.conf.Root + "/volumes/broken/_data"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(b.conf.Root+"/volumes/broken/"+diskImage, 0); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := b.Volumes(ctx); err != nil || len(list) != 3 {
+		t.Errorf("with a broken one: %+v, %v", list, err)
+	}
+	for _, name := range []string{"small", "owned", "broken"} {
 		b.until("nobody to use the volume", func() bool {
 			for _, c := range b.List(ctx, false) {
 				b.Remove(ctx, c.ID, RemoveOptions{Force: true})

@@ -74,29 +74,45 @@ func (v *volumes) users(name string) []string {
 	return slices.Sorted(maps.Keys(v.refs[name]))
 }
 
-// get reads one volume.
+// get gives one volume, ready for use.
 func (v *volumes) get(name string) (Volume, error) {
+	vol, disk, err := v.read(name)
+	if err == nil && disk > 0 {
+		err = v.mount(name)
+	}
+	return vol, err
+}
+
+// mount mounts a volume's own file system.
+func (v *volumes) mount(name string) error {
+	err := mountImage(filepath.Join(v.dir, name, diskImage), v.data(name))
+	if err == nil {
+		return nil
+	}
+	if _, _, gone := v.read(name); gone != nil {
+		return gone // removed meanwhile
+	}
+	return fmt.Errorf("volume %s: %w", name, err)
+}
+
+// read reads one volume's record; disk is the bound of its own file system, 0 if it has none.
+func (v *volumes) read(name string) (vol Volume, disk int64, err error) {
 	if !validName.MatchString(name) {
-		return Volume{}, notFound("get %s: no such volume", name)
+		return vol, 0, notFound("get %s: no such volume", name)
 	}
 	raw, err := os.ReadFile(filepath.Join(v.dir, name, "volume.json"))
 	if errors.Is(err, os.ErrNotExist) {
-		return Volume{}, notFound("get %s: no such volume", name)
+		return vol, 0, notFound("get %s: no such volume", name)
 	}
 	if err != nil {
-		return Volume{}, fmt.Errorf("volume %s: %w", name, err)
+		return vol, 0, fmt.Errorf("volume %s: %w", name, err)
 	}
 	var r volumeRecord
 	if err := json.Unmarshal(raw, &r); err != nil {
-		return Volume{}, fmt.Errorf("volume %s: %w", name, err)
-	}
-	if r.Disk > 0 {
-		if err := mountImage(filepath.Join(v.dir, name, diskImage), v.data(name)); err != nil {
-			return Volume{}, fmt.Errorf("volume %s: %w", name, err)
-		}
+		return vol, 0, fmt.Errorf("volume %s: %w", name, err)
 	}
 	return Volume{Name: name, Driver: "local", Mountpoint: v.data(name), Created: r.Created, Labels: r.Labels,
-		Options: r.Options, Anonymous: r.Anonymous}, nil
+		Options: r.Options, Anonymous: r.Anonymous}, r.Disk, nil
 }
 
 // make creates a volume, complete at once; one that is there already is taken (fresh is false then).
@@ -220,7 +236,13 @@ func (e *Engine) Volumes(ctx context.Context) ([]Volume, error) {
 		if strings.HasPrefix(d.Name(), ".") || !d.IsDir() {
 			continue
 		}
-		v, err := e.volumes.get(d.Name())
+		v, disk, err := e.volumes.read(d.Name())
+		if err == nil && disk > 0 {
+			if err = e.volumes.mount(v.Name); err != nil && !errors.Is(err, ErrNotFound) {
+				e.cfg.Log("%v", err) // it is there, and can be removed
+				err = nil
+			}
+		}
 		if errors.Is(err, ErrNotFound) {
 			continue // removed meanwhile
 		}
@@ -237,7 +259,7 @@ func (e *Engine) Volume(ctx context.Context, name string) (Volume, error) { retu
 
 // VolumeRemove removes a volume no container names. force makes a missing one no error.
 func (e *Engine) VolumeRemove(ctx context.Context, name string, force bool) error {
-	if _, err := e.volumes.get(name); err != nil {
+	if _, _, err := e.volumes.read(name); err != nil {
 		if force && errors.Is(err, ErrNotFound) {
 			return nil
 		}
@@ -250,9 +272,11 @@ func (e *Engine) VolumeRemove(ctx context.Context, name string, force bool) erro
 	var err error
 	if len(users) == 0 {
 		// One rename, so it may be done under the lock: nobody can take the volume up meanwhile.
+		mounting.Lock()
 		if err = unmount(v.data(name)); err == nil {
 			away, err = e.toTrash(filepath.Join(v.dir, name))
 		}
+		mounting.Unlock()
 	}
 	v.mu.Unlock()
 	if len(users) > 0 {
