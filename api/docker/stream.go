@@ -105,11 +105,36 @@ func pump(conn net.Conn, in *bufio.Reader, s *engine.Stream, stdin, bare bool) {
 		// Not merely silent: nothing is left to write to.
 		s.Close()
 	}()
+	awaitRead(conn)
 	if bare {
 		copyPlain(conn, s)
 		return
 	}
 	_, _ = io.Copy(conn, s)
+}
+
+// mostUnread is how long output waits for the client to read the answer's head.
+const mostUnread = time.Second
+
+// awaitRead waits until the client has read what was sent. Clients that take the socket from below a buffered reader
+// after the head, Docker's for Python among them, lose what comes in one read with it.
+func awaitRead(conn net.Conn) {
+	c, ok := conn.(*net.UnixConn)
+	if !ok {
+		return // the kernel tells what arrived, not what was read
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	end := time.Now().Add(mostUnread)
+	for wait := 20 * time.Microsecond; time.Now().Before(end); wait = min(2*wait, 5*time.Millisecond) {
+		unread := 0
+		if cerr := raw.Control(func(fd uintptr) { unread, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); cerr != nil || err != nil || unread == 0 {
+			return
+		}
+		time.Sleep(wait)
+	}
 }
 
 // forward sends a client's input until it ends, and says whether the client is gone. A process that has closed its
