@@ -84,7 +84,9 @@ func (e *Engine) launchOf(s supervisor) shim.Launch {
 
 // startSupervisor starts a shim that another will take over from if it dies.
 func (e *Engine) startSupervisor(ctx context.Context, s supervisor) (*shim.Client, error) {
-	e.needKeeper()
+	if e.needKeeper() { // the last one died just now, or there was none
+		e.work.Go(e.keepAll)
+	}
 	client, err := shim.Start(ctx, e.launchOf(s))
 	if err != nil {
 		return nil, err
@@ -126,6 +128,7 @@ func (e *Engine) takeOver(ctx context.Context, s supervisor) (*shim.Client, erro
 		return nil, fmt.Errorf("shim %s died, and can't be taken over from", s.program)
 	}
 	if e.needKeeper() {
+		e.work.Go(e.keepAll) // the others are alive
 		return nil, errors.New("the keeper died too: nothing is left to take over")
 	}
 	l := e.launchOf(s)

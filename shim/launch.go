@@ -129,8 +129,9 @@ func forkServer(binary, dir string, argv, env []string, fd int) error {
 // then it holds nothing yet. The file becomes readable when the keeper is gone.
 func WatchKeeper(binary, socket string) (watch *os.File, started bool, err error) {
 	c := keep.Client{Socket: socket}
-	if watch, err = c.Watch(); err == nil {
-		return watch, false, nil
+	// One that is only slow must not get a twin: what it holds would be held for ever.
+	if watch, err = c.Watch(); err == nil || !keep.IsGone(err) {
+		return watch, false, err
 	}
 	fd, err := keep.Listen(socket)
 	if err != nil {

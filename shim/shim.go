@@ -21,7 +21,7 @@ type Launch struct {
 	StateDir string
 	// Env is added to the shim's environment ("K=V").
 	Env []string
-	// Keeper is the socket of a keeper (see StartKeeper), which lets what the shim has outlive it; "" for none. Only our
+	// Keeper is the socket of a keeper (see WatchKeeper), which lets what the shim has outlive it; "" for none. Only our
 	// own shim has use for it.
 	Keeper string
 	// Adopt has the shim go on with what the keeper has of one by the same ID that died.

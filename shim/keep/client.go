@@ -152,7 +152,9 @@ func (f *Files) Close() {
 }
 
 // IsGone tells that there is no keeper.
-func IsGone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) }
+func IsGone(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
+}
 
 // Watch connects to the keeper and stays connected: the file becomes readable when the keeper is gone. A keeper stays
 // for as long as it is watched.

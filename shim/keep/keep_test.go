@@ -31,8 +31,9 @@ func TestKeeper(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- Serve(fd)
+		err := Serve(fd)
 		unix.Close(fd)
+		ended <- err
 	}()
 	c := Client{Socket: socket}
 	watch, err := c.Watch()

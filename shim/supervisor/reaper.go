@@ -129,13 +129,16 @@ func (r *reaper) reap(pid int) bool {
 
 // adopt is watch for a process that is not a child. Its pidfd must be in the poller; it becomes the reaper's.
 func (r *reaper) adopt(pid int, pidfd *os.File, exited func(end)) {
+	w := &watched{exited: exited, adopted: pidfd}
 	r.mu.Lock()
-	r.known[pid] = &watched{exited: exited, adopted: pidfd}
+	r.known[pid] = w
 	r.mu.Unlock()
 	go func() {
 		how := awaitAdopted(pid, pidfd)
 		r.mu.Lock()
-		delete(r.known, pid)
+		if r.known[pid] == w { // else the pid is a child's by now
+			delete(r.known, pid)
+		}
 		pidfd.Close()
 		r.mu.Unlock()
 		exited(how)
