@@ -36,6 +36,7 @@ fuzz: ## every fuzz target for a minute each
 bench: build ## the whole stacks side by side (needs podman, docker.io)
 	go run ./bench/run
 	go run ./bench/memory
+	go run ./bench/load
 
 .PHONY: bench-runtime
 bench-runtime: build ## the low-level runtimes and the kernel's floor side by side (needs crun, runc, a C compiler)

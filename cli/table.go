@@ -33,6 +33,7 @@ func commands() []entry {
 		{name: "create", short: "Create a new container", build: (*App).createCommand, group: other},
 		{name: "diff", short: "Inspect changes to files or directories on a container's filesystem", build: (*App).diffCommand, group: other},
 		{name: "events", short: "Get real time events from the server", build: (*App).eventsCommand, group: other},
+		{name: "explain", short: "Tell why a container ended, did not start, or is refused things", build: (*App).explainCommand, group: other},
 		{name: "export", short: "Export a container's filesystem as a tar archive", build: (*App).exportCommand, group: other},
 		{name: "history", short: "Show the history of an image", build: (*App).historyCommand, group: other},
 		{name: "import", short: "Import the contents from a tarball to create a filesystem image", build: (*App).importCommand, group: other},
@@ -73,7 +74,7 @@ func same(names ...string) []entry {
 }
 
 func containerCommands() []entry {
-	return append(same("attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause", "port", "rename", "restart",
+	return append(same("attach", "commit", "cp", "create", "diff", "exec", "explain", "export", "kill", "logs", "pause", "port", "rename", "restart",
 		"run", "start", "stats", "stop", "top", "unpause", "update", "wait"),
 		entry{name: "inspect", short: "Display detailed information on one or more containers", build: inspectKind("container")},
 		entry{name: "ls", aliases: []string{"ps", "list"}, short: "List containers", build: (*App).psCommand},

@@ -25,6 +25,19 @@ func (c *Client) ImageWhy(ctx context.Context, name string) (Why, error) {
 	return w, err
 }
 
+// Explanation says why a container is as it is: what ended its processes, keeps things from them or slows them.
+type Explanation struct {
+	ID, Name, Status string
+	Reasons          []struct{ Topic, Text, Hint string }
+}
+
+// ContainerExplain tells why a container ended or did not start, and what the kernel keeps from one that runs.
+func (c *Client) ContainerExplain(ctx context.Context, name string) (Explanation, error) {
+	var x Explanation
+	err := c.call(ctx, request{method: "GET", path: "/cale/container/" + name + "/explain"}, &x)
+	return x, err
+}
+
 // CheckReport is what a check of the engine's store read and found. Unverified
 // are layers that could not be compared, as their blob is not here.
 type CheckReport struct {

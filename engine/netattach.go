@@ -240,7 +240,7 @@ func (e *Engine) dropNetwork(ctx context.Context, c *container) {
 // emitNetwork tells that a container came to a network, or left it.
 func (e *Engine) emitNetwork(action, id, name, container string) {
 	driver := ""
-	if i, err := e.nets.Inspect(id); err == nil {
+	if i, err := e.nets.Definition(id); err == nil {
 		driver = i.Driver
 	}
 	e.emitOther("network", action, id, "container", container, "name", name, "type", driver)

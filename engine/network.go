@@ -27,7 +27,7 @@ func (e *Engine) endpoints(rec *record) map[string]Endpoint {
 	switch {
 	case n.Mode == "host" || own && !joins:
 		ep := Endpoint{Network: n.Mode}
-		if info, err := e.nets.Inspect(n.Mode); err == nil {
+		if info, err := e.nets.Definition(n.Mode); err == nil {
 			ep.NetworkID = info.ID
 		}
 		out[n.Mode] = ep
@@ -40,7 +40,7 @@ func (e *Engine) endpoints(rec *record) map[string]Endpoint {
 	}
 	first := n.first()
 	for _, o := range slices.Concat([]NetworkEndpoint{first}, n.Others, rec.Others) {
-		info, err := e.nets.Inspect(o.Network)
+		info, err := e.nets.Definition(o.Network)
 		if err != nil || slices.Contains(rec.Left, o.Network) {
 			continue
 		}

@@ -196,6 +196,22 @@ func (s *Store) Inspect(network string) (*Info, error) {
 	return nil, err
 }
 
+// Definition finds a network as Inspect does, and gives what it is without who is in it: that may be many.
+func (s *Store) Definition(network string) (Definition, error) {
+	s.mu.Lock()
+	n, err := s.find(network)
+	if err == nil {
+		defer s.mu.Unlock()
+		return n.def, nil
+	}
+	s.mu.Unlock()
+	i, err := s.Inspect(network)
+	if err != nil {
+		return Definition{}, err
+	}
+	return i.Definition, nil
+}
+
 // List returns all networks, the predefined ones first, the others by name.
 func (s *Store) List() []*Info {
 	s.mu.Lock()

@@ -113,6 +113,7 @@ var routes = []route{
 	{"POST", "/swarm/init", (*Server).swarm},
 	{"POST", "/swarm/join", (*Server).swarm},
 
+	{"GET", "/cale/container/{name*}/explain", (*Server).containerExplain},
 	{"GET", "/cale/image/{name*}/why", (*Server).imageWhy},
 	{"POST", "/cale/image/{name*}/verify", (*Server).imageVerify},
 	{"POST", "/cale/image/{name*}/sign", (*Server).imageSign},

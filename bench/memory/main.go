@@ -6,16 +6,10 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"cale/bench/peers"
@@ -70,11 +64,11 @@ func one(ctx context.Context, s *peers.Stack) (float64, error) {
 	}
 	took := time.Since(began) / time.Duration(*count)
 	time.Sleep(2 * time.Second) // garbage collectors and page frees settle
-	once, _, err := memory(s.Daemons)
+	once, _, err := peers.PSS(s.Daemons)
 	if err != nil {
 		return 0, err
 	}
-	all, n, err := memory(s.Shims)
+	all, n, err := peers.PSS(s.Shims)
 	if err != nil {
 		return 0, err
 	}
@@ -82,38 +76,4 @@ func one(ctx context.Context, s *peers.Stack) (float64, error) {
 	fmt.Printf("  %-10s %8.0f KiB a container (%d supervisors of %d containers), %8d KiB once; %.1f ms a start\n",
 		s.Name, each, n, *count, once, float64(took.Microseconds())/1000)
 	return each, nil
-}
-
-// memory adds up the PSS of the programs of these names that live in our mount namespace.
-func memory(names []string) (kib, processes int, err error) {
-	own, err := os.Readlink("/proc/self/ns/mnt")
-	if err != nil {
-		return 0, 0, err
-	}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return 0, 0, err
-	}
-	for _, e := range entries {
-		dir := "/proc/" + e.Name()
-		exe, err := os.Readlink(dir + "/exe")
-		if err != nil || !slices.Contains(names, filepath.Base(exe)) {
-			continue
-		}
-		if ns, _ := os.Readlink(dir + "/ns/mnt"); ns != own {
-			continue
-		}
-		text, err := os.ReadFile(dir + "/smaps_rollup")
-		if err != nil {
-			continue
-		}
-		processes++
-		for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
-			if value, ok := strings.CutPrefix(lines.Text(), "Pss:"); ok {
-				n, _ := strconv.Atoi(strings.Fields(value)[0])
-				kib += n
-			}
-		}
-	}
-	return kib, processes, nil
 }

@@ -48,6 +48,16 @@ var allCaps = sync.OnceValue(func() []string {
 	return all
 })
 
+// CapabilitiesOutside names the capabilities that a set of the kernel's lacks.
+func CapabilitiesOutside(mask uint64) (names []string) {
+	for n, name := range capNames {
+		if mask&(1<<n) == 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // Capabilities gives the set a container gets. add and drop take names with or without CAP_ in any case, and ALL.
 func Capabilities(add, drop []string, privileged bool) ([]string, error) {
 	add, err := normalizeCaps("CapAdd", add)
