@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"fmt"
 
 	"cale/audit"
 	"cale/engine"
@@ -53,6 +54,14 @@ func powers(s *engine.Spec) []string {
 	}
 	for _, d := range s.Resources.Devices {
 		out = append(out, "device="+d.Host)
+	}
+	for _, r := range s.Resources.DeviceRequests { // vendors' descriptions may have mounts and hooks as well
+		for _, id := range r.IDs {
+			out = append(out, "device-request="+id)
+		}
+		if len(r.IDs) == 0 {
+			out = append(out, fmt.Sprintf("device-request=%d %v", r.Count, r.Capabilities))
+		}
 	}
 	for _, r := range s.Resources.DeviceCgroupRules {
 		out = append(out, "device-rule="+r)

@@ -90,7 +90,6 @@ func TestRoundTrip(t *testing.T) {
 func TestRefused(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"Image":"a","HostConfig":{"Links":["a:b c"]}}`:                            "bad format for links",
-		`{"Image":"a","HostConfig":{"DeviceRequests":[{"Driver":"nvidia"}]}}`:       "not built yet",
 		`{"Image":"a","HostConfig":{"Binds":["a:b:c:d"]}}`:                          "invalid volume specification",
 		`{"Image":"a","HostConfig":{"Binds":["/a:/b:bogus"]}}`:                      "invalid mode",
 		`{"Image":"a","HostConfig":{"SecurityOpt":["bogus"]}}`:                      "invalid --security-opt",
