@@ -1,14 +1,16 @@
 package main
 
 import (
-	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// errHelp asks for a command's usage.
-var errHelp = errors.New("help")
+// helpError asks for a command's usage.
+type helpError struct{ options []string }
+
+func (*helpError) Error() string { return "help" }
 
 // flags reads options the way runc's command line does: --name value, --name=value, single letters, and unless
 // told otherwise also after the arguments. The standard library's package costs a start more than this file.
@@ -62,7 +64,7 @@ func (f *flags) parse(args []string, anywhere bool) (rest []string, err error) {
 		set, ok := f.set[name]
 		if !ok {
 			if name == "h" || name == "help" {
-				return nil, errHelp
+				return nil, &helpError{f.listed()}
 			}
 			return nil, fmt.Errorf("flag provided but not defined: -%s", name)
 		}
@@ -80,6 +82,23 @@ func (f *flags) parse(args []string, anywhere bool) (rest []string, err error) {
 		}
 	}
 	return rest, nil
+}
+
+// listed are the options as help lists them, by name.
+func (f *flags) listed() []string {
+	var list []string
+	for n := range f.set {
+		dashes, value := "--", " value"
+		if len(n) == 1 {
+			dashes = "-"
+		}
+		if f.yes[n] {
+			value = ""
+		}
+		list = append(list, dashes+n+value)
+	}
+	slices.Sort(list)
+	return list
 }
 
 // exactly checks the number of arguments.

@@ -34,29 +34,29 @@ type app struct {
 // command is one subcommand. Its run gets what follows the command's name.
 type command struct {
 	name  string
-	usage string
+	usage string // its arguments
 	short string
 	run   func(a *app, args []string) error
 }
 
 var commands = []command{
-	{"checkpoint", "[options] <container-id>", "save a running container's processes to files", cmdCheckpoint},
-	{"create", "[options] <container-id>", "create a container that waits to be started", unwritable(cmdCreate)},
-	{"delete", "[--force] <container-id>", "remove what is left of a container", cmdDelete},
-	{"events", "[--stats] [--interval 5s] <container-id>", "show a container's statistics and out-of-memory events", cmdEvents},
-	{"exec", "[options] <container-id> <command> [args...]", "run a process in a container", unwritable(cmdExec)},
+	{"checkpoint", "CONTAINER", "save a running container's processes to files", cmdCheckpoint},
+	{"create", "CONTAINER", "create a container that waits to be started", unwritable(cmdCreate)},
+	{"delete", "CONTAINER", "remove what is left of a container", cmdDelete},
+	{"events", "CONTAINER", "show a container's statistics and out-of-memory events", cmdEvents},
+	{"exec", "CONTAINER cmd [args...]", "run a process in a container", unwritable(cmdExec)},
 	{"features", "", "show what this runtime can do", cmdFeatures},
-	{"kill", "[--all] <container-id> [signal]", "send a signal to a container's first process", cmdKill},
-	{"list", "[--quiet] [--format table|json]", "list containers", cmdList},
-	{"pause", "<container-id>", "freeze a container's processes", cmdPause},
-	{"ps", "[--format table|json] <container-id> [ps options]", "show a container's processes", cmdPs},
-	{"restore", "[options] <container-id>", "make a container of what checkpoint has saved", cmdRestore},
-	{"resume", "<container-id>", "thaw a container's processes", cmdResume},
-	{"run", "[options] <container-id>", "create and start a container", unwritable(cmdRun)},
-	{"spec", "[--rootless] [--explain] [--bundle dir]", "write a configuration to start from, or list the system calls of one", cmdSpec},
-	{"start", "<container-id>", "start a created container", cmdStart},
-	{"state", "<container-id>", "show a container's state", cmdState},
-	{"update", "[options] <container-id>", "change a container's limits", cmdUpdate},
+	{"kill", "CONTAINER [signal]", "send a signal to a container's first process", cmdKill},
+	{"list", "", "list containers", cmdList},
+	{"pause", "CONTAINER", "freeze a container's processes", cmdPause},
+	{"ps", "CONTAINER [ps options]", "show a container's processes", cmdPs},
+	{"restore", "CONTAINER", "make a container of what checkpoint has saved", cmdRestore},
+	{"resume", "CONTAINER", "thaw a container's processes", cmdResume},
+	{"run", "CONTAINER", "create and start a container", unwritable(cmdRun)},
+	{"spec", "", "write a configuration to start from, or list the system calls of one", cmdSpec},
+	{"start", "CONTAINER", "start a created container", cmdStart},
+	{"state", "CONTAINER", "show a container's state", cmdState},
+	{"update", "CONTAINER", "change a container's limits", cmdUpdate},
 }
 
 // exitError carries an exit status out of a command.
@@ -124,11 +124,12 @@ func (a *app) main(args []string) int {
 		}
 		err := c.run(a, rest[1:])
 		var exit *exitError
+		var help *helpError
 		switch {
 		case err == nil:
 			return 0
-		case errors.Is(err, errHelp):
-			fmt.Printf("NAME:\n   %[1]s %[2]s - %[3]s\n\nUSAGE:\n   %[1]s %[2]s %[4]s\n", filepath.Base(os.Args[0]), c.name, c.short, c.usage)
+		case errors.As(err, &help):
+			c.help(help.options)
 			return 0
 		case errors.As(err, &exit) && exit.err == nil:
 			return exit.code
@@ -189,6 +190,16 @@ func defaultRoot() string {
 		}
 	}
 	return "/run/cale-oci"
+}
+
+// help begins as runc's and has the usage in crun's words.
+func (c command) help(options []string) {
+	program := filepath.Base(os.Args[0])
+	fmt.Printf("NAME:\n   %s %s - %s\n\n%s\n", program, c.name, c.short,
+		strings.TrimSpace(fmt.Sprintf("Usage: %s [OPTION...] %s %s", program, c.name, c.usage)))
+	if len(options) > 0 {
+		fmt.Printf("\nOPTIONS:\n   %s\n", strings.Join(options, "\n   "))
+	}
 }
 
 func usage() {

@@ -136,7 +136,11 @@ func TestCommandLine(t *testing.T) {
 	}{
 		{"--version", 0, "spec: 1."},
 		{"--help", 0, "COMMANDS"},
-		{"run --help", 0, "USAGE"},
+		{"run --help", 0, "--pid-file value\n"},
+		// Of runc's help the first lines are known, of crun's the usage.
+		{"start --help", 0, " start - start a created container\n\nUsage: "},
+		{"delete --help", 0, " [OPTION...] delete CONTAINER\n"},
+		{"exec -h", 0, " [OPTION...] exec CONTAINER cmd"},
 		{"nosuch", 3, "nosuch"},
 		{"state nosuch", 1, "container does not exist"},
 		{"--log-format json state nosuch", 1, `"level":"error","msg":"container does not exist"`},
@@ -250,7 +254,12 @@ func TestRunContainer(t *testing.T) {
 		{"resume ID", 0, ""},
 		{"events --stats ID", 0, `"type":"stats"`},
 		{"delete ID", 1, "not stopped"},
+		{"delete --force --regex ^nosuch", 0, ""},
+		{"delete --regex (", 1, "regular expression"},
+		{"delete --regex ID$", 1, "not stopped"},
 		{"kill ID KILL", 0, ""},
+		{"delete --force -r ^cale-oci-[tx]est-", 0, ""},
+		{"state ID", 1, "container does not exist"},
 	}
 	for _, s := range steps {
 		args := strings.Fields(strings.ReplaceAll(s.args, "\t", "\x01"))

@@ -91,9 +91,10 @@ func parseSignal(s string) (unix.Signal, error) {
 }
 
 func cmdDelete(a *app, args []string) error {
-	var force bool
+	var force, pattern bool
 	var f flags
 	f.bool(&force, "force", "f")
+	f.bool(&pattern, "regex", "r")
 	args, err := f.parse(args, true)
 	if err != nil {
 		return err
@@ -101,7 +102,14 @@ func cmdDelete(a *app, args []string) error {
 	if err := exactly("delete", args, 1, 1); err != nil {
 		return err
 	}
-	c, err := runtime.Load(a.root, args[0])
+	if pattern {
+		return a.deleteMatching(args[0], force)
+	}
+	return a.delete(args[0], force)
+}
+
+func (a *app) delete(id string, force bool) error {
+	c, err := runtime.Load(a.root, id)
 	if err != nil {
 		if force && errors.Is(err, runtime.ErrNotFound) {
 			return nil
@@ -110,6 +118,38 @@ func cmdDelete(a *app, args []string) error {
 	}
 	c.Warn = a.warn
 	return c.Delete(force)
+}
+
+// deleteMatching deletes the containers whose IDs a regular expression of POSIX's extended kind matches anywhere, as
+// crun has it. What can't be deleted keeps none of the others.
+func (a *app) deleteMatching(pattern string, force bool) error {
+	list, err := runtime.List(a.root)
+	if err != nil {
+		return err
+	}
+	var ids strings.Builder
+	for _, s := range list {
+		fmt.Fprintln(&ids, s.ID)
+	}
+	// By grep, because each start of this program would pay for package regexp.
+	grep := exec.Command("grep", "-E", "-e", pattern)
+	grep.Stdin = strings.NewReader(ids.String())
+	out, err := grep.Output()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit) && exit.ExitCode() == 1: // none matches
+	case exit != nil:
+		return fmt.Errorf("regular expression %q: %s", pattern, strings.TrimSpace(string(exit.Stderr)))
+	case err != nil:
+		return err
+	}
+	var failed []error
+	for _, id := range strings.Fields(string(out)) {
+		if err := a.delete(id, force); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
 }
 
 func cmdPause(a *app, args []string) error {
