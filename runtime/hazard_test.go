@@ -359,3 +359,26 @@ func TestNoPivotHidesProc(t *testing.T) {
 		}
 	}
 }
+
+// CVE-2024-25621: what is kept of containers is nobody else's to look into, whatever the caller's umask.
+func TestStateIsPrivate(t *testing.T) {
+	defer unix.Umask(unix.Umask(0))
+	w := newWorld(t)
+	w.spec.Process.Args = []string{"/bin/sleep", "1000"}
+	c := w.start()
+	dir := filepath.Join(w.state(), c.ID())
+	for _, d := range []string{w.state(), dir} {
+		if st, err := os.Stat(d); err != nil || st.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: %v, %v", d, st.Mode(), err)
+		}
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) < 2 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	for _, f := range files {
+		if st, err := f.Info(); err != nil || st.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: %v, %v", f.Name(), st.Mode(), err)
+		}
+	}
+}
