@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -130,5 +131,35 @@ func TestDeadlineAndProcessors(t *testing.T) {
 	_, _, err := w.run("true")
 	if err == nil || !strings.Contains(err.Error(), "process scheduler can't be used together with AllowedCPUs") {
 		t.Errorf("%v", err)
+	}
+}
+
+// With crun's options a link can be bound as itself, and be mounted on: nothing it points to is touched. Links on the
+// way to it are resolved in the container's root.
+func TestMountNofollow(t *testing.T) {
+	for _, user := range []bool{false, true} {
+		w := newWorld(t)
+		if user {
+			w.userNS()
+		}
+		w.file("victim", "untouched")
+		link := filepath.Join(w.hostDir("src", "f", "from the host"), "link")
+		err := errors.Join(os.Symlink("f", link), os.Mkdir(filepath.Join(w.root(), "d"), 0o755),
+			os.Symlink("/d", filepath.Join(w.root(), "way")), os.Symlink("/victim", filepath.Join(w.root(), "d/on")),
+			os.Symlink("/nowhere", filepath.Join(w.root(), "d/dangling")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.mount("/way/on", "bind", link, "bind", "dest-nofollow")
+		w.mount("/way/dangling", "bind", link, "bind", "dest-nofollow", "src-nofollow")
+		out, _, err := w.run("cat /d/on; echo; cat /victim; echo; readlink /d/dangling; ls /nowhere 2>&1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(t, "what is mounted", out, "from the host\nuntouched\nf\nls: /nowhere: No such file or directory")
+		// Without them the link is followed.
+		w.spec.Mounts = w.spec.Mounts[:len(w.spec.Mounts)-2]
+		w.mount("/way/on", "bind", link, "bind")
+		want(t, "followed", w.must("cat /victim"), "from the host")
 	}
 }

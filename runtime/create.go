@@ -16,6 +16,7 @@ import (
 	"cale/runtime/launch"
 	"cale/runtime/linux"
 	"cale/runtime/rootfs"
+	"cale/runtime/seccomp"
 	"cale/runtime/spec"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -124,7 +125,24 @@ func (o *Options) load() (s *specs.Spec, raw []byte, bundle string, err error) {
 			return nil, nil, "", err
 		}
 	}
-	return s, raw, bundle, spec.Validate(s)
+	if err := spec.Validate(s); err != nil {
+		return nil, nil, "", err
+	}
+	return s, raw, bundle, checkSyscalls(s)
+}
+
+// failUnknown is crun's annotation that has a seccomp profile refused for a name that is no system call, which
+// otherwise is left out.
+const failUnknown = "run.oci.seccomp_fail_unknown_syscall"
+
+func checkSyscalls(s *specs.Spec) error {
+	if v, ok := s.Annotations[failUnknown]; !ok || v == "0" || s.Linux == nil {
+		return nil
+	}
+	if name := seccomp.Unknown(s.Linux.Seccomp); name != "" {
+		return fmt.Errorf("seccomp: unknown system call %q, which %s forbids", name, failUnknown)
+	}
+	return nil
 }
 
 // mapAll gives a new user namespace that is to have no mappings those of the caller, so that every ID means in it what

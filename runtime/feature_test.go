@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -394,4 +395,46 @@ func TestHookMountsIntoRoot(t *testing.T) {
 	w.spec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c",
 		"mount --bind " + src + "/f " + w.root() + "/lib/a && mount --bind " + src + "/f ./lib/b"}, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}}}}
 	want(t, "files", w.must("cat /lib/a /lib/b"), "hookhook")
+}
+
+// A hook that fails after the end is told of, in runc's words and crun's, and keeps nothing of the container.
+func TestFailingPoststop(t *testing.T) {
+	w := newWorld(t)
+	fail := specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-c", "echo why; exit 3"}}
+	w.spec.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/bin/true"}, fail, fail}}
+	var warnings []string
+	o := w.options("failing", nil)
+	w.spec.Process.Args = []string{"/bin/true"}
+	c, err := Run(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reap(t, c.InitPid())
+	c.Warn = func(s string) { warnings = append(warnings, s) }
+	if err := c.Delete(false); err != nil {
+		t.Error(err)
+	}
+	const text = "poststop hook failed with exit code 3: exit status 3, output: why"
+	want(t, "warnings", strings.Join(warnings, "\n"), "error running poststop hook #1: "+text+"\nerror running poststop hook #2: "+text)
+	if _, err := Load(w.state(), "failing"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("load: %v", err)
+	}
+}
+
+// A name that is no system call is left out of a profile, unless crun's annotation asks for an error.
+func TestUnknownSyscallAnnotation(t *testing.T) {
+	w := newWorld(t)
+	errno := uint(1)
+	w.spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{
+		{Names: []string{"swapon", "no_such_call"}, Action: specs.ActErrno, ErrnoRet: &errno}}}
+	w.must("true")
+	w.spec.Annotations = map[string]string{"run.oci.seccomp_fail_unknown_syscall": "0"}
+	w.must("true")
+	w.spec.Annotations["run.oci.seccomp_fail_unknown_syscall"] = "1"
+	if _, _, err := w.run("true"); err == nil || !strings.Contains(err.Error(), `unknown system call "no_such_call"`) {
+		t.Errorf("error: %v", err)
+	}
+	if left, _ := os.ReadDir(w.state()); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
 }

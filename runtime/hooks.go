@@ -109,6 +109,11 @@ func (c *Container) poststop() {
 		var hook *HookError
 		if errors.As(c.runHooks("poststop", []specs.Hook{h}, Stopped, nil), &hook) && c.Warn != nil {
 			hook.Number = i
+			var exit *exec.ExitError
+			if errors.As(hook.Err, &exit) && exit.Exited() {
+				// crun's words, inside of runc's.
+				hook.Err = fmt.Errorf("poststop hook failed with exit code %d: %w", exit.ExitCode(), hook.Err)
+			}
 			c.Warn(hook.Error())
 		}
 	}

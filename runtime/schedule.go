@@ -69,7 +69,8 @@ func checkScheduler(s *specs.Scheduler) error {
 		}
 		return nil
 	case s.Runtime == 0:
-		return fmt.Errorf("sched_setattr: `%s` requires `runtime`, in nanoseconds", s.Policy)
+		// A zero is the same as none here: both of crun's messages are true.
+		return fmt.Errorf("sched_setattr: `%[1]s` requires `runtime`, in nanoseconds (sched_setattr: `%[1]s` runtime must be greater than 0)", s.Policy)
 	case s.Deadline == 0:
 		return fmt.Errorf("sched_setattr: `%s` requires `deadline`, in nanoseconds", s.Policy)
 	case s.Runtime < 1024 || s.Runtime >= 1<<63:

@@ -38,6 +38,10 @@ func TestScheduling(t *testing.T) {
 	if _, _, err := w.run("true"); err == nil || !strings.Contains(err.Error(), "runtime (2000000) must be <= deadline (1000000)") {
 		t.Errorf("error: %v", err)
 	}
+	w.spec.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedDeadline, Deadline: 1000000}
+	if _, _, err := w.run("true"); err == nil || !strings.Contains(err.Error(), "sched_setattr: `SCHED_DEADLINE` runtime must be greater than 0") {
+		t.Errorf("error: %v", err)
+	}
 	w.spec.Process.Scheduler = nil
 	w.spec.Process.IOPriority = &specs.LinuxIOPriority{Class: "IOPRIO_CLASS_BEST"}
 	if _, _, err := w.run("true"); err == nil || !strings.Contains(err.Error(), "ioPriority.class") {

@@ -226,7 +226,7 @@ func (t *Tree) emitMount(p *launch.Program, m *mount) {
 		return
 	}
 	if m.src != nil && m.src.inside != "" {
-		at := p.Open(t.rootReg, m.src.inside, unix.O_PATH).New()
+		at := p.Open(t.rootReg, m.src.inside, unix.O_PATH|lastLink(m.opts.nofollow)).New()
 		flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH
 		if m.src.rec {
 			flags |= unix.AT_RECURSIVE
@@ -242,7 +242,7 @@ func (t *Tree) emitMount(p *launch.Program, m *mount) {
 	if m.Type == "proc" || m.Type == "sysfs" {
 		target = t.ensurePlain(p, m)
 	} else {
-		target = t.ensure(p, m.dest, m.src == nil || m.src.dir)
+		target = t.ensurePlace(p, m.dest, m.src == nil || m.src.dir, m.opts.destNofollow)
 		t.guardProc(p, m, target)
 	}
 	p.Step(step)

@@ -13,16 +13,33 @@ import (
 // the last part a file unless isDir. Each name is resolved in the root at that moment, after all earlier mounts, and
 // made below the descriptor of its parent: there is no string the image could bend.
 func (t *Tree) ensure(p *launch.Program, dest string, isDir bool) launch.Reg {
+	return t.ensurePlace(p, dest, isDir, false)
+}
+
+// lastLink is the flag of open(2) that takes a link at a path's end as itself.
+func lastLink(nofollow bool) int {
+	if nofollow {
+		return unix.O_NOFOLLOW
+	}
+	return 0
+}
+
+// ensurePlace is ensure that may take a link at the path's end as what is to be mounted on.
+func (t *Tree) ensurePlace(p *launch.Program, dest string, isDir, nofollow bool) launch.Reg {
 	r := p.Reg()
 	if dest == "" || dest == "." {
 		p.Call(unix.SYS_FCNTL, t.rootReg.Arg(), launch.N(unix.F_DUPFD_CLOEXEC), launch.N(3)).To(r)
 		return r
 	}
-	if !t.covered(dest) {
+	switch {
+	case t.covered(dest):
+	case nofollow:
+		dest = path.Join(t.canonical(path.Dir(dest)), path.Base(dest))
+	default:
 		dest = t.canonical(dest)
 	}
 	done := p.Label()
-	p.Open(t.rootReg, dest, unix.O_PATH).To(r).Then(done).Accept(unix.ENOENT)
+	p.Open(t.rootReg, dest, unix.O_PATH|lastLink(nofollow)).To(r).Then(done).Accept(unix.ENOENT)
 	parts := strings.Split(dest, "/")
 	parent := t.rootReg
 	for i := range parts {
@@ -38,7 +55,7 @@ func (t *Tree) ensure(p *launch.Program, dest string, isDir bool) launch.Reg {
 		} else {
 			p.Call(unix.SYS_MKNODAT, parent.Arg(), p.Str(parts[i]), launch.N(unix.S_IFREG|0o755), launch.N(0)).Accept(unix.EEXIST)
 		}
-		p.Open(t.rootReg, prefix, unix.O_PATH).To(cur)
+		p.Open(t.rootReg, prefix, unix.O_PATH|lastLink(last && nofollow)).To(cur)
 		p.Bind(have)
 		if i > 0 {
 			p.Close(parent)

@@ -19,7 +19,8 @@ type options struct {
 	remount         bool
 	copyUp          bool
 	idmap, idmapRec bool
-	nofollow        bool     // the source's last component may not be a link, and is cloned as one
+	nofollow        bool     // the source's last component may be a link, and is cloned as one
+	destNofollow    bool     // so may the destination's, which is mounted on
 	flags           bool     // there is an option of the mount itself or of the super block
 	atime           bool     // "noatime", "relatime" or "strictatime", and not taken back
 	readonly        bool     // as asked, for file systems where it also is a property of the super block
@@ -127,8 +128,10 @@ func parseOptions(list []string) (options, error) {
 			o.idmap = true
 		case "ridmap":
 			o.idmap, o.idmapRec = true, true
-		case "copy-symlink":
+		case "copy-symlink", "src-nofollow":
 			o.nofollow = true
+		case "dest-nofollow":
+			o.destNofollow = true
 		default:
 			if strings.ContainsRune(s, 0) {
 				return o, fmt.Errorf("option %q has a NUL byte", s)
@@ -146,8 +149,8 @@ func apply(set, clear *uint64, a attr) {
 
 // OptionNames are the mount options that are understood here, rather than passed to the file system; sorted.
 func OptionNames() []string {
-	list := []string{"async", "bind", "defaults", "dirsync", "idmap", "iversion", "lazytime", "loud", "mand",
-		"noiversion", "nolazytime", "nomand", "rbind", "remount", "ridmap", "silent", "sync", "tmpcopyup"}
+	list := []string{"async", "bind", "copy-symlink", "defaults", "dest-nofollow", "dirsync", "idmap", "iversion", "lazytime",
+		"loud", "mand", "noiversion", "nolazytime", "nomand", "rbind", "remount", "ridmap", "silent", "src-nofollow", "sync", "tmpcopyup"}
 	for n := range mountAttrs() {
 		list = append(list, n, "r"+n)
 	}

@@ -77,6 +77,21 @@ func compileFor(machine string, s *specs.LinuxSeccomp) (Filter, error) {
 	return f, nil
 }
 
+// Unknown is the first name in the rules that no table knows, or "".
+func Unknown(s *specs.LinuxSeccomp) string {
+	if s == nil {
+		return ""
+	}
+	for _, call := range s.Syscalls {
+		for _, name := range call.Names {
+			if lookup(name) == nil {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
 // parse checks the rules and gives each entry of s.Syscalls its rules: none when it says what happens anyway.
 func parse(s *specs.LinuxSeccomp, def uint32, f *Filter) ([][]rule, error) {
 	if len(s.Syscalls) > 1<<16-1 {
