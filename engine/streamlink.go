@@ -21,18 +21,20 @@ type streamLink struct {
 
 	mu     sync.Mutex
 	conn   *stdio.Conn
-	half   bool // the client has ended its input
+	died   <-chan struct{} // closed when the supervisor that conn leads to is gone
+	half   bool            // the client has ended its input
 	closed bool
 }
 
 // linkTo connects to a process of a run.
 func linkTo(ctx context.Context, c *container, r *run, h stdio.Hello) (*streamLink, error) {
 	h.End = true
+	died := r.shim.Done()
 	conn, err := stdio.Dial(ctx, c.attachSocket(), h)
 	if err != nil {
 		return nil, err
 	}
-	return &streamLink{c: c, r: r, hello: h, conn: conn}, nil
+	return &streamLink{c: c, r: r, hello: h, conn: conn, died: died}, nil
 }
 
 func (c *container) attachSocket() string { return filepath.Join(c.pod, "attach.sock") }
@@ -43,15 +45,17 @@ func (l *streamLink) current() *stdio.Conn {
 	return l.conn
 }
 
-// anew connects anew after a connection broke; false when there is nothing to connect to any more.
+// deathTold is how long it may take until the end of a supervisor is seen at its other connection too.
+const deathTold = 2 * time.Second
+
+// anew connects anew after a connection broke; false when there is nothing to connect to any more, or the supervisor is
+// alive: it has dropped a client that took too long, which is to learn that output is missing.
 func (l *streamLink) anew(broken *stdio.Conn) bool {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return false
-	}
-	if l.conn != broken {
-		return true
+	now, died, closed := l.conn, l.died, l.closed
+	l.mu.Unlock()
+	if closed || now != broken {
+		return !closed
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -59,12 +63,23 @@ func (l *streamLink) anew(broken *stdio.Conn) bool {
 	if err != nil || st.Status == shim.StatusStopped {
 		return false
 	}
+	select {
+	case <-died:
+	case <-time.After(deathTold):
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.conn != broken {
+		return !l.closed
+	}
+	died = l.r.shim.Done()
 	conn, err := stdio.Dial(ctx, l.c.attachSocket(), l.hello)
 	if err != nil {
 		return false
 	}
 	broken.Close()
-	l.conn = conn
+	l.conn, l.died = conn, died
 	if l.half {
 		_ = conn.CloseWrite()
 	}
