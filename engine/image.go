@@ -275,6 +275,18 @@ func (e *Engine) RestoreBlob(ctx context.Context, d image.Digest) error {
 	return pull.Restore(ctx, e.store, e.registry, d)
 }
 
+// LendBlob is RestoreBlob for who tells when the blob is not needed any more. One that is always kept is
+// store.ErrNotFound.
+func (e *Engine) LendBlob(ctx context.Context, d image.Digest) (done func(), err error) {
+	if _, err := e.store.Origin(d); err != nil {
+		return nil, err
+	}
+	if err := e.RestoreBlob(ctx, d); err != nil {
+		return nil, err
+	}
+	return e.collectSoon, nil
+}
+
 // restoreImage brings all blobs of an image, of the platforms that are here.
 func (e *Engine) restoreImage(ctx context.Context, target image.Descriptor) error {
 	manifests, err := e.store.Manifests(target)

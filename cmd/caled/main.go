@@ -144,7 +144,7 @@ func run(args []string) error {
 		return err
 	}
 	defer kept.Close()
-	regs := &registries{store: e.Store(), restore: e.RestoreBlob, upstream: e.RegistryClient, group: s.group, open: s.registryOpen, contained: e.InHostNetwork, file: filepath.Join(s.run, "registries.json")}
+	regs := &registries{store: e.Store(), restore: e.LendBlob, upstream: e.RegistryClient, group: s.group, open: s.registryOpen, contained: e.InHostNetwork, file: filepath.Join(s.run, "registries.json")}
 	defer regs.close()
 	for _, addr := range s.registry {
 		if _, err := regs.serve(docker.RegistrySettings{Address: addr}); err != nil {

@@ -60,8 +60,8 @@ func TestPushDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Our own registry shows the image whole, and gives what it does not keep.
-	own := httptest.NewServer(server.New(st, server.Options{Domain: src.Domain, Restore: func(ctx context.Context, d image.Digest) error {
-		return pull.Restore(ctx, st, c, d)
+	own := httptest.NewServer(server.New(st, server.Options{Domain: src.Domain, Restore: func(ctx context.Context, d image.Digest) (func(), error) {
+		return func() {}, pull.Restore(ctx, st, c, d)
 	}}))
 	defer own.Close()
 	other := open(t)

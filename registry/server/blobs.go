@@ -41,12 +41,16 @@ func (g *registry) sendBlob(w http.ResponseWriter, r *http.Request, d image.Dige
 		h.Set("Content-Length", strconv.FormatInt(size, 10))
 		return nil
 	}
-	pin := g.store.Pin()
-	defer pin.Release()
+	pin, done := g.store.Pin(), func() {}
+	defer func() { pin.Release(); done() }()
 	pin.Add(d)
 	if g.opts.Restore != nil {
-		if err := g.opts.Restore(r.Context(), d); err != nil && !errors.Is(err, store.ErrNotFound) {
+		sent, err := g.opts.Restore(r.Context(), d)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return upstreamError(err, blobUnknown)
+		}
+		if err == nil {
+			done = sent
 		}
 	}
 	b, err := g.store.Open(d)

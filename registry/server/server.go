@@ -41,8 +41,8 @@ type Options struct {
 	// Password, if not nil, decides who is let in, by HTTP's basic scheme.
 	Password func(user, password string) bool
 	// Restore, if not nil, brings back a blob that the store does not keep
-	// (store.Origin).
-	Restore func(ctx context.Context, d image.Digest) error
+	// (store.Origin). done is called when it has been sent.
+	Restore func(ctx context.Context, d image.Digest) (done func(), err error)
 	// Upstream, if not nil, is a registry that this one mirrors: what is asked
 	// for and not here is fetched from there, under the same repository of
 	// UpstreamDomain, and kept. A mirror is read only.
