@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -73,7 +72,7 @@ func Load(stateDir, id string) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(raw, &c.rec); err != nil {
+	if err := c.rec.decode(raw); err != nil {
 		return nil, fmt.Errorf("state of container %s: %w", id, err)
 	}
 	if c.rec.Format != recordVersion || c.rec.ID != id {

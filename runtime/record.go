@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"cale/runtime/resctrl"
+	"cale/runtime/spec"
 )
 
 // recordVersion is the version of state.json's format.
@@ -90,6 +91,54 @@ func (r *record) encode() []byte {
 		b = append(appendJSON(append(b, ','), r.Stdio[2]), ']')
 	}
 	return append(b, '}')
+}
+
+// decode reads what encode has written, for the same reason without package json. Keys it doesn't know are a later
+// version's.
+func (r *record) decode(raw []byte) error {
+	var created string
+	err := spec.Members(raw, func(key string, v spec.Value) {
+		switch key {
+		case "format":
+			r.Format = v.Int()
+		case "id":
+			r.ID = v.Str()
+		case "bundle":
+			r.Bundle = v.Str()
+		case "rootfs":
+			r.Rootfs = v.Str()
+		case "created":
+			created = v.Str()
+		case "uid":
+			r.UID = v.Int()
+		case "cgroupPath":
+			r.CgroupPath = v.Str()
+		case "noCgroup":
+			r.NoCgroup = v.Bool()
+		case "unit":
+			r.Unit = v.Str()
+		case "slice":
+			r.Slice = v.Str()
+		case "resctrl":
+			v.Rare(&r.Resctrl)
+		case "pid":
+			r.Pid = v.Int()
+		case "pidStart":
+			r.PidStart = v.Uint()
+		case "bootID":
+			r.BootID = v.Str()
+		case "restored":
+			r.Restored = v.Bool()
+		case "stdio":
+			copy(r.Stdio[:], v.Strs())
+		default:
+			v.Skip()
+		}
+	})
+	if err == nil && created != "" {
+		r.Created, err = time.Parse(time.RFC3339Nano, created)
+	}
+	return err
 }
 
 // Indented is the state as JSON, as package json would indent it, and written by hand for the same reason as the record.

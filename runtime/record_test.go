@@ -34,10 +34,22 @@ func TestRecordEncode(t *testing.T) {
 			Restored: true, Stdio: [3]string{"pipe:[1]", "/dev/null", "/a\"b"},
 		},
 	} {
-		var got record
+		var got, own record
 		if err := json.Unmarshal(want.encode(), &got); err != nil || got != want {
 			t.Errorf("%s: %v: got %+v", want.encode(), err, got)
 		}
+		if err := own.decode(want.encode()); err != nil || own != want {
+			t.Errorf("%s: %v: decoded %+v", want.encode(), err, own)
+		}
+	}
+	for _, bad := range []string{"", "{", `{"pid":"1"}`, `{"pid":1}x`, `{"created":"today"}`, `{"format":1e99}`, `{"stdio":[1]}`} {
+		if err := new(record).decode([]byte(bad)); err == nil {
+			t.Errorf("%s: decoded", bad)
+		}
+	}
+	var later record
+	if err := later.decode([]byte(`{"new":{"a":[null]}, "id":"x","unit":null,"stdio":["a","b","c","d"]}`)); err != nil || later.ID != "x" || later.Stdio[2] != "c" {
+		t.Errorf("%+v, %v", later, err)
 	}
 	var got record
 	if err := json.Unmarshal((&record{Bundle: "/\xff"}).encode(), &got); err != nil || got.Bundle != "/\ufffd" {

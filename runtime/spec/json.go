@@ -288,3 +288,24 @@ func pointer[T any](r *reader, f func() T) *T {
 	v := f()
 	return &v
 }
+
+// Value is what a key of an object stands for, to be taken by exactly one of its methods. A null is the zero value.
+type Value struct{ r *reader }
+
+func (v Value) Str() string    { return v.r.str() }
+func (v Value) Strs() []string { return v.r.strs() }
+func (v Value) Bool() bool     { return v.r.boolean() }
+func (v Value) Int() int       { return int(v.r.int(strconv.IntSize)) }
+func (v Value) Uint() uint64   { return v.r.uint(64) }
+func (v Value) Skip()          { v.r.skip() }
+
+// Rare takes a value that few objects have, as package json does.
+func (v Value) Rare(into any) { v.r.rare(into) }
+
+// Members calls f with the members of an object. Like Parse it reads without reflection, and its strings are parts of
+// raw, which must not be changed any more.
+func Members(raw []byte, f func(key string, v Value)) error {
+	r := newReader(raw)
+	r.object(func(key string) { f(key, Value{r}) })
+	return r.end()
+}
