@@ -145,8 +145,9 @@ func align(n, to int64) int64 { return (n + to - 1) / to * to }
 func (n *Node) isDir() bool  { return n.Mode&unix.S_IFMT == unix.S_IFDIR }
 func (n *Node) isLink() bool { return n.Mode&unix.S_IFMT == unix.S_IFLNK }
 
-// inline tells whether a link's target follows its inode.
-func (n *Node) inline() bool { return len(n.Target) < Block }
+// inline tells whether a link's target follows its inode. Behind attributes there
+// may be no place where a long one does not cross the end of a block.
+func (n *Node) inline() bool { return len(n.Target) < Block && len(n.xattrs) == 0 }
 
 // layout numbers the inodes.
 type layout struct {

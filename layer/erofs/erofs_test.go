@@ -227,3 +227,14 @@ func FuzzWrite(f *testing.F) {
 		look(mounted, root)
 	})
 }
+
+// TestLinkWithAttributes: a long link that has attributes too is one as well.
+func TestLinkWithAttributes(t *testing.T) {
+	target := strings.Repeat("t", Block-1)
+	at := image(t, onDisk(t), nil, &Node{Mode: unix.S_IFDIR | 0o755, Children: map[string]*Node{
+		"link": {Mode: unix.S_IFLNK | 0o777, Target: target, Xattrs: map[string][]byte{"trusted.x": {1}}},
+	}})
+	if have, err := os.Readlink(filepath.Join(at, "link")); err != nil || have != target {
+		t.Errorf("%q, %v", have, err)
+	}
+}
