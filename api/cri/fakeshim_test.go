@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync"
 
+	"cale/shim"
+	"cale/shim/keep"
 	"cale/shim/task"
 	"cale/shim/ttrpc"
 )
@@ -13,8 +15,12 @@ import (
 // fakeShimName makes this test program a shim of containers that have no process: the shim's own is shown for theirs.
 const fakeShimName = "cale-shim"
 
-// fakeShim serves on descriptor 3 until it is told to end.
+// fakeShim serves on descriptor 3 until it is told to end. As a keeper it is a real one, which ends with its engine.
 func fakeShim() {
+	if os.Args[len(os.Args)-1] == shim.KeepAction {
+		_ = keep.Serve(3)
+		os.Exit(0)
+	}
 	l, err := net.FileListener(os.NewFile(3, "listener"))
 	if err != nil {
 		os.Exit(1)
