@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
 
 	"cale/runtime/launch"
 	"cale/runtime/linux"
+	"cale/runtime/spec"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -101,11 +103,11 @@ func (e *HookError) Unwrap() error { return e.Err }
 
 // poststop runs the poststop hooks; the container is gone whatever they say.
 func (c *Container) poststop() {
-	s, err := c.Spec()
-	if err != nil || s.Hooks == nil {
+	hooks, err := spec.Hooks(filepath.Join(c.dir, configFile))
+	if err != nil || hooks == nil {
 		return
 	}
-	for i, h := range s.Hooks.Poststop {
+	for i, h := range hooks.Poststop {
 		var hook *HookError
 		if errors.As(c.runHooks("poststop", []specs.Hook{h}, Stopped, nil), &hook) && c.Warn != nil {
 			hook.Number = i

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -134,6 +135,28 @@ func TestRootless(t *testing.T) {
 	r.want(0, "", "start", "one")
 	r.want(0, "", "exec", "one", "sh", "-c", "[ $(id -u) = 0 ] && [ $$ != 1 ]")
 	r.want(0, "", "kill", "one", "KILL")
+}
+
+// CVE-2024-25621: what is kept of a user's containers is that user's alone, whatever the umask; the directory it lies in
+// is left as it is.
+func TestRootlessStateIsPrivate(t *testing.T) {
+	defer unix.Umask(unix.Umask(0))
+	r := newRootless(t)
+	parent := filepath.Join(r.dir, "run")
+	if err := errors.Join(os.Mkdir(parent, 0o751), os.Chown(parent, rootlessUser, rootlessUser)); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("XDG_RUNTIME_DIR", parent)
+	r.configure("exec sleep 1000")
+	state := filepath.Join(parent, "cale-oci")
+	r.want(0, "", "--root=", "create", "private") // the default
+	defer r.run("--root=", "delete", "--force", "private")
+	for dir, mode := range map[string]fs.FileMode{parent: 0o751, state: 0o700, filepath.Join(state, "private"): 0o700} {
+		st, err := os.Stat(dir)
+		if err != nil || st.Mode().Perm() != mode || st.Sys().(*syscall.Stat_t).Uid != rootlessUser {
+			t.Errorf("%s: %v, %v; want %v", dir, st, err, mode)
+		}
+	}
 }
 
 // What a user without rights can't have is refused, in runc's words.

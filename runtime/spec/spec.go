@@ -44,29 +44,40 @@ func Load(file string) (*specs.Spec, []byte, error) {
 }
 
 // Annotations reads a configuration's annotations alone, which is much quicker.
-func Annotations(file string) (map[string]string, error) {
+func Annotations(file string) (a map[string]string, err error) {
+	err = member(file, "annotations", func(r *reader) { a = r.stringMap() })
+	return a, err
+}
+
+// Hooks reads a configuration's hooks alone, for the same reason; nil if it has none.
+func Hooks(file string) (h *specs.Hooks, err error) {
+	err = member(file, "hooks", func(r *reader) { r.rare(&h) })
+	return h, err
+}
+
+// member has one member of a configuration read, if it is there.
+func member(file, name string, read func(r *reader)) error {
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer f.Close()
 	raw, err := readAll(f)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return fmt.Errorf("%s: %w", file, err)
 	}
-	var a map[string]string
 	r := newReader(raw)
 	r.object(func(key string) {
-		if key == "annotations" {
-			a = r.stringMap()
+		if key == name {
+			read(r)
 		} else {
 			r.skip()
 		}
 	})
 	if err := r.end(); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return fmt.Errorf("%s: %w", file, err)
 	}
-	return a, nil
+	return nil
 }
 
 func readAll(f *os.File) ([]byte, error) {
