@@ -30,8 +30,9 @@ import (
 // directives ("# syntax") count at the beginning of the Dockerfile alone.
 
 const (
-	maxIncludes = 8       // one in the other
-	maxIncluded = 4 << 20 // of a Dockerfile with all of its fragments, in bytes
+	maxIncludes  = 8       // one in the other
+	maxFragments = 1000    // in all: each is asked of the solver
+	maxIncluded  = 4 << 20 // of a Dockerfile with all of its fragments, in bytes
 )
 
 // including is a client of the front end's for which Dockerfiles have their
@@ -122,11 +123,12 @@ func (w *withFragments) ReadFile(ctx context.Context, req gateway.ReadRequest) (
 	if err != nil || !strings.EqualFold(path.Clean(req.Filename), path.Clean(w.file)) {
 		return raw, err
 	}
-	return w.expand(ctx, raw, req.Filename, 0)
+	left := maxFragments
+	return w.expand(ctx, raw, req.Filename, 0, &left)
 }
 
-// expand replaces the INCLUDE instructions of a file.
-func (w *withFragments) expand(ctx context.Context, text []byte, file string, depth int) ([]byte, error) {
+// expand replaces the INCLUDE instructions of a file, by at most left fragments.
+func (w *withFragments) expand(ctx context.Context, text []byte, file string, depth int, left *int) ([]byte, error) {
 	if !bytes.Contains(bytes.ToLower(text), []byte("include")) {
 		return text, nil
 	}
@@ -153,7 +155,7 @@ func (w *withFragments) expand(ctx context.Context, text []byte, file string, de
 			return nil, fmt.Errorf("%s:%d: INCLUDE requires at least one file", file, n.StartLine)
 		}
 		for _, name := range names {
-			part, err := w.fragment(ctx, path.Join(path.Dir(file), name), depth)
+			part, err := w.fragment(ctx, path.Join(path.Dir(file), name), depth, left)
 			if err != nil {
 				return nil, fmt.Errorf("%s:%d: INCLUDE %s: %w", file, n.StartLine, name, err)
 			}
@@ -172,9 +174,12 @@ func (w *withFragments) expand(ctx context.Context, text []byte, file string, de
 	return out.Bytes(), nil
 }
 
-func (w *withFragments) fragment(ctx context.Context, name string, depth int) ([]byte, error) {
+func (w *withFragments) fragment(ctx context.Context, name string, depth int, left *int) ([]byte, error) {
 	if !fs.ValidPath(name) {
 		return nil, errors.New("it leads out of the folder")
+	}
+	if *left--; *left < 0 {
+		return nil, fmt.Errorf("the Dockerfile is of more than %d fragments", maxFragments)
 	}
 	ref := w.Reference
 	if w.local != nil {
@@ -191,7 +196,7 @@ func (w *withFragments) fragment(ctx context.Context, name string, depth int) ([
 	if err != nil {
 		return nil, err
 	}
-	return w.expand(ctx, raw, name, depth+1)
+	return w.expand(ctx, raw, name, depth+1, left)
 }
 
 // ask has the client send one more file of its folder.

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -27,8 +26,10 @@ import (
 
 const (
 	imageFile = "image"
-	// tarFile says how many bytes of the image are the archive.
+	// tarFile says by which version of the layout the image was written, and how many bytes of it are the archive.
 	tarFile = "tar"
+	// layoutVersion changes with what erofs.Write makes of a tree: only images of the same version can be compared.
+	layoutVersion = 1
 )
 
 // makesImages tells whether new layers become images.
@@ -76,7 +77,7 @@ func (l *Store) unpackImage(ctx context.Context, temp string, src *hashing) (got
 		_, unsuited = erofs.Write(f, erofs.Start+src.at, c.root())
 	}
 	if unsuited == nil {
-		return c.sum, true, os.WriteFile(filepath.Join(temp, tarFile), strconv.AppendInt(nil, src.at, 10), 0o600)
+		return c.sum, true, os.WriteFile(filepath.Join(temp, tarFile), fmt.Appendf(nil, "%d %d\n", layoutVersion, src.at), 0o600)
 	}
 	if !errors.Is(unsuited, erofs.ErrUnsuited) {
 		return got, false, unsuited
@@ -477,9 +478,13 @@ func (l *Store) VerifyImage(ctx context.Context, diffID image.Digest) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	size, err := strconv.ParseInt(string(raw), 10, 64)
-	if err != nil || size < 0 {
+	var version int
+	var size int64
+	if _, err := fmt.Sscanf(string(raw), "%d %d\n", &version, &size); err != nil || size < 0 {
 		return fmt.Errorf("%w: the size of its archive is %q", ErrDamaged, raw)
+	}
+	if version != layoutVersion {
+		return fmt.Errorf("its layout has version %d, this program checks version %d", version, layoutVersion)
 	}
 	h := diffID.Hash()
 	archive := &counted{r: io.TeeReader(io.NewSectionReader(f, erofs.Start, size), h)}
