@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"cale/test/images"
 )
 
 // TestDiskBound: what a container writes has a bound where its Spec says so, also after another engine and another
@@ -97,6 +99,24 @@ func TestVolumeRoot(t *testing.T) {
 	if _, err := b.VolumeCreate(ctx, "small", "", map[string]string{"size": "32m", "o": "uid=1000"}, nil); err != nil {
 		t.Fatal(err)
 	}
+	img, err := images.BusyboxFiles()
+	if err != nil {
+		t.Skip(err)
+	}
+	img = append(img, images.File{Name: "vol/", Mode: 0o755}, images.File{Name: "vol/seed", Data: []byte("seed\n")})
+	seeded, err := images.New(images.Spec{Layers: [][]images.File{img}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.addImage("seeded", seeded)
+	if _, err := b.VolumeCreate(ctx, "filled", "", map[string]string{"size": "32m", "o": "uid=1000"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	s := sh("cat /vol/seed; stat -c %u /vol")
+	s.Image, s.Mounts = "seeded", []Mount{{Type: "volume", Source: "filled", Target: "/vol"}}
+	if out, _ := b.run(s); out != "seed\n1000\n" {
+		t.Errorf("what the image has, in a volume with a bound and an owner: %q", out)
+	}
 	if out := look("small", "stat -c %u /vol; ls -A /vol; dd if=/dev/zero of=/vol/x bs=1M count=64 2>&1 | grep -o 'No space left'"); out != "1000\nNo space left\n" {
 		t.Errorf("a volume of 32 MiB: %q", out)
 	}
@@ -120,10 +140,10 @@ func TestVolumeRoot(t *testing.T) {
 	if err := os.Truncate(b.conf.Root+"/volumes/broken/"+diskImage, 0); err != nil {
 		t.Fatal(err)
 	}
-	if list, err := b.Volumes(ctx); err != nil || len(list) != 3 {
+	if list, err := b.Volumes(ctx); err != nil || len(list) != 4 {
 		t.Errorf("with a broken one: %+v, %v", list, err)
 	}
-	for _, name := range []string{"small", "owned", "broken"} {
+	for _, name := range []string{"small", "owned", "filled", "broken"} {
 		b.until("nobody to use the volume", func() bool {
 			for _, c := range b.List(ctx, false) {
 				b.Remove(ctx, c.ID, RemoveOptions{Force: true})

@@ -97,7 +97,7 @@ func (e *Engine) resolveMounts(ctx context.Context, c *container, img *store.Ima
 		if fresh {
 			made = append(made, v.Name)
 		}
-		if !m.NoCopy && len(v.Options) == 0 {
+		if !m.NoCopy && v.Options["device"] == "" {
 			fill := e.fillVolume
 			if m.Subpath != "" {
 				fill = e.fillSubpath
@@ -249,8 +249,10 @@ func (e *Engine) fillVolume(ctx context.Context, v Volume, img *store.Image, m *
 	}
 	// Renaming a directory over an empty one is atomic, but who has the empty one mounted would be left with a
 	// directory that is gone.
-	if done, err := e.volumes.replace(v.Name, tmp); done || err != nil {
-		return err
+	if len(v.Options) == 0 { // else it is a mount, or has an owner of its own
+		if done, err := e.volumes.replace(v.Name, tmp); done || err != nil {
+			return err
+		}
 	}
 	e.volumes.filling.Lock()
 	defer e.volumes.filling.Unlock()
@@ -262,7 +264,14 @@ func (e *Engine) fillVolume(ctx context.Context, v Volume, img *store.Image, m *
 		return err
 	}
 	defer data.Close()
-	return filetree.CopyTree(ctx, data, dst, "")
+	if err := filetree.CopyTree(ctx, data, dst, ""); err != nil || v.Options["o"] == "" {
+		return err
+	}
+	own, err := parseVolumeRoot(v.Options["o"])
+	if err != nil {
+		return err
+	}
+	return own.apply(v.Mountpoint)
 }
 
 // imageDir opens an image's tree, nil if it has no directory target. That name comes from the image perhaps: it is

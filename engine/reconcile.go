@@ -166,7 +166,7 @@ func (e *Engine) loadContainers() error {
 			}
 		}
 		e.containers[c.id] = c
-		if rec.User != nil {
+		if rec.User != nil && len(rec.User.UIDs) > 0 {
 			e.ids[c.id] = rec.User.UIDs[0]
 		}
 		if err := c.mountDisk(); err != nil {

@@ -9,8 +9,8 @@ import (
 // volumeRoot is what a new volume's own directory is to be: its owner and permissions, as Podman's options have them
 // (--opt o=uid=1000,gid=1000) and mount(8)'s (mode=0750).
 type volumeRoot struct {
-	uid, gid int // -1 leaves root's
-	mode     os.FileMode
+	uid, gid int // -1 leaves what is there
+	mode     *os.FileMode
 }
 
 func parseVolumeRoot(text string) (volumeRoot, error) {
@@ -34,7 +34,8 @@ func parseVolumeRoot(text string) (volumeRoot, error) {
 		case "gid":
 			r.gid = int(n)
 		case "mode":
-			r.mode = fileMode(uint32(n))
+			mode := fileMode(uint32(n))
+			r.mode = &mode
 		}
 	}
 	return r, nil
@@ -47,8 +48,8 @@ func (r volumeRoot) apply(dir string) error {
 	if err := os.Chown(dir, r.uid, r.gid); err != nil {
 		return err
 	}
-	if r.mode == 0 {
+	if r.mode == nil {
 		return nil
 	}
-	return os.Chmod(dir, r.mode)
+	return os.Chmod(dir, *r.mode)
 }

@@ -189,8 +189,8 @@ func (s *Store) connect(n *network, e *Endpoint, ns int) error {
 	if err != nil {
 		return fmt.Errorf("find interface %s: %w", e.Interface, err)
 	}
-	if mac := link.MAC.String(); mac != e.MAC { // ipvlan has its parent's
-		e.MAC = mac
+	if n.def.child() {
+		e.MAC, e.Index = link.MAC.String(), link.Index // ipvlan has its parent's address
 		if err := writeFile(s.leaseFile(e), e, false); err != nil {
 			return err
 		}

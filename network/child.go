@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -180,14 +181,20 @@ func (s *Store) addChild(n *network, e *Endpoint, ns int) error {
 // delChild takes a container's device away, if the container is still there.
 func (s *Store) delChild(e *Endpoint) {
 	s.dns.leave(e)
+	if e.Index == 0 {
+		return // it was never made
+	}
 	ns, err := openNamespace(e.NetNS)
 	if err != nil {
 		return // the device went with its namespace
 	}
 	defer unix.Close(ns)
 	if inside, err := rtnl.OpenIn(ns); err == nil {
-		inside.Do(rtnl.DelLink(e.Interface))
-		inside.Close()
+		defer inside.Close()
+		// By index: the container may have given it another name.
+		if err := inside.Do(rtnl.DelLinkIndex(e.Index)); err != nil && !errors.Is(err, unix.ENODEV) {
+			s.warn("take %s of %.12s off network %s: %v", e.Interface, e.Container, e.Network, err)
+		}
 	}
 }
 
@@ -198,14 +205,22 @@ func (s *Store) repairChild(n *network, e *Endpoint, ns int) error {
 		return err
 	}
 	defer inside.Close()
-	link, err := inside.Link(e.Interface)
-	if errors.Is(err, unix.ENODEV) {
-		return s.connect(n, e, ns)
-	}
-	if err != nil || !e.DNS.IsValid() {
+	links, err := inside.Links()
+	if err != nil {
 		return err
 	}
-	return s.dns.redirect(n, e, ns, inside, link.Index)
+	// The container may have given it another name; without an index it was being made when the last engine was killed.
+	i := slices.IndexFunc(links, func(l rtnl.Link) bool { return e.Index != 0 && l.Index == e.Index })
+	if i < 0 {
+		if e.Index == 0 {
+			inside.Do(rtnl.DelLink(e.Interface))
+		}
+		return s.connect(n, e, ns)
+	}
+	if !e.DNS.IsValid() {
+		return nil
+	}
+	return s.dns.redirect(n, e, ns, inside, e.Index)
 }
 
 // enter answers names inside of a container's namespace: it has no gateway of ours to ask.

@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -72,6 +73,11 @@ func TestMacvlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	names()
+	// The container gives its device another name: it goes all the same.
+	rename := exec.Command("ip", "link", "set", eb.Interface, "down", "name", "mine0")
+	if err := rtnl.In(b.fd, rename.Run); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Disconnect(t.Context(), "b", "lan"); err != nil {
 		t.Fatal(err)
 	}
@@ -80,8 +86,10 @@ func TestMacvlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer inside.Close()
-	if _, err := inside.Link(eb.Interface); !errors.Is(err, unix.ENODEV) {
-		t.Errorf("the device of a disconnected container: %v", err)
+	for _, name := range []string{eb.Interface, "mine0"} {
+		if _, err := inside.Link(name); !errors.Is(err, unix.ENODEV) {
+			t.Errorf("the device of a disconnected container, %s: %v", name, err)
+		}
 	}
 	if _, err := a.ask("tcp", "198.51.100.2:80", patience); err != nil {
 		t.Errorf("the other container: %v", err)

@@ -162,7 +162,9 @@ func (s *Store) inherit(gone *Endpoint) error {
 		return err
 	}
 	defer inside.Close()
-	inside.Do(rtnl.DelLink(gone.Interface)) // its routes would be in the way
+	if !s.nets[gone.NetworkID].def.child() { // that one is gone already
+		inside.Do(rtnl.DelLink(gone.Interface)) // its routes would be in the way
+	}
 	if route != nil {
 		if err := s.lead(route, gone.Ports, inside); err != nil {
 			return err

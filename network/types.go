@@ -84,8 +84,9 @@ type Endpoint struct {
 	NetworkID string `json:"network_id"` // 64 hex digits
 	NetNS     string `json:"netns"`
 
-	Interface string `json:"interface"` // inside
-	HostLink  string `json:"host_link"` // the other end, on the bridge
+	Interface string `json:"interface"`       // inside
+	Index     int    `json:"index,omitempty"` // of that device, of macvlan and ipvlan
+	HostLink  string `json:"host_link"`       // the other end, on the bridge
 	MAC       string `json:"mac"`
 
 	IPv4     netip.Prefix `json:"ipv4"`

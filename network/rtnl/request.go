@@ -143,6 +143,9 @@ func DelLink(name string) *Message {
 	return New(unix.RTM_DELLINK, 0, linkHeader(0, 0, 0)).String(unix.IFLA_IFNAME, name)
 }
 
+// DelLinkIndex deletes a device by its index.
+func DelLinkIndex(index int) *Message { return New(unix.RTM_DELLINK, 0, linkHeader(index, 0, 0)) }
+
 // SetUp brings a device up.
 func SetUp(index int) *Message {
 	return New(unix.RTM_NEWLINK, 0, linkHeader(index, unix.IFF_UP, unix.IFF_UP))

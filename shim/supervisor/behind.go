@@ -185,6 +185,13 @@ func (c *behindBox) failed(err error) error {
 	return told
 }
 
+// call bounds what the other shim takes for a call that only takes moments.
+func (c *behindBox) call(do func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
+	defer cancel()
+	return do(ctx)
+}
+
 func (c *behindBox) Pid() int { return c.pid }
 
 func (c *behindBox) Start(ctx context.Context) error {
@@ -196,22 +203,24 @@ func (c *behindBox) Start(ctx context.Context) error {
 }
 
 func (c *behindBox) Kill(sig int, all bool) error {
-	if err := c.client.Kill(context.Background(), c.id, "", uint32(sig), all); err != nil {
+	if err := c.call(func(ctx context.Context) error { return c.client.Kill(ctx, c.id, "", uint32(sig), all) }); err != nil {
 		return c.failed(err)
 	}
 	return nil
 }
 
 func (c *behindBox) KillExec(execID string, sig int) error {
-	return c.client.Kill(context.Background(), c.id, execID, uint32(sig), false)
+	return c.call(func(ctx context.Context) error { return c.client.Kill(ctx, c.id, execID, uint32(sig), false) })
 }
 
 func (c *behindBox) Resize(execID string, width, height uint16) error {
-	return c.client.Resize(context.Background(), c.id, execID, uint32(width), uint32(height))
+	return c.call(func(ctx context.Context) error {
+		return c.client.Resize(ctx, c.id, execID, uint32(width), uint32(height))
+	})
 }
 
 func (c *behindBox) CloseStdin(execID string) error {
-	return c.client.CloseIO(context.Background(), c.id, execID)
+	return c.call(func(ctx context.Context) error { return c.client.CloseIO(ctx, c.id, execID) })
 }
 
 func (c *behindBox) Wait(execID string) uint32 {
@@ -220,7 +229,7 @@ func (c *behindBox) Wait(execID string) uint32 {
 		return unknownExit // the other shim is gone
 	}
 	if execID != "" {
-		c.client.Delete(context.Background(), c.id, execID)
+		_ = c.call(func(ctx context.Context) error { _, err := c.client.Delete(ctx, c.id, execID); return err })
 	}
 	return e.Status
 }
@@ -262,15 +271,24 @@ func (c *behindBox) Delete() error {
 	return err
 }
 
-func (c *behindBox) Pause() error  { return c.client.Pause(context.Background(), c.id) }
-func (c *behindBox) Resume() error { return c.client.Resume(context.Background(), c.id) }
+func (c *behindBox) Pause() error {
+	return c.call(func(ctx context.Context) error { return c.client.Pause(ctx, c.id) })
+}
+
+func (c *behindBox) Resume() error {
+	return c.call(func(ctx context.Context) error { return c.client.Resume(ctx, c.id) })
+}
 
 func (c *behindBox) Update(resources []byte) error {
-	return c.client.Update(context.Background(), c.id, resources)
+	return c.call(func(ctx context.Context) error { return c.client.Update(ctx, c.id, resources) })
 }
 
 func (c *behindBox) Pids() ([]int, error) {
-	list, err := c.client.Pids(context.Background(), c.id)
+	var list []uint32
+	err := c.call(func(ctx context.Context) (err error) {
+		list, err = c.client.Pids(ctx, c.id)
+		return err
+	})
 	out := make([]int, len(list))
 	for i, pid := range list {
 		out[i] = int(pid)
