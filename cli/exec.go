@@ -100,6 +100,8 @@ func (a *App) exec(ctx context.Context, container string, e client.ExecConfig) e
 		return &Exit{Code: 137, Message: "the container ended, and the command with it"}
 	case err != nil:
 		return err
+	case state.Running: // another engine has found it
+		return errExecLost
 	}
 	if state.ExitCode != 0 {
 		return &Exit{Code: state.ExitCode}

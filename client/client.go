@@ -23,6 +23,7 @@ const MaxVersion = "1.48"
 type Client struct {
 	dial func(context.Context) (net.Conn, error)
 	host string
+	far  bool // on another machine: it is not asked again and again
 
 	negotiate sync.Once
 	version   string
@@ -44,7 +45,7 @@ type Options struct {
 
 // New returns a client; nothing is connected until the first request.
 func New(o Options) (*Client, error) {
-	c := &Client{host: o.Host, dial: o.Dial}
+	c := &Client{host: o.Host, dial: o.Dial, far: strings.HasPrefix(o.Host, "ssh://")}
 	if c.dial != nil {
 		return c, nil
 	}

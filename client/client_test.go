@@ -267,7 +267,7 @@ func TestWaitIsRegisteredBeforeTheEnd(t *testing.T) {
 }
 
 func TestDialer(t *testing.T) {
-	for _, host := range []string{"", "/x", "http://x", "unix://", "ssh://h"} {
+	for _, host := range []string{"", "/x", "http://x", "unix://", "ssh://", "ssh://user:password@h"} {
 		if _, err := New(Options{Host: host}); err == nil {
 			t.Errorf("host %q was taken", host)
 		}

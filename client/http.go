@@ -86,7 +86,7 @@ func (c *Client) send(ctx context.Context, q request) (*Response, error) {
 			return nil, err
 		}
 		r, err := c.exchange(ctx, &conn{nc, bufio.NewReaderSize(nc, 32<<10)}, q, payload)
-		asks := q.method == "GET" && q.stream == nil && !q.hijack
+		asks := q.method == "GET" && q.stream == nil && !q.hijack && !c.far
 		if !asks || !errors.Is(err, errNoAnswer) || ctx.Err() != nil || time.Now().After(deadline) {
 			return r, err
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,10 +49,45 @@ func sshDialer(host string) (func(context.Context) (net.Conn, error), error) {
 		if err := cmd.Start(); err != nil {
 			return nil, fmt.Errorf("connect to %s: %w", host, err)
 		}
-		go cmd.Wait()
-		return net.FileConn(ours)
+		c := &sshConn{ended: make(chan struct{})}
+		if c.Conn, err = net.FileConn(ours); err != nil {
+			theirs.Close()
+			cmd.Wait()
+			return nil, fmt.Errorf("connect to %s: %w", host, err)
+		}
+		go func() {
+			defer close(c.ended)
+			c.failed = cmd.Wait()
+		}()
+		return c, nil
 	}, nil
 }
+
+// sshConn says how ssh ended, if it failed, to who reads.
+type sshConn struct {
+	net.Conn
+	ended  chan struct{}
+	failed error // of the process; to be read once ended is closed
+}
+
+// Read implements io.Reader.
+func (c *sshConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 || err == nil {
+		return n, err
+	}
+	select {
+	case <-c.ended:
+		if c.failed != nil {
+			err = fmt.Errorf("ssh: %w", c.failed)
+		}
+	case <-time.After(time.Second): // it was not ssh that ended
+	}
+	return n, err
+}
+
+// CloseWrite ends what the other side reads.
+func (c *sshConn) CloseWrite() error { return c.Conn.(*net.UnixConn).CloseWrite() }
 
 // shellWord quotes a word for the shell of the other machine.
 func shellWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -68,7 +68,7 @@ func testImages(t *testing.T, n *node) {
 	if err != nil || none.Image != nil {
 		t.Errorf("%v, %v", none, err)
 	}
-	list, err := n.images.ListImages(n.ctx(), &runtimeapi.ListImagesRequest{})
+	list, err := n.images.ListImages(n.ctx(), &runtimeapi.ListImagesRequest{Filter: &runtimeapi.ImageFilter{Image: &runtimeapi.ImageSpec{Image: n.image}}})
 	if err != nil || len(list.Images) != 1 {
 		t.Errorf("%v, %v", list, err)
 	}

@@ -98,7 +98,7 @@ func TestImageParts(t *testing.T) {
 		}
 	}
 	var list []struct{ Manifests []part }
-	get("/images/json?manifests=1", 200, &list)
+	get("/images/json?manifests=1&filters="+url.QueryEscape(`{"reference":["`+name+`"]}`), 200, &list)
 	check(list[0].Manifests, true, true, true)
 	var one struct {
 		Manifests  []part

@@ -30,7 +30,9 @@ func TestOverSSH(t *testing.T) {
 	if !strings.HasPrefix(string(asked), "-T -o ConnectTimeout=30 -l me -p 2222 -- there cale system dial-stdio\n") {
 		t.Errorf("ssh was asked %q", asked)
 	}
-	s.Cale("-H", "ssh://nowhere", "ps").Exit(t, 1)
+	if r := s.Cale("-H", "ssh://nowhere", "ps").Exit(t, 1); strings.Count(r.Stderr, "no host nowhere") != 1 || !strings.Contains(r.Stderr, "exit status 255") {
+		t.Errorf("no such host: %q", r.Stderr)
+	}
 	if r := s.Cale("-H", "ssh://me:secret@there", "ps").Exit(t, 1); !strings.Contains(r.Stderr, "password does not belong") || strings.Contains(r.Stderr, "secret") {
 		t.Errorf("a password in the address: %q", r.Stderr)
 	}
