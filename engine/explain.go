@@ -90,6 +90,8 @@ func whyEnded(rec *record) (out []Reason) {
 		return out
 	}
 	code := st.ExitCode
+	h := st.Health
+	unhealthy := h != nil && h.Status == "unhealthy"
 	switch {
 	case st.OOMKilled:
 		text := "the kernel killed a process of it because there was no memory left"
@@ -104,7 +106,10 @@ func whyEnded(rec *record) (out []Reason) {
 		if !known {
 			why[0] = strings.TrimSpace(unix.SignalName(sig) + ", a signal")
 		}
-		if rec.Stopped && (sig == unix.SIGKILL || sig == unix.SIGTERM) {
+		switch {
+		case unhealthy && rec.Spec.OnUnhealthy != "":
+			why[0] += "; --health-on-failure=" + rec.Spec.OnUnhealthy + " had it end"
+		case rec.Stopped && (sig == unix.SIGKILL || sig == unix.SIGTERM):
 			why[0] += "; a client had asked for its end"
 			if sig == unix.SIGKILL {
 				why[1] = "if stop should let it end by itself: more time with --stop-timeout, another signal with --stop-signal"
@@ -116,8 +121,8 @@ func whyEnded(rec *record) (out []Reason) {
 	default:
 		add("exit", "cale logs "+rec.Name, "its first process ended by itself, with %d", code)
 	}
-	if h := st.Health; h != nil && h.Status == "unhealthy" {
-		add("health", "", "it was unhealthy at last: %d failed checks one after the other", h.FailingStreak)
+	if unhealthy {
+		add("health", "", "it was unhealthy at last, after %d failed checks in a row", h.FailingStreak)
 	}
 	return out
 }
