@@ -126,7 +126,14 @@ func testPodResources(t *testing.T, n *node) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	defer os.Remove(dir)
+	defer func() { // the kubelet would have made it in all hierarchies; here the containers did
+		groups, _ := filepath.Glob("/sys/fs/cgroup/*" + parent)
+		for _, g := range groups {
+			if err := os.Remove(g); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
 	limit := filepath.Join(dir, "memory.limit_in_bytes")
 	if err := os.WriteFile(limit, []byte("134217728"), 0); err != nil {
 		t.Fatal(err)
