@@ -192,7 +192,7 @@ func (e *Engine) Info(ctx context.Context) SystemInfo {
 	if s.Runtimes, _ = e.configuredRuntimes(); s.Runtimes == nil { // settings that can't be read are told to who uses them
 		s.Runtimes = map[string]Runtime{}
 	}
-	s.Runtimes["cale"] = Runtime{Path: e.cfg.Shim, Type: "shim"}
+	s.Runtimes["cale"] = Runtime{Path: e.cfg.Shim}
 	if s.DefaultRuntime == "" {
 		s.DefaultRuntime = "cale"
 	}

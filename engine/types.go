@@ -6,11 +6,10 @@ import (
 	"time"
 )
 
-// Runtime is a configured runtime: an OCI runtime's program (Type "oci" or "") or a containerd shim (Type "shim").
+// Runtime is a configured runtime: the program of an OCI runtime, or of a containerd shim.
 type Runtime struct {
 	Path string
 	Args []string
-	Type string
 }
 
 // Config says where an engine lives and what it runs.
