@@ -33,10 +33,18 @@ fuzz: ## every fuzz target for a minute each
 	test/fuzz 60s
 
 .PHONY: bench
-bench: build ## the whole stacks side by side (needs podman, docker.io)
-	go run ./bench/run
-	go run ./bench/memory
-	go run ./bench/load
+bench: build ## the whole stacks side by side (needs podman, docker.io, containerd; PEERS=folder has newer ones in their place)
+	go run ./bench/run $(NEWEST)
+	go run ./bench/port $(NEWEST)
+	go run ./bench/memory $(NEWEST)
+	go run ./bench/load $(NEWEST)
+
+.PHONY: bench-newest
+PEERS ?=
+NEWEST = $(if $(PEERS),-newest $(PEERS))
+bench-newest: ## the same with the newest engines, from the module proxy, kept in PEERS (/var/tmp/cale-peers)
+	bench/peers/newest $(or $(PEERS),/var/tmp/cale-peers)
+	$(MAKE) bench PEERS=$(or $(PEERS),/var/tmp/cale-peers)
 
 .PHONY: bench-runtime
 bench-runtime: build ## the low-level runtimes and the kernel's floor side by side (needs crun, runc, a C compiler)

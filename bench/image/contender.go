@@ -2,15 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"os/exec"
 	"slices"
-	"time"
 
 	"cale/bench/peers"
-
-	"golang.org/x/sys/unix"
 )
 
 // contender is a stack with the verbs that are raced.
@@ -44,43 +38,17 @@ func verbs(s *peers.Stack) *contender {
 	return c
 }
 
-// containerd starts the one in PATH, with all its state below peers.Dir.
+// containerd starts the one in PATH.
 func containerd(ctx context.Context) (c *contender, stop func(), err error) {
-	dir := peers.Dir + "/containerd"
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, nil, err
-	}
-	log, err := os.Create(dir + "/log")
+	s, stop, err := peers.Containerd(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer log.Close()
-	conf := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = %q\n", dir+"/root", dir+"/run", dir+"/sock")
-	if err := os.WriteFile(dir+"/config.toml", []byte(conf), 0o600); err != nil {
-		return nil, nil, err
-	}
-	cmd := exec.Command("containerd", "-c", dir+"/config.toml")
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		return nil, nil, err
-	}
-	stop = func() {
-		_ = cmd.Process.Signal(unix.SIGTERM)
-		_ = cmd.Wait()
-	}
 	do := func(ctx context.Context, args ...string) error {
-		return peers.Command(ctx, nil, append([]string{"ctr", "-a", dir + "/sock"}, args...)...)
+		_, err := s.Run(ctx, args...)
+		return err
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		if err = do(ctx, "version"); err == nil {
-			break
-		}
-		if ctx.Err() != nil || time.Now().After(end) {
-			stop()
-			return nil, nil, err
-		}
-	}
-	c = &contender{Contender: peers.Contender{Name: "containerd", Daemons: []string{"containerd"}, Without: peers.Dir + "/docker"}}
+	c = &contender{Contender: peers.Contender{Name: "containerd", Daemons: s.Daemons, Without: peers.Dir + "/docker"}}
 	c.pull = func(ctx context.Context, ref string) error { return do(ctx, "images", "pull", "--plain-http", ref) }
 	c.remove = func(ctx context.Context, ref string) error {
 		_ = do(ctx, "images", "rm", "--sync", ref)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -21,6 +22,8 @@ const Dir = "/mnt"
 
 // binDir is a flag of every benchmark.
 var binDir = flag.String("bin", "bin", "the folder with our programs")
+
+var newest = flag.String("newest", "", "a folder with newer peers than the system's, as bench/peers/newest builds them")
 
 var disk = flag.String("disk", "", "a folder on a disk for everything to happen in; a tmpfs without one")
 
@@ -66,6 +69,9 @@ func inside(ctx context.Context, bench func(ctx context.Context, bin string) err
 		return fmt.Errorf("set up lo: %w", err)
 	}
 	_ = unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH)
+	if err := system(); err != nil {
+		return err
+	}
 	for _, dir := range []string{Dir, "/var/lib/cni", "/run/containers", "/var/lib/containers"} {
 		if _, err := os.Stat(dir); err != nil {
 			continue
@@ -86,7 +92,44 @@ func inside(ctx context.Context, bench func(ctx context.Context, bin string) err
 	if err != nil {
 		return err
 	}
-	return bench(ctx, bin)
+	if *newest != "" {
+		dir, err := filepath.Abs(*newest)
+		if err != nil {
+			return err
+		}
+		if err := os.Setenv("PATH", dir+":"+os.Getenv("PATH")); err != nil {
+			return err
+		}
+	}
+	before := load()
+	err = bench(ctx, bin)
+	fmt.Printf("the machine's load: %s before, %s after\n", before, load())
+	return err
+}
+
+// load is how many processes wanted a processor in the last minute.
+func load() string {
+	text, _ := os.ReadFile("/proc/loadavg")
+	one, _, _ := strings.Cut(string(text), " ")
+	return one
+}
+
+// system gives /sys a sysfs of this network namespace, with the control groups as they were. Docker waits for bridges that
+// it doesn't see there.
+func system() error {
+	const groups = "/sys/fs/cgroup"
+	fd, err := unix.OpenTree(unix.AT_FDCWD, groups, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		return fmt.Errorf("take %s along: %w", groups, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Mount("sysfs", "/sys", "sysfs", 0, ""); err != nil {
+		return fmt.Errorf("mount a sysfs on /sys: %w", err)
+	}
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, groups, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("mount %s again: %w", groups, err)
+	}
+	return nil
 }
 
 // place gives a folder a new one on the disk in its place.

@@ -34,8 +34,8 @@ func (s *Stack) Run(ctx context.Context, args ...string) (string, error) {
 	return output(ctx, s.Env, append(s.Command[:len(s.Command):len(s.Command)], args...)...)
 }
 
-// Stacks are ours, first, and those installed, each with an image of the program /program pulled from one registry
-// (ours). dockerd is started for the occasion; the machine's own one isn't touched. What is missing is said on
+// Stacks are ours, first, and those installed, each with an image of busybox and the program /program, its command, pulled
+// from one registry (ours). dockerd is started for the occasion; the machine's own one isn't touched. What is missing is said on
 // standard output. Done ends what was started, also after an error.
 func Stacks(ctx context.Context, bin string, program []byte) (list []*Stack, done func(), err error) {
 	var undo []func()
@@ -44,11 +44,14 @@ func Stacks(ctx context.Context, bin string, program []byte) (list []*Stack, don
 			undo[i]()
 		}
 	}
-	file := Dir + "/program"
-	if err := os.WriteFile(file, program, 0o755); err != nil {
+	files, err := images.BusyboxFiles()
+	if err != nil {
 		return nil, done, err
 	}
-	img, err := images.Static(file)
+	img, err := images.New(images.Spec{
+		Layers: [][]images.File{append(files, images.File{Name: "program", Mode: 0o755, Data: program})},
+		Run:    images.Run{Env: []string{"PATH=/usr/bin:/usr/sbin:/bin:/sbin"}, Cmd: []string{"/program"}},
+	})
 	if err != nil {
 		return nil, done, err
 	}

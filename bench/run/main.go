@@ -1,7 +1,9 @@
-// Command run measures how long a container of a program that does nothing takes, ours and the peers' (docker,
-// podman) side by side, as far as they are installed. It prints medians and how many times longer the peers take.
+// Command run measures what users wait for, ours and the peers' (docker, podman, ctr) side by side, as far as they are
+// installed: a container of a program that does nothing, without a network, with one, with a published port; such a
+// program in a container that runs; the removal of ten; three services of Compose's. Docker's own client takes part twice,
+// with its engine and with ours. Medians are printed, and how many times longer the peers take.
 //
-//	go run ./bench/run [-n rounds] [-bin folder]
+//	go run ./bench/run [-n rounds] [-only regexp] [-with regexp] [-newest folder] [-bin folder]
 //
 // Package peers says where.
 package main
@@ -13,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"time"
 
@@ -20,88 +23,148 @@ import (
 )
 
 var (
-	rounds = flag.Int("n", 30, "rounds a contender runs")
+	rounds = flag.Int("n", 30, "rounds a contender runs; a third of them of what takes a second and more")
+	only   = flag.String("only", ".", "the works to be measured")
+	with   = flag.String("with", ".", "the contenders that take part")
 )
 
 func main() { peers.Main(run) }
 
 func run(ctx context.Context, bin string) error {
-	stacks, done, err := peers.Stacks(ctx, bin, peers.True())
+	wanted, err := regexp.Compile(*only)
+	if err != nil {
+		return err
+	}
+	takesPart, err := regexp.Compile(*with)
+	if err != nil {
+		return err
+	}
+	list, done, err := contenders(ctx, bin)
 	defer done()
 	if err != nil {
 		return err
 	}
-	var list []contender
-	for _, s := range stacks {
-		argv := slices.Concat(s.Command, []string{"run", "--rm"}, s.Flags, []string{s.Image})
-		list = append(list, contender{s.Name, func(int) []string { return argv }, s.Env})
+	list = append(list[:1], slices.DeleteFunc(list[1:], func(s *peers.Stack) bool { return !takesPart.MatchString(s.Name) })...)
+	for _, w := range works {
+		if !wanted.MatchString(w.name) || !w.takes(list[0]) {
+			continue
+		}
+		if err := w.race(ctx, list); err != nil {
+			return err
+		}
 	}
-	return race(ctx, "whole stack: run --rm", list)
+	return nil
 }
 
-// contender is one command line to be timed. Argv gets the round, for names.
-type contender struct {
-	name string
-	argv func(round int) []string
-	env  []string
+// contenders are the stacks, ours first and again with Docker's client, and containerd's own command line last.
+func contenders(ctx context.Context, bin string) (list []*peers.Stack, done func(), err error) {
+	list, done, err = peers.Stacks(ctx, bin, peers.True())
+	if err != nil {
+		return nil, done, err
+	}
+	ours := list[0]
+	if _, err := exec.LookPath("docker"); err == nil {
+		list = slices.Insert(list, 1, &peers.Stack{Name: viaDocker, Command: []string{"docker"}, Image: ours.Image,
+			Env: []string{"DOCKER_HOST=unix://" + peers.Dir + "/cale/run/docker.sock", "DOCKER_CONFIG=" + peers.Dir + "/docker/config"}})
+	}
+	ctr, stop, err := peers.Containerd(ctx)
+	if err != nil {
+		fmt.Printf("  containerd cannot take part: %v\n", err)
+		return list, done, nil
+	}
+	before := done
+	done = func() { stop(); before() }
+	ctr.Image = ours.Image
+	if _, err := ctr.Run(ctx, "images", "pull", "--plain-http", ctr.Image); err != nil {
+		fmt.Printf("  containerd cannot take part: %v\n", err)
+		return list, done, nil
+	}
+	return append(list, ctr), done, nil
 }
+
+// viaDocker is our engine with Docker's client.
+const viaDocker = "cale-docker"
 
 // race runs all contenders in turn, so that what disturbs the machine disturbs all, and prints the outcome. The
 // first two rounds warm up. A peer that fails is out; ours failing is an error.
-func race(ctx context.Context, title string, list []contender) error {
-	const warm = 2
-	times := make([][]time.Duration, len(list))
+func (w *work) race(ctx context.Context, list []*peers.Stack) error {
+	warm, rounds := 2, *rounds
+	if w.long {
+		warm, rounds = 1, max(rounds/3, 1)
+	}
+	steps := len(w.steps)
+	times := make([][][]time.Duration, len(list)) // of each contender each step's
 	out := make([]bool, len(list))
-	for round := range warm + *rounds {
-		for i, c := range list {
+	for i, s := range list {
+		out[i] = !w.takes(s)
+		times[i] = make([][]time.Duration, steps)
+		if out[i] || w.before == nil {
+			continue
+		}
+		after, err := w.before(ctx, s)
+		defer after()
+		if err != nil {
+			if i == 0 {
+				return err
+			}
+			fmt.Printf("  %v\n", err)
+			out[i] = true
+		}
+	}
+	for round := range warm + rounds {
+		for i, s := range list {
 			if out[i] {
 				continue
 			}
-			took, err := timed(ctx, c, round)
+			took, err := w.round(ctx, s, round)
 			switch {
 			case ctx.Err() != nil:
 				return ctx.Err()
 			case err != nil && i == 0:
 				return err
 			case err != nil:
-				fmt.Printf("  %v\n", err)
+				fmt.Printf("  %s: %v\n", s.Name, err)
 				out[i] = true
 			case round >= warm:
-				times[i] = append(times[i], took)
+				for step, t := range took {
+					times[i][step] = append(times[i][step], t)
+				}
 			}
 		}
 	}
-	fmt.Printf("%s (%d rounds)\n", title, *rounds)
-	var ours time.Duration
-	for i, c := range list {
-		if out[i] {
-			continue
+	for step, title := range w.steps {
+		fmt.Printf("%s (%d rounds)\n", title, rounds)
+		var ours time.Duration
+		for i, s := range list {
+			if out[i] {
+				continue
+			}
+			t := times[i][step]
+			slices.Sort(t)
+			median := t[len(t)/2]
+			line := fmt.Sprintf("  %-11s median %8.2f ms   least %8.2f ms", s.Name, ms(median), ms(t[0]))
+			if i == 0 {
+				ours = median
+			} else {
+				line += fmt.Sprintf("   %5.2f times ours, ours is %.2f of it", float64(median)/float64(ours), float64(ours)/float64(median))
+			}
+			fmt.Println(line)
 		}
-		t := times[i]
-		slices.Sort(t)
-		median := t[len(t)/2]
-		line := fmt.Sprintf("  %-10s median %8.2f ms   least %8.2f ms", c.name, ms(median), ms(t[0]))
-		if i == 0 {
-			ours = median
-		} else {
-			line += fmt.Sprintf("   %5.1f times ours", float64(median)/float64(ours))
-		}
-		fmt.Println(line)
 	}
 	return nil
 }
 
-func timed(ctx context.Context, c contender, round int) (time.Duration, error) {
-	argv := c.argv(round)
+// timed runs one command line and says how long that took.
+func timed(ctx context.Context, env []string, argv ...string) (time.Duration, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = append(os.Environ(), c.env...)
+	cmd.Env = append(os.Environ(), env...)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	began := time.Now()
 	err := cmd.Run()
 	took := time.Since(began)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w: %s", c.name, err, bytes.TrimSpace(output.Bytes()))
+		return 0, fmt.Errorf("%v: %w: %s", argv, err, bytes.TrimSpace(output.Bytes()))
 	}
 	return took, nil
 }
