@@ -57,7 +57,7 @@ func TestBadCommandLines(t *testing.T) {
 		{[]string{"run", "--mac-address", "zz", "i"}, 125, "cale: zz is not a valid mac address\n"},
 		{[]string{"run", "--network", "name=n,mac-address=zz", "i"}, 125, "cale: invalid argument \"name=n,mac-address=zz\" for \"--network\" flag: zz is not a valid mac address\n"},
 		{[]string{"network", "create", "--subnet", "10.0.0/8", "n"}, 1, "cale: invalid subnet 10.0.0/8: want a block of addresses such as 10.0.0.0/24 or fd00::/64\n"},
-		{[]string{"-H", "ssh://x", "ps"}, 1, "cale: invalid host \"ssh://x\": protocol \"ssh\" is not supported, only unix and tcp\n"},
+		{[]string{"-H", "ftp://x", "ps"}, 1, "cale: invalid host \"ftp://x\": protocol \"ftp\" is not supported, only unix, tcp and ssh\n"},
 		{[]string{"-H", "unix:///nonexistent/s", "ps"}, 1, "cale: cannot connect to the engine at unix:///nonexistent/s: is it running?\n"},
 	} {
 		cale(t, nil, c.args...).check(t, c.code, "", c.err)

@@ -43,7 +43,8 @@ type statsOptions struct {
 // meter is what is known of one container.
 type meter struct {
 	mu      sync.Mutex
-	row     format.Stats
+	last    client.Stats // what it said last, and before that
+	before  client.Stats
 	err     error
 	ready   bool
 	running bool
@@ -54,6 +55,7 @@ type meters struct {
 	mu    sync.Mutex
 	order []string
 	of    map[string]*meter
+	wg    sync.WaitGroup // of those that still listen
 }
 
 // stats shows the use of resources until interrupted, or once. Without names
@@ -62,18 +64,6 @@ func (a *App) stats(ctx context.Context, api *client.Client, o statsOptions, nam
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ms := &meters{of: map[string]*meter{}}
-	var wg sync.WaitGroup
-	follow := func(name string) {
-		ms.mu.Lock()
-		defer ms.mu.Unlock()
-		if ms.of[name] != nil {
-			return
-		}
-		m := &meter{row: format.Stats{Container: name}, running: true}
-		ms.of[name], ms.order = m, append(ms.order, name)
-		wg.Add(1)
-		go func() { defer wg.Done(); m.collect(ctx, api, name, !o.once) }()
-	}
 	refresh := func() error {
 		if len(names) > 0 {
 			return nil
@@ -86,19 +76,19 @@ func (a *App) stats(ctx context.Context, api *client.Client, o statsOptions, nam
 		for _, c := range list {
 			id := format.ShortID(c.ID)
 			there[id] = true
-			follow(id)
+			ms.follow(ctx, api, id, !o.once)
 		}
 		ms.keep(there)
 		return nil
 	}
 	for _, n := range names {
-		follow(n)
+		ms.follow(ctx, api, n, !o.once)
 	}
 	if err := refresh(); err != nil {
 		return err
 	}
 	if o.once {
-		wg.Wait()
+		ms.wg.Wait()
 		return a.showStats(ms, o, false)
 	}
 	_, _, screen := terminalSize(a.Out)
@@ -125,6 +115,18 @@ func (a *App) stats(ctx context.Context, api *client.Client, o statsOptions, nam
 			}
 		}
 	}
+}
+
+// follow takes a container up, unless it is followed already.
+func (ms *meters) follow(ctx context.Context, api *client.Client, name string, stream bool) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if ms.of[name] != nil {
+		return
+	}
+	m := &meter{running: true}
+	ms.of[name], ms.order = m, append(ms.order, name)
+	ms.wg.Go(func() { m.collect(ctx, api, name, stream) })
 }
 
 // keep drops the containers that are gone.
@@ -168,7 +170,7 @@ func (m *meter) collect(ctx context.Context, api *client.Client, name string, st
 				break
 			}
 			m.mu.Lock()
-			m.row, m.ready = format.NewStats(name, s), true
+			m.before, m.last, m.ready = m.last, s, true
 			m.mu.Unlock()
 			if !stream {
 				break
@@ -194,9 +196,9 @@ func (a *App) showStats(ms *meters, o statsOptions, screen bool) error {
 		case m.err != nil:
 			errs = append(errs, m.err.Error())
 		default:
-			r := m.row
-			if !m.ready {
-				r = format.NoStats(name)
+			r := format.NoStats(name)
+			if m.ready {
+				r = format.NewStats(name, m.last)
 			}
 			if !o.full {
 				r.ID = format.ShortID(r.ID)

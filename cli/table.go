@@ -41,6 +41,7 @@ func commands() []entry {
 		{name: "kill", short: "Kill one or more running containers", build: (*App).killCommand, group: other},
 		{name: "load", short: "Load an image from a tar archive or STDIN", build: (*App).loadCommand, group: other},
 		{name: "logs", short: "Fetch the logs of a container", build: (*App).logsCommand, group: other},
+		{name: "monitor", short: "Watch what containers use and how they fare, live on a terminal", build: (*App).monitorCommand, group: other},
 		{name: "pause", short: "Pause all processes within one or more containers", build: (*App).pauseCommand, group: other},
 		{name: "port", short: "List port mappings or a specific mapping for the container", build: (*App).portCommand, group: other},
 		{name: "rename", short: "Rename a container", build: (*App).renameCommand, group: other},
@@ -74,7 +75,7 @@ func same(names ...string) []entry {
 }
 
 func containerCommands() []entry {
-	return append(same("attach", "commit", "cp", "create", "diff", "exec", "explain", "export", "kill", "logs", "pause", "port", "rename", "restart",
+	return append(same("attach", "commit", "cp", "create", "diff", "exec", "explain", "export", "kill", "logs", "monitor", "pause", "port", "rename", "restart",
 		"run", "start", "stats", "stop", "top", "unpause", "update", "wait"),
 		entry{name: "inspect", short: "Display detailed information on one or more containers", build: inspectKind("container")},
 		entry{name: "ls", aliases: []string{"ps", "list"}, short: "List containers", build: (*App).psCommand},

@@ -26,8 +26,10 @@ type Container struct {
 	Labels     map[string]string
 	State      string
 	Status     string
-	HostConfig struct{ NetworkMode string }
-	Mounts     []struct {
+	// RestartCount is how often the container's policy has started it again.
+	RestartCount int
+	HostConfig   struct{ NetworkMode string }
+	Mounts       []struct {
 		Type, Name, Source, Destination, Driver string
 	}
 	NetworkSettings struct {

@@ -14,6 +14,26 @@ type Stats struct {
 		RxBytes uint64 `json:"rx_bytes"`
 		TxBytes uint64 `json:"tx_bytes"`
 	} `json:"networks"`
+	Pressure *Pressure `json:"pressure_stats"` // nil where the kernel doesn't count it
+}
+
+// Pressure is how long a container's tasks waited for what they need.
+type Pressure struct {
+	CPU    *Waiting `json:"cpu"`
+	Memory *Waiting `json:"memory"`
+	IO     *Waiting `json:"io"`
+}
+
+// Waiting is for one resource: Some while at least one task waited, Full while
+// all did.
+type Waiting struct {
+	Some WaitingShare `json:"some"`
+	Full WaitingShare `json:"full"`
+}
+
+// WaitingShare is percent of the last 10 seconds.
+type WaitingShare struct {
+	Avg10 float64 `json:"avg10"`
 }
 
 // CPUStats are the processor's.

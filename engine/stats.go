@@ -41,9 +41,11 @@ func (e *Engine) Stats(ctx context.Context, ref string) (Stats, error) {
 func statsOf(raw *cgroup.Stats) (s Stats) {
 	if c := raw.CPU; c != nil {
 		s.CPU = CPUStats{Total: c.Total, Kernel: c.System, User: c.User, PerCPU: c.PerCPU, Periods: c.Periods, Throttled: c.ThrottledPeriods, ThrottledFor: c.ThrottledTime}
+		s.Pressure.CPU = c.PSI
 	}
 	if m := raw.Memory; m != nil {
 		s.Memory = MemoryStats{Usage: m.Usage, MaxUsage: m.MaxUsage, Limit: m.Limit, Failcnt: m.Failcnt, Detail: m.Stat}
+		s.Pressure.Memory = m.PSI
 		if host := uint64(hostMemory()); s.Memory.Limit == math.MaxUint64 || host > 0 && s.Memory.Limit > host {
 			s.Memory.Limit = host
 		}
@@ -53,8 +55,12 @@ func statsOf(raw *cgroup.Stats) (s Stats) {
 	}
 	if raw.IO != nil {
 		for _, x := range raw.IO.ServiceBytes {
-			s.Block = append(s.Block, BlockIO{Major: x.Major, Minor: x.Minor, Op: x.Op, Bytes: x.Value})
+			s.Block = append(s.Block, BlockIO{Major: x.Major, Minor: x.Minor, Op: x.Op, Count: x.Value})
 		}
+		for _, x := range raw.IO.Serviced {
+			s.BlockOps = append(s.BlockOps, BlockIO{Major: x.Major, Minor: x.Minor, Op: x.Op, Count: x.Value})
+		}
+		s.Pressure.IO = raw.IO.PSI
 	}
 	return s
 }

@@ -4,6 +4,8 @@ import (
 	"io"
 	"net/netip"
 	"time"
+
+	"cale/runtime/cgroup"
 )
 
 // Runtime is a configured runtime: the program of an OCI runtime, or of a containerd shim.
@@ -158,9 +160,14 @@ type Stats struct {
 	CPU      CPUStats
 	Memory   MemoryStats
 	Pids     PidsStats
-	Block    []BlockIO
+	Block    []BlockIO // bytes
+	BlockOps []BlockIO // operations
 	Networks map[string]InterfaceStats
+	Pressure Pressure
 }
+
+// Pressure is how long a container's tasks waited for what they need (the kernel's PSI); nil where it isn't counted.
+type Pressure struct{ CPU, Memory, IO *cgroup.PSI }
 
 // CPUStats is processor time. System is the host's total, for percentages.
 type CPUStats struct {
@@ -179,11 +186,11 @@ type MemoryStats struct {
 // PidsStats counts tasks; Limit 0 is unlimited.
 type PidsStats struct{ Current, Limit uint64 }
 
-// BlockIO is bytes moved to and from one device. Op is Read or Write.
+// BlockIO counts what was moved to and from one device. Op is Read or Write.
 type BlockIO struct {
 	Major, Minor uint64
 	Op           string
-	Bytes        uint64
+	Count        uint64
 }
 
 // InterfaceStats counts a network interface's traffic.

@@ -277,18 +277,18 @@ func (s *Server) containerList(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	all := r.flag("all") || limit > 0 || len(f["status"]) > 0 || len(f["exited"]) > 0
-	out := []any{}
+	out := []listed{}
 	for i := range infos {
 		c := &infos[i]
 		live := c.State.Status == engine.Running || c.State.Status == engine.Paused || c.State.Status == engine.Restarting
 		if !all && !live || !keep(c) {
 			continue
 		}
+		entry := listed{Summary: r.summary(c), RestartCount: c.Restarts}
 		if owners {
-			out = append(out, ownedSummary{r.summary(c), ownerOf(c)})
-		} else {
-			out = append(out, r.summary(c))
+			entry.Owner = ownerOf(c)
 		}
+		out = append(out, entry)
 		if limit > 0 && len(out) == limit {
 			break
 		}
@@ -296,10 +296,11 @@ func (s *Server) containerList(w http.ResponseWriter, r *request) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
-// ownedSummary is a container in a list of all owners'.
-type ownedSummary struct {
+// listed is a container in a list, with what Docker's has not.
+type listed struct {
 	container.Summary
-	Owner string
+	RestartCount int    `json:",omitempty"`
+	Owner        string `json:",omitempty"` // in a list of all owners'
 }
 
 // ownerOf says whose client made a container.

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"cale/engine"
+	"cale/runtime/cgroup"
 )
 
 const (
@@ -164,6 +165,11 @@ var families = []struct {
 	{"container_processes", "gauge", "Tasks.", false, func(m *measured, add add) { add(float64(m.stats.Pids.Current)) }},
 	{"container_fs_reads_bytes_total", "counter", "Bytes read from block devices.", false, blocks("read")},
 	{"container_fs_writes_bytes_total", "counter", "Bytes written to block devices.", false, blocks("write")},
+	{"container_pressure_cpu_waiting_seconds_total", "counter", "Time some task waited for a processor.", false, waited(cpuPressure, false)},
+	{"container_pressure_memory_waiting_seconds_total", "counter", "Time some task waited for memory.", false, waited(memoryPressure, false)},
+	{"container_pressure_memory_stalled_seconds_total", "counter", "Time all tasks waited for memory.", false, waited(memoryPressure, true)},
+	{"container_pressure_io_waiting_seconds_total", "counter", "Time some task waited for input or output.", false, waited(ioPressure, false)},
+	{"container_pressure_io_stalled_seconds_total", "counter", "Time all tasks waited for input or output.", false, waited(ioPressure, true)},
 	{"container_network_receive_bytes_total", "counter", "Bytes received.", false, interfaces(func(s engine.InterfaceStats) uint64 { return s.RxBytes })},
 	{"container_network_receive_packets_total", "counter", "Packets received.", false, interfaces(func(s engine.InterfaceStats) uint64 { return s.RxPackets })},
 	{"container_network_transmit_bytes_total", "counter", "Bytes sent.", false, interfaces(func(s engine.InterfaceStats) uint64 { return s.TxBytes })},
@@ -184,9 +190,28 @@ func blocks(op string) func(*measured, add) {
 	return func(m *measured, add add) {
 		for _, b := range m.stats.Block {
 			if strings.EqualFold(b.Op, op) {
-				add(float64(b.Bytes), "device", fmt.Sprintf("%d:%d", b.Major, b.Minor))
+				add(float64(b.Count), "device", fmt.Sprintf("%d:%d", b.Major, b.Minor))
 			}
 		}
+	}
+}
+
+func cpuPressure(p *engine.Pressure) *cgroup.PSI    { return p.CPU }
+func memoryPressure(p *engine.Pressure) *cgroup.PSI { return p.Memory }
+func ioPressure(p *engine.Pressure) *cgroup.PSI     { return p.IO }
+
+// waited adds the time that tasks waited for one thing, where the kernel counts it: full is all of them at once.
+func waited(of func(*engine.Pressure) *cgroup.PSI, full bool) func(*measured, add) {
+	return func(m *measured, add add) {
+		p := of(&m.stats.Pressure)
+		if p == nil {
+			return
+		}
+		micros := p.Some.Total
+		if full {
+			micros = p.Full.Total
+		}
+		add(float64(micros) / 1e6)
 	}
 }
 

@@ -133,6 +133,13 @@ func TestStats(t *testing.T) {
 	if row.CPUPerc != "100.00%" || row.MemUsage != "64MiB / 1GiB" || row.MemPerc != "6.25%" || row.Name != "web" || row.PIDs != "4" || row.NetIO != "0B / 0B" {
 		t.Errorf("%+v", row)
 	}
+	if row.Pressure != "not counted" {
+		t.Errorf("a kernel without pressure gives %q", row.Pressure)
+	}
+	s.Pressure = &client.Pressure{CPU: &client.Waiting{Some: client.WaitingShare{Avg10: 12.5}}, IO: &client.Waiting{}}
+	if row := NewStats("web", s); row.Pressure != "12.50% / -- / 0.00%" {
+		t.Errorf("pressure is %q", row.Pressure)
+	}
 	s.CPU.Usage.Total = 1 // counters that were reset
 	if row := NewStats("web", s); row.CPUPerc != "0.00%" {
 		t.Errorf("%+v", row)

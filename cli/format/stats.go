@@ -20,18 +20,19 @@ type Stats struct {
 	Name      string
 	NetIO     string
 	PIDs      string
+	Pressure  string // percent of the last ten seconds that some task waited for processor, memory, I/O
 }
 
 // StatsHeader holds the headings.
 var StatsHeader = Stats{BlockIO: "BLOCK I/O", CPUPerc: "CPU %", Container: "CONTAINER", ID: "CONTAINER ID", MemPerc: "MEM %",
-	MemUsage: "MEM USAGE / LIMIT", Name: "NAME", NetIO: "NET I/O", PIDs: "PIDS"}
+	MemUsage: "MEM USAGE / LIMIT", Name: "NAME", NetIO: "NET I/O", PIDs: "PIDS", Pressure: "PSI CPU / MEM / IO"}
 
 // StatsTable is the usual table's template.
-const StatsTable = "table {{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}"
+const StatsTable = "table {{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}\t{{.Pressure}}"
 
 // NoStats is the row of a container that has said nothing yet.
 func NoStats(container string) Stats {
-	return Stats{BlockIO: "--", CPUPerc: "--", Container: container, ID: container, MemPerc: "--", MemUsage: "-- / --", Name: "--", NetIO: "--", PIDs: "--"}
+	return Stats{BlockIO: "--", CPUPerc: "--", Container: container, ID: container, MemPerc: "--", MemUsage: "-- / --", Name: "--", NetIO: "--", PIDs: "--", Pressure: "--"}
 }
 
 // NewStats makes a row.
@@ -61,7 +62,22 @@ func NewStats(container string, s client.Stats) Stats {
 		NetIO:    units.HumanSizeWithPrecision(float64(rx), 3) + " / " + units.HumanSizeWithPrecision(float64(tx), 3),
 		BlockIO:  units.HumanSizeWithPrecision(float64(read), 3) + " / " + units.HumanSizeWithPrecision(float64(write), 3),
 		PIDs:     fmt.Sprint(s.Pids.Current),
+		Pressure: pressure(s.Pressure),
 	}
+}
+
+func pressure(p *client.Pressure) string {
+	if p == nil {
+		return "not counted"
+	}
+	return waited(p.CPU) + " / " + waited(p.Memory) + " / " + waited(p.IO)
+}
+
+func waited(w *client.Waiting) string {
+	if w == nil {
+		return "--"
+	}
+	return fmt.Sprintf("%.2f%%", w.Some.Avg10)
 }
 
 // memoryUsed is the usage without page cache that can be dropped.

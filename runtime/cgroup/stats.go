@@ -86,7 +86,8 @@ type CPUsetStats struct {
 	Mems string `json:"mems"`
 }
 
-// PSI is one resource's pressure (v2 only).
+// PSI is one resource's pressure: how long tasks waited for it. It is nil where the kernel doesn't count it, and where
+// the group is in no cgroup2 hierarchy.
 type PSI struct {
 	Some PSIData `json:"some"`
 	Full PSIData `json:"full"`

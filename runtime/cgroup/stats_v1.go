@@ -55,6 +55,18 @@ func (c *Cgroup) Stats() (*Stats, error) {
 	if dir, ok := c.dir("rdma"); ok {
 		s.Rdma = r.rdma(dir)
 	}
+	// Pressure is cgroup2's, and counted there whichever hierarchy has the controllers.
+	if dir, ok := c.dir(""); ok {
+		if s.CPU != nil {
+			s.CPU.PSI = r.psi(dir, "cpu.pressure")
+		}
+		if s.Memory != nil {
+			s.Memory.PSI = r.psi(dir, "memory.pressure")
+		}
+		if s.IO != nil {
+			s.IO.PSI = r.psi(dir, "io.pressure")
+		}
+	}
 	return s, r.err
 }
 

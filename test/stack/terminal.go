@@ -95,6 +95,24 @@ func (t *Terminal) Resize(rows, cols uint16) {
 	}
 }
 
+// Raw tells whether the terminal gives its process each key as it is typed.
+func (t *Terminal) Raw() bool {
+	t.t.Helper()
+	s, err := unix.IoctlGetTermios(int(t.ptm.Fd()), unix.TCGETS)
+	if err != nil {
+		t.t.Fatal(err)
+	}
+	return s.Lflag&unix.ICANON == 0
+}
+
+// Signal sends the command a signal.
+func (t *Terminal) Signal(s syscall.Signal) {
+	t.t.Helper()
+	if err := t.cmd.Process.Signal(s); err != nil {
+		t.t.Fatal(err)
+	}
+}
+
 // Screen is all that was shown so far.
 func (t *Terminal) Screen() string {
 	t.mu.Lock()
