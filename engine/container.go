@@ -78,6 +78,7 @@ type run struct {
 	done    chan struct{} // closed when the exit is known and recorded
 	stop    context.CancelFunc
 	health  *monitor
+	memory  *memoryWatch
 	netns   string // path of the pinned namespace, or ""
 
 	checkpoint string // the directory it goes on from; "" for one that began anew

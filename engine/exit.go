@@ -35,6 +35,7 @@ func (e *Engine) follow(c *container, r *run) {
 	ctx, stop := context.WithCancel(e.ctx)
 	r.stop = stop
 	e.startHealth(ctx, c, r)
+	e.watchMemory(c, r)
 	e.work.Add(1)
 	go func() {
 		defer e.work.Done()
@@ -70,6 +71,7 @@ func (e *Engine) exited(c *container, r *run, exit shim.Exit) {
 	defer c.op.unlock()
 	kept := c.keptExit(exit)
 	oom := c.ranOutOfMemory(kept)
+	told := r.memory.end()
 	e.unwind(ctx, c, r)
 
 	c.mu.Lock()
@@ -102,7 +104,7 @@ func (e *Engine) exited(c *container, r *run, exit shim.Exit) {
 	restarting := again || c.holdRemoval
 	c.mu.Unlock()
 
-	if oom {
+	if oom && !told {
 		e.emit(c, "oom")
 	}
 	e.emitVolumes(c, "unmount")

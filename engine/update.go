@@ -114,6 +114,9 @@ func (e *Engine) Update(ctx context.Context, ref string, r Resources, p *Restart
 	if err != nil {
 		return nil, err
 	}
+	if run != nil {
+		e.watchMemory(c, run)
+	}
 	e.emit(c, "update")
 	return warnings, nil
 }
