@@ -27,7 +27,6 @@ import (
 var (
 	rounds = flag.Int("n", 5, "rounds a contender runs")
 	only   = flag.String("only", ".", "the works to be measured")
-	with   = flag.String("with", ".", "the contenders that take part")
 	big    = flag.Int("big", 500, "megabytes of the large file")
 )
 
@@ -52,20 +51,17 @@ func run(ctx context.Context, bin string) error {
 		return err
 	}
 	var list []*builder
-	takesPart, err := regexp.Compile(*with)
-	if err != nil {
-		return err
-	}
 	for _, s := range stacks {
-		if b := verbs(s); len(list) == 0 || takesPart.MatchString(b.Name) {
-			list = append(list, b)
-		}
+		list = append(list, verbs(s))
 	}
-	if b, stop, err := buildkitd(); err == nil {
-		defer stop()
-		list = append(list, b)
-	} else {
-		fmt.Printf("  buildkitd cannot take part: %v\n", err)
+	if peers.TakesPart("buildkitd") {
+		b, stop, err := buildkitd()
+		if err == nil {
+			defer stop()
+			list = append(list, b)
+		} else {
+			fmt.Printf("  buildkitd cannot take part: %v\n", err)
+		}
 	}
 	for _, w := range works {
 		if !wanted.MatchString(w.name) {

@@ -2,7 +2,7 @@
 // for ours with all of them running, how long lists, inspections and statistics take, how long the engine takes to be
 // there again after it was killed, and what it all takes of memory.
 //
-//	go run ./bench/load [-n running] [-at-once starts] [-rate containers] [-clients n] [-bin folder]
+//	go run ./bench/load [-n running] [-at-once starts] [-rate containers] [-clients n] [-with peers] [-newest folder] [-bin folder]
 package main
 
 import (

@@ -2,7 +2,7 @@
 // shared pages count by their sharers) of what each stack keeps running once, and for each container. The contained
 // program itself takes next to nothing.
 //
-//	go run ./bench/memory [-n containers] [-bin folder]
+//	go run ./bench/memory [-n containers] [-with peers] [-newest folder] [-bin folder]
 package main
 
 import (

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -25,6 +26,8 @@ var binDir = flag.String("bin", "bin", "the folder with our programs")
 
 var newest = flag.String("newest", "", "a folder with newer peers than the system's, as bench/peers/newest builds them")
 
+var with = flag.String("with", ".", "a regular expression of the names of the peers that take part")
+
 var disk = flag.String("disk", "", "a folder on a disk for everything to happen in; a tmpfs without one")
 
 // Main parses the flags and runs a benchmark, which gets the folder with our programs, in mount and network namespaces
@@ -34,6 +37,11 @@ var disk = flag.String("disk", "", "a folder on a disk for everything to happen 
 // The context ends with the first signal to stop; the benchmark then returns, and takes down what it started.
 func Main(bench func(ctx context.Context, bin string) error) {
 	flag.Parse()
+	var err error
+	if invited, err = regexp.Compile(*with); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: -with:", err)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	if err := inside(ctx, bench); err != nil {
@@ -106,6 +114,11 @@ func inside(ctx context.Context, bench func(ctx context.Context, bin string) err
 	fmt.Printf("the machine's load: %s before, %s after\n", before, load())
 	return err
 }
+
+var invited *regexp.Regexp
+
+// TakesPart says whether a peer is to take part.
+func TakesPart(name string) bool { return invited.MatchString(name) }
 
 // load is how many processes wanted a processor in the last minute.
 func load() string {

@@ -77,7 +77,9 @@ func Stacks(ctx context.Context, bin string, program []byte) (list []*Stack, don
 		undo = append(undo, func() { _ = g.Destroy() })
 	}
 	for _, s := range []*Stack{ours, docker, podman} {
-		s.Image = image
+		if s.Image = image; s != ours && !TakesPart(s.Name) {
+			continue
+		}
 		_, err := exec.LookPath(s.Command[0])
 		pull := []string{"pull", "-q", image}
 		switch s {

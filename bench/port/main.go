@@ -2,7 +2,7 @@
 // from a container, and the time until one byte comes back, as another machine has it (a network namespace behind a veth
 // pair) and as this machine has it at 127.0.0.1.
 //
-//	go run ./bench/port [-n rounds] [-for duration] [-newest folder] [-bin folder]
+//	go run ./bench/port [-n rounds] [-for duration] [-with peers] [-newest folder] [-bin folder]
 //
 // Package peers says where.
 package main

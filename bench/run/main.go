@@ -3,7 +3,7 @@
 // program in a container that runs; the removal of ten; three services of Compose's. Docker's own client takes part twice,
 // with its engine and with ours. Medians are printed, and how many times longer the peers take.
 //
-//	go run ./bench/run [-n rounds] [-only regexp] [-with regexp] [-newest folder] [-bin folder]
+//	go run ./bench/run [-n rounds] [-only regexp] [-with peers] [-newest folder] [-bin folder]
 //
 // Package peers says where.
 package main
@@ -25,7 +25,6 @@ import (
 var (
 	rounds = flag.Int("n", 30, "rounds a contender runs; a third of them of what takes a second and more")
 	only   = flag.String("only", ".", "the works to be measured")
-	with   = flag.String("with", ".", "the contenders that take part")
 )
 
 func main() { peers.Main(run) }
@@ -35,16 +34,11 @@ func run(ctx context.Context, bin string) error {
 	if err != nil {
 		return err
 	}
-	takesPart, err := regexp.Compile(*with)
-	if err != nil {
-		return err
-	}
 	list, done, err := contenders(ctx, bin)
 	defer done()
 	if err != nil {
 		return err
 	}
-	list = append(list[:1], slices.DeleteFunc(list[1:], func(s *peers.Stack) bool { return !takesPart.MatchString(s.Name) })...)
 	for _, w := range works {
 		if !wanted.MatchString(w.name) || !w.takes(list[0]) {
 			continue
@@ -63,9 +57,12 @@ func contenders(ctx context.Context, bin string) (list []*peers.Stack, done func
 		return nil, done, err
 	}
 	ours := list[0]
-	if _, err := exec.LookPath("docker"); err == nil {
+	if _, err := exec.LookPath("docker"); err == nil && peers.TakesPart(viaDocker) {
 		list = slices.Insert(list, 1, &peers.Stack{Name: viaDocker, Command: []string{"docker"}, Image: ours.Image,
 			Env: []string{"DOCKER_HOST=unix://" + peers.Dir + "/cale/run/docker.sock", "DOCKER_CONFIG=" + peers.Dir + "/docker/config"}})
+	}
+	if !peers.TakesPart("ctr") {
+		return list, done, nil
 	}
 	ctr, stop, err := peers.Containerd(ctx)
 	if err != nil {
