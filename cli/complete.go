@@ -85,3 +85,13 @@ func (a *App) completeNetworks(cmd *cobra.Command, args []string, _ string) ([]s
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
+
+// first offers what c does as the first argument only, and files after it.
+func first(c completer) completer {
+	return func(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		return c(cmd, args, start)
+	}
+}

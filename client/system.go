@@ -138,6 +138,31 @@ func (c *Client) VolumeInspectRaw(ctx context.Context, name string) ([]byte, err
 	return c.raw(ctx, request{method: "GET", path: "/volumes/" + esc(name)})
 }
 
+// VolumeSnapshot copies a volume into a new one; an empty name makes one.
+func (c *Client) VolumeSnapshot(ctx context.Context, volume, name string, labels map[string]string, noPause bool) (Volume, error) {
+	body := struct {
+		Name    string            `json:",omitempty"`
+		Labels  map[string]string `json:",omitempty"`
+		NoPause bool              `json:",omitempty"`
+	}{name, labels, noPause}
+	var v Volume
+	err := c.call(ctx, request{method: "POST", path: "/cale/volume/" + esc(volume) + "/snapshot", json: body}, &v)
+	return v, err
+}
+
+// VolumeExport streams a volume's files as a tar.
+func (c *Client) VolumeExport(ctx context.Context, volume string) (io.ReadCloser, error) {
+	return c.body(ctx, request{method: "GET", path: "/cale/volume/" + esc(volume) + "/export"})
+}
+
+// VolumeImport unpacks a tar, which may be compressed, into a volume, which is
+// made if it isn't there.
+func (c *Client) VolumeImport(ctx context.Context, volume string, tar io.Reader) (Volume, error) {
+	var v Volume
+	err := c.call(ctx, request{method: "POST", path: "/cale/volume/" + esc(volume) + "/import", stream: tar}, &v)
+	return v, err
+}
+
 // VolumeRemove removes a volume.
 func (c *Client) VolumeRemove(ctx context.Context, name string, force bool) error {
 	return c.call(ctx, request{method: "DELETE", path: "/volumes/" + esc(name), query: values("force", flag(force))}, nil)

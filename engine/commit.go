@@ -47,7 +47,7 @@ func (e *Engine) Commit(ctx context.Context, ref string, o CommitOptions) (id st
 	}
 	defer c.op.unlock()
 	c.mu.Lock()
-	rec, running, removing := c.rec, c.run != nil, c.removing
+	rec, removing := c.rec, c.removing
 	c.mu.Unlock()
 	if removing {
 		return "", notFound("No such container: %s", ref)
@@ -67,16 +67,13 @@ func (e *Engine) Commit(ctx context.Context, ref string, o CommitOptions) (id st
 	pin := e.store.Pin()
 	defer pin.Release()
 	pin.Add(parent.ManifestDescriptor.Digest)
-	if o.Pause && running && rec.State.Status != Paused {
-		err := e.setPausedNow(ctx, c, ref, true)
-		if err != nil && !hasEnded(c) {
+	if o.Pause {
+		goOn, err := e.standStill(ctx, c, ref)
+		if err != nil {
 			return "", err
 		}
 		defer func() {
-			if hasEnded(c) {
-				return // nothing changes any more
-			}
-			if e2 := e.setPausedNow(context.WithoutCancel(ctx), c, ref, false); e2 != nil && err == nil {
+			if e2 := goOn(); e2 != nil && err == nil {
 				err = e2
 			}
 		}()

@@ -85,7 +85,7 @@ func (e *Engine) resolveMounts(ctx context.Context, c *container, img *store.Ima
 			continue
 		}
 		name := m.Source
-		v, fresh, err := e.volumeCreate(name, m.Driver, m.DriverOpts, m.Labels, c.keep() || name != "")
+		v, fresh, err := e.volumeCreate(name, m.Driver, m.DriverOpts, m.Labels, volumeFill{durable: c.keep() || name != ""})
 		if err != nil {
 			return nil, made, err
 		}

@@ -220,6 +220,18 @@ func (e *Engine) lookThrough(ctx context.Context, client *shim.Client, pod strin
 		f.run.netns = filepath.Join(pod, "net")
 	}
 	st, err := client.State(ctx, id, "")
+	if still := filepath.Join(pod, stillMark); err == nil && isFile(still) {
+		if st.Status == shim.StatusPaused || st.Status == shim.StatusPausing {
+			if err := client.Resume(ctx, id); err != nil {
+				e.cfg.Log("container %s: it was frozen for an engine that died, and can't go on: %v", id, err)
+			} else {
+				st.Status = shim.StatusRunning
+			}
+		}
+		if err := os.Remove(still); err != nil {
+			e.cfg.Log("container %s: %v", id, err)
+		}
+	}
 	switch {
 	case err != nil:
 		if f.exit, err = shim.ReadExit(pod, id); err != nil {

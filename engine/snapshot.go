@@ -69,10 +69,14 @@ func (e *Engine) snapshot(ctx context.Context, list []*container, dirs []string)
 		if c.paused() {
 			continue
 		}
-		if err := runs[i].shim.Pause(ctx, c.id); err != nil {
+		if err := c.markStill(); err != nil {
 			return failed(err)
 		}
+		if err := runs[i].shim.Pause(ctx, c.id); err != nil {
+			return failed(errors.Join(err, c.unmarkStill()))
+		}
 		defer func() {
+			defer c.unmarkStill()
 			if e2 := runs[i].shim.Resume(context.WithoutCancel(ctx), c.id); e2 != nil && err == nil && !gone(e2) {
 				err = failed(e2)
 			}

@@ -115,8 +115,34 @@ func (v *volumes) read(name string) (vol Volume, disk int64, err error) {
 		Options: r.Options, Anonymous: r.Anonymous}, r.Disk, nil
 }
 
+// volumeFill is what a new volume begins with.
+type volumeFill struct {
+	durable bool                            // wait for the disk
+	fill    func(data *filetree.Root) error // may be nil
+}
+
+func (f volumeFill) into(dir string, root volumeRoot) error {
+	if err := root.apply(dir); err != nil || f.fill == nil {
+		return err
+	}
+	data, err := filetree.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer data.Close()
+	if err := f.fill(data); err != nil || !f.durable {
+		return err
+	}
+	own, err := os.Open(dir) // data's own descriptor is for paths only
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	return unix.Syncfs(int(own.Fd()))
+}
+
 // make creates a volume, complete at once; one that is there already is taken (fresh is false then).
-func (v *volumes) make(name string, r volumeRecord, root volumeRoot, durable bool) (fresh bool, err error) {
+func (v *volumes) make(name string, r volumeRecord, root volumeRoot, with volumeFill) (fresh bool, err error) {
 	tmp, err := os.MkdirTemp(v.dir, ".new-")
 	if err != nil {
 		return false, err
@@ -134,11 +160,11 @@ func (v *volumes) make(name string, r volumeRecord, root volumeRoot, durable boo
 		if err := mountImage(image, data); err != nil {
 			return false, err
 		}
-		err := root.apply(data)
+		err := with.into(data, root)
 		if err = errors.Join(err, unmount(data)); err != nil {
 			return false, err
 		}
-	} else if err := root.apply(data); err != nil {
+	} else if err := with.into(data, root); err != nil {
 		return false, err
 	}
 	if err := os.Chmod(tmp, 0o701); err != nil {
@@ -148,14 +174,14 @@ func (v *volumes) make(name string, r volumeRecord, root volumeRoot, durable boo
 	if err != nil {
 		return false, err
 	}
-	if err := atomicfile.Write(filepath.Join(tmp, "volume.json"), raw, 0o600, durable); err != nil {
+	if err := atomicfile.Write(filepath.Join(tmp, "volume.json"), raw, 0o600, with.durable); err != nil {
 		return false, err
 	}
 	err = unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, filepath.Join(v.dir, name), unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EEXIST) {
 		return false, nil
 	}
-	if err == nil && durable {
+	if err == nil && with.durable {
 		err = atomicfile.SyncDir(v.dir)
 	}
 	return err == nil, err
@@ -163,11 +189,11 @@ func (v *volumes) make(name string, r volumeRecord, root volumeRoot, durable boo
 
 // VolumeCreate makes a volume, or gives the one that is there. An empty name chooses one: an anonymous volume.
 func (e *Engine) VolumeCreate(ctx context.Context, name, driver string, opts, labels map[string]string) (Volume, error) {
-	v, _, err := e.volumeCreate(name, driver, opts, labels, true)
+	v, _, err := e.volumeCreate(name, driver, opts, labels, volumeFill{durable: true})
 	return v, err
 }
 
-func (e *Engine) volumeCreate(name, driver string, opts, labels map[string]string, durable bool) (v Volume, fresh bool, err error) {
+func (e *Engine) volumeCreate(name, driver string, opts, labels map[string]string, with volumeFill) (v Volume, fresh bool, err error) {
 	if driver != "" && driver != "local" {
 		return v, false, notFound("error looking up volume plugin %s: plugin %q not found", driver, driver)
 	}
@@ -210,7 +236,7 @@ func (e *Engine) volumeCreate(name, driver string, opts, labels map[string]strin
 	} else if !validName.MatchString(name) || len(name) > 255 {
 		return v, false, invalid(`create %s: %q includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path`, name, name)
 	}
-	if fresh, err = e.volumes.make(name, r, root, durable); err != nil {
+	if fresh, err = e.volumes.make(name, r, root, with); err != nil {
 		return v, false, fmt.Errorf("create volume %s: %w", name, err)
 	}
 	if v, err = e.volumes.get(name); err != nil {

@@ -43,6 +43,10 @@ type ExtractOptions struct {
 	// Into is the directory inside the tree that names of the archive are
 	// relative to; links are resolved in the whole tree all the same.
 	Into string
+	// Root gives the tree's own directory what the archive says of its root.
+	// Without it that is so for layers only: the directory that files are added
+	// to is its owner's business.
+	Root bool
 	// KeepKinds refuses to replace a directory by something else, and something
 	// else by a directory, as docker cp does.
 	KeepKinds bool
@@ -154,10 +158,10 @@ func (x *extractor) entry(ctx context.Context, h *tar.Header) error {
 		if h.Typeflag != tar.TypeDir {
 			return errors.New("the root of the tree can only be a directory")
 		}
-		if x.opts.Layer {
-			return x.later("", h)
+		if x.opts.Layer || x.opts.Root {
+			return x.later(name, h)
 		}
-		return nil // the directory it goes into is its owner's business
+		return nil
 	}
 	parent, base := "", name
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {

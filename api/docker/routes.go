@@ -114,6 +114,9 @@ var routes = []route{
 	{"POST", "/swarm/join", (*Server).swarm},
 
 	{"GET", "/cale/container/{name*}/explain", (*Server).containerExplain},
+	{"POST", "/cale/volume/{name}/snapshot", (*Server).volumeSnapshot},
+	{"GET", "/cale/volume/{name}/export", (*Server).volumeExport},
+	{"POST", "/cale/volume/{name}/import", (*Server).volumeImport},
 	{"GET", "/cale/image/{name*}/why", (*Server).imageWhy},
 	{"POST", "/cale/image/{name*}/verify", (*Server).imageVerify},
 	{"POST", "/cale/image/{name*}/sign", (*Server).imageSign},

@@ -95,3 +95,41 @@ func (s *Server) volumePrune(w http.ResponseWriter, r *request) error {
 	}
 	return writeJSON(w, http.StatusOK, volume.PruneReport{VolumesDeleted: orNone(p.IDs), SpaceReclaimed: uint64(p.Bytes)})
 }
+
+func (s *Server) volumeSnapshot(w http.ResponseWriter, r *request) error {
+	var in struct {
+		Name    string
+		Labels  map[string]string
+		NoPause bool
+	}
+	if err := r.decode(&in); err != nil {
+		return err
+	}
+	v, err := s.engine.VolumeSnapshot(r.Context(), r.name(), engine.VolumeSnapshotOptions{Name: in.Name, Labels: in.Labels, NoPause: in.NoPause})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusCreated, dockerVolume(v))
+}
+
+func (s *Server) volumeExport(w http.ResponseWriter, r *request) error {
+	w.Header().Set("Content-Type", "application/x-tar")
+	out := &started{w: w}
+	if err := s.engine.VolumeExport(r.Context(), r.name(), out); err != nil {
+		return out.fail(err)
+	}
+	return nil
+}
+
+func (s *Server) volumeImport(w http.ResponseWriter, r *request) error {
+	body, done, err := plain(r.Body)
+	if err != nil {
+		return err
+	}
+	defer done()
+	v, err := s.engine.VolumeImport(r.Context(), r.name(), body)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, dockerVolume(v))
+}
