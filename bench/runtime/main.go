@@ -1,6 +1,7 @@
 // Command runtime measures the low-level runtimes, cale-oci, crun and runc as far as they are installed, side by
 // side: the whole of run, each step of a container's life, peak memory, and the floor, which is a C program that asks
-// the kernel for the same and does nothing else. It prints medians and how many times longer the peers take.
+// the kernel for the same and does nothing else, step by step. It prints medians and how many times longer the peers
+// take.
 //
 //	go run ./bench/runtime [-n rounds] [-bin folder] [-also name=path,…]
 //
@@ -60,6 +61,9 @@ func run(ctx context.Context, bin string) error {
 		return err
 	}
 	if err := whole(ctx, runtimes, floor); err != nil {
+		return err
+	}
+	if err := breakdown(ctx, runtimes, floor, parent); err != nil {
 		return err
 	}
 	execute, done, err := inside(ctx, parent)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"cale/runtime/linux"
+	_ "cale/runtime/linux/restart" // makes ExecUnwritable's work less
 )
 
 // version is set by the build.

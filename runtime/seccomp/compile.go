@@ -21,16 +21,28 @@ type compiler struct {
 	rules [][]rule // by entry of spec.Syscalls
 	def   uint32   // the default action
 
+	named  []named          // the calls that the entries name, in their order
 	blocks map[string]label // what rules were written already, by the entries they come from
 	found  []hit            // the room for hits
 }
 
-// hit says that an entry of spec.Syscalls speaks of a call.
-type hit struct {
-	number uint32
-	op     uint16 // of a multiplexed call; 0 is none
-	entry  uint16
+// named is a call that an entry of spec.Syscalls names.
+type named struct {
+	*call
+	entry uint16
 }
+
+// hit says that an entry of spec.Syscalls speaks of a call: the call's number, the entry, and of a multiplexed call
+// which one it is (0 is none). They sort by number, and for one call by entry, whose order decides between rules.
+type hit uint64
+
+func newHit(number uint32, entry, op uint16) hit {
+	return hit(number)<<32 | hit(entry)<<16 | hit(op)
+}
+
+func (h hit) number() uint32 { return uint32(h >> 32) }
+func (h hit) entry() uint16  { return uint16(h >> 16) }
+func (h hit) op() uint16     { return uint16(h) }
 
 // program writes one part for each architecture and, at the start, the choice between them.
 func (c *compiler) program(columns []int) []unix.SockFilter {
@@ -78,8 +90,7 @@ func (c *compiler) restrictive() bool {
 func (c *compiler) part(a arch) []span {
 	c.blocks = make(map[string]label)
 	hits, last := c.hits(a)
-	// Stable: the order of the entries decides between rules.
-	slices.SortStableFunc(hits, func(x, y hit) int { return int(x.number) - int(y.number) })
+	slices.Sort(hits)
 	spans := append(make([]span, 0, 256), span{0, c.ret(c.def)})
 	to := func(first uint32, target label) {
 		switch end := &spans[len(spans)-1]; {
@@ -102,12 +113,13 @@ func (c *compiler) part(a arch) []span {
 	end := uint32(0)
 	for len(hits) > 0 {
 		n := 1
-		for n < len(hits) && hits[n].number == hits[0].number {
+		number := hits[0].number()
+		for n < len(hits) && hits[n].number() == number {
 			n++
 		}
-		gap(end, hits[0].number)
-		to(hits[0].number, c.decide(a, hits[:n]))
-		end = hits[0].number + 1
+		gap(end, number)
+		to(number, c.decide(a, hits[:n]))
+		end = number + 1
 		hits = hits[n:]
 	}
 	gap(end, x32Bit)
@@ -125,27 +137,41 @@ func (c *compiler) merge(spans []span) []span {
 	return slices.CompactFunc(spans, func(x, y span) bool { return c.same(x.target, y.target) })
 }
 
-// hits lists what calls the entries speak of, in their order, and the highest number the configuration names.
+// name looks up the calls that the entries name; names that no table knows are left out.
+func (c *compiler) name() {
+	n := 0
+	for i := range c.spec.Syscalls {
+		n += len(c.spec.Syscalls[i].Names)
+	}
+	c.named = make([]named, 0, n)
+	for i := range c.spec.Syscalls {
+		for _, name := range c.spec.Syscalls[i].Names {
+			if row := lookup(name); row != nil {
+				c.named = append(c.named, named{row, uint16(i)})
+			}
+		}
+	}
+}
+
+// hits lists what calls the entries speak of, and the highest number the configuration names.
 func (c *compiler) hits(a arch) (hits []hit, last uint32) {
 	hits = c.found[:0]
 	defer func() { c.found = hits }()
-	for i := range c.spec.Syscalls {
-		for _, name := range c.spec.Syscalls[i].Names {
-			row := lookup(name)
-			if row != nil && row.numbers[a.column] >= 0 {
-				number := uint32(row.numbers[a.column])
-				// arm's private calls lie far above the others.
-				if number < 0xf0000 {
-					last = max(last, number)
-				}
-				if len(c.rules[i]) > 0 {
-					hits = append(hits, hit{number, 0, uint16(i)})
-				}
+	for _, n := range c.named {
+		ruled := len(c.rules[n.entry]) > 0
+		if n.numbers[a.column] >= 0 {
+			number := uint32(n.numbers[a.column])
+			// arm's private calls lie far above the others.
+			if number < 0xf0000 {
+				last = max(last, number)
 			}
-			if m, ok := a.mux[name]; ok && len(c.rules[i]) > 0 {
-				number := uint32(lookup(m.through).numbers[a.column])
-				hits = append(hits, hit{number, uint16(m.op), uint16(i)})
+			if ruled {
+				hits = append(hits, newHit(number, n.entry, 0))
 			}
+		}
+		if m, ok := a.mux[n.name]; ok && ruled {
+			number := uint32(lookup(m.through).numbers[a.column])
+			hits = append(hits, newHit(number, n.entry, uint16(m.op)))
 		}
 	}
 	return hits, last
@@ -155,10 +181,10 @@ func (c *compiler) hits(a arch) (hits []hit, last uint32) {
 func (c *compiler) decide(a arch, hits []hit) label {
 	// One rule without conditions counts for all, the first one of several.
 	for _, h := range hits {
-		if h.op != 0 {
+		if h.op() != 0 {
 			continue
 		}
-		for _, r := range c.rules[h.entry] {
+		for _, r := range c.rules[h.entry()] {
 			if len(r.args) == 0 {
 				return c.ret(r.action)
 			}
@@ -167,9 +193,9 @@ func (c *compiler) decide(a arch, hits []hit) label {
 	key := make([]byte, 0, 4*len(hits))
 	var list []rule
 	for _, h := range hits {
-		key = append(key, byte(h.entry), byte(h.entry>>8), byte(h.op))
-		if h.op == 0 {
-			list = append(list, c.rules[h.entry]...)
+		key = append(key, byte(h.entry()), byte(h.entry()>>8), byte(h.op()))
+		if h.op() == 0 {
+			list = append(list, c.rules[h.entry()]...)
 			continue
 		}
 		list = append(list, c.muxRules(h)...)
@@ -186,9 +212,9 @@ func (c *compiler) decide(a arch, hits []hit) label {
 // arguments (they lie in memory), so rules with conditions only count where taking them as met is the safe side.
 func (c *compiler) muxRules(h hit) []rule {
 	// ipc has a version in the upper half of its first argument.
-	via := []specs.LinuxSeccompArg{{Index: 0, Value: 0xffff, ValueTwo: uint64(h.op), Op: specs.OpMaskedEqual}}
+	via := []specs.LinuxSeccompArg{{Index: 0, Value: 0xffff, ValueTwo: uint64(h.op()), Op: specs.OpMaskedEqual}}
 	var list []rule
-	for _, r := range c.rules[h.entry] {
+	for _, r := range c.rules[h.entry()] {
 		full := r.action & unix.SECCOMP_RET_ACTION_FULL
 		permits := full == unix.SECCOMP_RET_ALLOW || full == unix.SECCOMP_RET_LOG
 		if len(r.args) == 0 || !permits {

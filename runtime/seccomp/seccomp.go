@@ -70,6 +70,7 @@ func compileFor(machine string, s *specs.LinuxSeccomp) (Filter, error) {
 	}
 	c := &compiler{asm: asm{code: make([]unix.SockFilter, 0, 512), rets: make(map[uint32]label)},
 		spec: s, rules: rules, def: def, found: make([]hit, 0, 512)}
+	c.name()
 	f.Program = c.program(columns)
 	if len(f.Program) > maxProgram {
 		return f, fmt.Errorf("seccomp: the rules need %d instructions, the kernel takes %d", len(f.Program), maxProgram)

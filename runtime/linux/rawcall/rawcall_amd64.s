@@ -1,0 +1,14 @@
+#include "textflag.h"
+
+// func Syscall(number, a, b, c, d, e, f uintptr) (result int)
+TEXT ·Syscall(SB),NOSPLIT,$0-64
+	MOVQ number+0(FP), AX
+	MOVQ a+8(FP), DI
+	MOVQ b+16(FP), SI
+	MOVQ c+24(FP), DX
+	MOVQ d+32(FP), R10
+	MOVQ e+40(FP), R8
+	MOVQ f+48(FP), R9
+	SYSCALL
+	MOVQ AX, result+56(FP)
+	RET
