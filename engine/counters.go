@@ -25,6 +25,17 @@ type Counters struct {
 
 // Counters reads them of a container by its id.
 func (e *Engine) Counters(ref string) (Counters, error) {
+	out, err := e.counters(ref, (*cgroup.Cgroup).Stats)
+	if err == nil {
+		out.Networks = Interfaces(out.Pid)
+	}
+	return out, err
+}
+
+// Usage reads just those that are asked for often, as cgroup.Usage does: none of the network's.
+func (e *Engine) Usage(ref string) (Counters, error) { return e.counters(ref, (*cgroup.Cgroup).Usage) }
+
+func (e *Engine) counters(ref string, read func(*cgroup.Cgroup) (*cgroup.Stats, error)) (Counters, error) {
 	c, err := e.find(ref)
 	if err != nil {
 		return Counters{}, err
@@ -36,13 +47,12 @@ func (e *Engine) Counters(ref string) (Counters, error) {
 	out := Counters{Pid: r.pid, Started: r.started, Cgroup: e.cgroupOf(c)}
 	g, err := cgroup.Open(out.Cgroup, cgroup.Options{})
 	if err == nil {
-		out.Stats, err = g.Stats()
+		out.Stats, err = read(g)
 	}
 	if err != nil {
 		return out, fmt.Errorf("statistics of container %s: %w", c.id, err)
 	}
 	out.Read = time.Now()
-	out.Networks = interfaceStats(r.pid)
 	return out, nil
 }
 

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"io/fs"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -149,32 +148,6 @@ func (e *Engine) measure(c *container, i *Info) {
 		}
 	}
 	i.SizeRw, i.SizeRootFs = &rw, &root
-}
-
-// treeSize adds up the regular files below a directory, those with several names once. What can't be read counts
-// nothing.
-func treeSize(dir string) int64 {
-	var total int64
-	seen := map[[2]uint64]bool{}
-	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return nil
-		}
-		var st unix.Stat_t
-		if unix.Lstat(path, &st) != nil {
-			return nil
-		}
-		if st.Nlink > 1 {
-			key := [2]uint64{uint64(st.Dev), st.Ino}
-			if seen[key] {
-				return nil
-			}
-			seen[key] = true
-		}
-		total += st.Size
-		return nil
-	})
-	return total
 }
 
 // Info counts and describes.

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -68,13 +67,6 @@ func (p *pod) ready() bool {
 }
 
 func (p *pod) ns(name string) string { return filepath.Join(p.run, name) }
-
-func (e *Engine) podCgroup(p *pod) string {
-	if parent := p.spec().CgroupParent; parent != "" {
-		return path.Join("/", parent)
-	}
-	return path.Join(e.cfg.CgroupParent, p.id)
-}
 
 // RunPod makes a pod: when it returns, containers can be put into it.
 func (e *Engine) RunPod(ctx context.Context, s PodSpec) (id string, err error) {
@@ -367,97 +359,4 @@ func (e *Engine) RemovePod(ctx context.Context, ref string) error {
 // members are a pod's containers, in no order.
 func (e *Engine) members(p *pod) []*container {
 	return slices.DeleteFunc(e.all(), func(c *container) bool { return c.group != p })
-}
-
-func (e *Engine) podInfo(p *pod) PodInfo {
-	p.mu.Lock()
-	rec := p.rec
-	p.mu.Unlock()
-	i := PodInfo{ID: rec.ID, Created: rec.Created, Spec: rec.Spec, Ready: rec.Ready, Pid: rec.Holder, CgroupParent: e.podCgroup(p)}
-	if !rec.Spec.HostNetwork && rec.Ready {
-		i.NetNS = p.ns("net")
-		i.IPs = e.addresses(p, &rec)
-	}
-	return i
-}
-
-// Pod gives one pod by its id or a unique prefix.
-func (e *Engine) Pod(ref string) (PodInfo, error) {
-	p, err := e.findPod(ref)
-	if err != nil {
-		return PodInfo{}, err
-	}
-	return e.podInfo(p), nil
-}
-
-// Pods lists the pods, the newest first.
-func (e *Engine) Pods() []PodInfo {
-	e.mu.Lock()
-	list := make([]*pod, 0, len(e.pods))
-	for _, p := range e.pods {
-		list = append(list, p)
-	}
-	e.mu.Unlock()
-	newestFirst(list, func(p *pod) time.Time {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return p.rec.Created
-	})
-	out := make([]PodInfo, len(list))
-	for i, p := range list {
-		out[i] = e.podInfo(p)
-	}
-	return out
-}
-
-// Members lists the containers of pods (ref "": of all), the newest first, as Member gives one.
-func (e *Engine) Members(ref string) ([]Info, error) {
-	var p *pod
-	if ref != "" {
-		var err error
-		if p, err = e.findPod(ref); err != nil {
-			return nil, err
-		}
-	}
-	list := slices.DeleteFunc(e.all(), func(c *container) bool { return c.group == nil || p != nil && c.group != p })
-	newestFirst(list, func(c *container) time.Time {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.rec.Created
-	})
-	out := make([]Info, len(list))
-	for k, c := range list {
-		out[k], _ = c.brief()
-	}
-	return out, nil
-}
-
-// newestFirst sorts what has a time. It is done before anything large is made of it, which is costly to move.
-func newestFirst[T any](list []T, created func(T) time.Time) {
-	type timed struct {
-		at time.Time
-		t  T
-	}
-	at := make([]timed, len(list))
-	for i, t := range list {
-		at[i] = timed{created(t), t}
-	}
-	slices.SortFunc(at, func(a, b timed) int { return b.at.Compare(a.at) })
-	for i := range at {
-		list[i] = at[i].t
-	}
-}
-
-// Member is a container of a pod, by its id or a unique prefix, without what has to be looked up: its layers, mounts,
-// endpoints and sessions.
-func (e *Engine) Member(ref string) (Info, error) {
-	c, err := e.find(ref)
-	if err == nil && c.group == nil {
-		err = notFound("No such container: %s", ref)
-	}
-	if err != nil {
-		return Info{}, err
-	}
-	i, _ := c.brief()
-	return i, nil
 }

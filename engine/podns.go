@@ -138,8 +138,10 @@ func (e *Engine) holdPIDs(p *pod) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("hold the pid namespace: %w", err)
 	}
+	// Until it is waited for, its number is nobody else's.
+	err = pin("/proc/"+strconv.Itoa(cmd.Process.Pid)+"/ns/pid", p.ns("pid"))
 	go cmd.Wait() // its end is asked for by dropNamespaces
-	if err := pin("/proc/"+strconv.Itoa(cmd.Process.Pid)+"/ns/pid", p.ns("pid")); err != nil {
+	if err != nil {
 		cmd.Process.Kill()
 		return err
 	}

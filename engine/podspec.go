@@ -34,12 +34,26 @@ type PodSpec struct {
 	Meta []byte
 }
 
-// PodInfo is one moment's picture of a pod.
-type PodInfo struct {
+// PodState is what lists tell of a pod.
+type PodState struct {
 	ID      string
 	Created time.Time
-	Spec    PodSpec
-	Ready   bool // its namespaces are there: containers may be started
+	Spec    *PodSpec // shared by all that tell of the pod: not to be changed
+	Ready   bool     // its namespaces are there: containers may be started
+}
+
+// MemberState is what lists tell of a pod's container: a small part of Info.
+type MemberState struct {
+	ID      string
+	Created time.Time
+	ImageID string  // digest of the image's configuration
+	Member  *Member // shared by all that tell of the container: not to be changed
+	State   State
+}
+
+// PodInfo is one moment's picture of a pod.
+type PodInfo struct {
+	PodState
 	// NetNS is the pinned network namespace, "" for the host's. IPs are the pod's own addresses.
 	NetNS string
 	IPs   []netip.Addr

@@ -269,6 +269,11 @@ type Info struct {
 	LinkedAs                                     []string // "name of the other/alias" for each link to this one; List tells
 }
 
+// Listed is the part of it that lists of pods' containers tell.
+func (i *Info) Listed() MemberState {
+	return MemberState{ID: i.ID, Created: i.Created, ImageID: i.ImageID, Member: i.Spec.Member, State: i.State}
+}
+
 // Effective is the merged configuration: the image's under the client's.
 type Effective struct {
 	Entrypoint, Cmd, Env []string

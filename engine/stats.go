@@ -34,7 +34,7 @@ func (e *Engine) Stats(ctx context.Context, ref string) (Stats, error) {
 	s := statsOf(raw)
 	s.Read = time.Now()
 	s.CPU.System, s.CPU.Online = hostCPUTime(), uint32(hostCPUs())
-	s.Networks = interfaceStats(r.pid)
+	s.Networks = Interfaces(r.pid)
 	return s, nil
 }
 
@@ -83,8 +83,8 @@ func hostCPUTime() uint64 {
 
 const clockTicks = 100 // USER_HZ, the same on every architecture Go runs on
 
-// interfaceStats reads the counters of a process's network namespace.
-func interfaceStats(pid int) map[string]InterfaceStats {
+// Interfaces reads the counters of a process's network namespace.
+func Interfaces(pid int) map[string]InterfaceStats {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", pid))
 	if err != nil {
 		return nil

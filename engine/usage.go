@@ -2,6 +2,10 @@ package engine
 
 import (
 	"context"
+	"io/fs"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"cale/image"
 	"cale/image/store"
@@ -109,4 +113,48 @@ func (e *Engine) content(img *store.Image) map[image.Digest]int64 {
 		}
 	}
 	return out
+}
+
+// Written is what a container has written to its root, as it takes up space: bytes of blocks, and files of all kinds.
+func (e *Engine) Written(ref string) (bytes, files int64, err error) {
+	c, err := e.find(ref)
+	if err != nil {
+		return 0, 0, err
+	}
+	t := measureTree(c.upper())
+	return t.blocks, t.files, nil
+}
+
+func treeSize(dir string) int64 { return measureTree(dir).size }
+
+// tree is how large a directory tree is. Files with several names count once.
+type tree struct {
+	size   int64 // of the regular files
+	blocks int64 // bytes that all take up
+	files  int64 // of all kinds
+}
+
+// measureTree looks at all of a tree. What can't be read counts nothing.
+func measureTree(dir string) (t tree) {
+	seen := map[[2]uint64]bool{}
+	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err != nil || unix.Lstat(path, &st) != nil {
+			return nil
+		}
+		if st.Nlink > 1 && !d.IsDir() {
+			key := [2]uint64{uint64(st.Dev), st.Ino}
+			if seen[key] {
+				return nil
+			}
+			seen[key] = true
+		}
+		if d.Type().IsRegular() {
+			t.size += st.Size
+		}
+		t.blocks += st.Blocks * 512
+		t.files++
+		return nil
+	})
+	return t
 }

@@ -29,7 +29,7 @@ func (s *Server) CheckpointContainer(ctx context.Context, r *runtimeapi.Checkpoi
 	if err != nil {
 		return nil, err
 	}
-	if st := containerState(&i); st != runtimeapi.ContainerState_CONTAINER_RUNNING {
+	if st := containerState(&i.State); st != runtimeapi.ContainerState_CONTAINER_RUNNING {
 		return nil, &engine.Error{Class: engine.ErrConflict, Text: fmt.Sprintf("container %q is in %s state. only %s containers can be checkpointed",
 			i.ID, st, runtimeapi.ContainerState_CONTAINER_RUNNING)}
 	}

@@ -112,7 +112,7 @@ func (s *Server) toCheckpoint(ctx context.Context, pod *engine.PodInfo, ids []st
 			return nil, invalid("container %s is not in pod %s", i.ID, pod.ID)
 		case seen[i.ID]:
 			return nil, invalid("container %s is named twice", i.ID)
-		case containerState(&i) != runtimeapi.ContainerState_CONTAINER_RUNNING:
+		case containerState(&i.State) != runtimeapi.ContainerState_CONTAINER_RUNNING:
 			return nil, &engine.Error{Class: engine.ErrConflict, Text: "container " + i.ID + " is not running"}
 		}
 		seen[i.ID] = true

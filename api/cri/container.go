@@ -17,11 +17,10 @@ import (
 )
 
 // containerMeta is what this package keeps with a container: its configuration as it was asked for.
-func containerMeta(i *engine.Info) *runtimeapi.ContainerConfig {
-	raw := i.Spec.Member.Meta
-	return decode(i.ID, raw, func() *runtimeapi.ContainerConfig {
+func containerMeta(id string, m *engine.Member) *runtimeapi.ContainerConfig {
+	return decode(id, m.Meta, func() *runtimeapi.ContainerConfig {
 		c := new(runtimeapi.ContainerConfig)
-		_ = proto.Unmarshal(raw, c) // we wrote it; what can't be read is empty
+		_ = proto.Unmarshal(m.Meta, c) // we wrote it; what can't be read is empty
 		if c.Metadata == nil {
 			c.Metadata = &runtimeapi.ContainerMetadata{}
 		}
@@ -47,13 +46,13 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 		return nil, err
 	}
 	defer unlock()
-	others, err := s.engine.Members(pod.ID)
+	others, err := s.engine.MemberStates(pod.ID)
 	if err != nil {
 		return nil, err
 	}
-	for i := range others {
-		if have := containerMeta(&others[i]); proto.Equal(have.Metadata, m) && others[i].State.Status == engine.Created && proto.Equal(have, r.Config) {
-			return &runtimeapi.CreateContainerResponse{ContainerId: others[i].ID}, nil
+	for _, o := range others {
+		if have := containerMeta(o.ID, o.Member); proto.Equal(have.Metadata, m) && o.State.Status == engine.Created && proto.Equal(have, r.Config) {
+			return &runtimeapi.CreateContainerResponse{ContainerId: o.ID}, nil
 		}
 	}
 	spec, err := s.containerSpec(ctx, &pod, r)
@@ -133,10 +132,10 @@ func (s *Server) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContai
 	return &runtimeapi.RemoveContainerResponse{}, nil
 }
 
-func containerState(i *engine.Info) runtimeapi.ContainerState {
-	switch i.State.Status {
+func containerState(st *engine.State) runtimeapi.ContainerState {
+	switch st.Status {
 	case engine.Created:
-		if i.State.Error != "" { // it could not be started
+		if st.Error != "" { // it could not be started
 			return runtimeapi.ContainerState_CONTAINER_EXITED
 		}
 		return runtimeapi.ContainerState_CONTAINER_CREATED
@@ -146,38 +145,6 @@ func containerState(i *engine.Info) runtimeapi.ContainerState {
 		return runtimeapi.ContainerState_CONTAINER_EXITED
 	}
 	return runtimeapi.ContainerState_CONTAINER_UNKNOWN
-}
-
-// ListContainers lists the containers of pods, the newest first.
-func (s *Server) ListContainers(_ context.Context, r *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
-	f := r.GetFilter()
-	all, err := s.engine.Members("")
-	if err != nil {
-		return nil, err
-	}
-	resp := &runtimeapi.ListContainersResponse{}
-	for k := range all {
-		i := &all[k]
-		m := containerMeta(i)
-		if !idMatches(i.ID, f.GetId()) || !idMatches(i.Spec.Member.Pod, f.GetPodSandboxId()) || f.GetState() != nil && f.State.State != containerState(i) ||
-			!labelsMatch(m.Labels, f.GetLabelSelector()) {
-			continue
-		}
-		resp.Containers = append(resp.Containers, &runtimeapi.Container{Id: i.ID, PodSandboxId: i.Spec.Member.Pod, Metadata: m.Metadata, Image: m.Image,
-			ImageRef: i.ImageID, ImageId: i.ImageID, State: containerState(i), CreatedAt: i.Created.UnixNano(), Labels: m.Labels, Annotations: m.Annotations})
-	}
-	return resp, nil
-}
-
-// StreamContainers is ListContainers in pieces.
-func (s *Server) StreamContainers(r *runtimeapi.StreamContainersRequest, st runtimeapi.RuntimeService_StreamContainersServer) error {
-	all, err := s.ListContainers(st.Context(), &runtimeapi.ListContainersRequest{Filter: r.Filter})
-	if err != nil {
-		return err
-	}
-	return inPieces(all.Containers, func(part []*runtimeapi.Container) error {
-		return st.Send(&runtimeapi.StreamContainersResponse{Containers: part})
-	})
 }
 
 // ContainerStatus tells all of one container.
@@ -194,9 +161,9 @@ func (s *Server) ContainerStatus(ctx context.Context, r *runtimeapi.ContainerSta
 }
 
 func (s *Server) containerStatus(i *engine.Info) *runtimeapi.ContainerStatus {
-	m := containerMeta(i)
+	m := containerMeta(i.ID, i.Spec.Member)
 	st := &runtimeapi.ContainerStatus{
-		Id: i.ID, Metadata: m.Metadata, State: containerState(i), CreatedAt: i.Created.UnixNano(), Image: m.Image, ImageRef: i.ImageID, ImageId: i.ImageID,
+		Id: i.ID, Metadata: m.Metadata, State: containerState(&i.State), CreatedAt: i.Created.UnixNano(), Image: m.Image, ImageRef: i.ImageID, ImageId: i.ImageID,
 		Labels: m.Labels, Annotations: m.Annotations, Mounts: mountsOf(i, m), LogPath: i.Spec.Member.LogPath, StopSignal: signalOf(i.Run.StopSignal),
 		Resources: &runtimeapi.ContainerResources{Linux: resourcesOf(&i.Spec, m)},
 	}

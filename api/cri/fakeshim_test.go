@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"cale/shim"
 	"cale/shim/keep"
@@ -15,11 +16,17 @@ import (
 // fakeShimName makes this test program a shim of containers that have no process: the shim's own is shown for theirs.
 const fakeShimName = "cale-shim"
 
-// fakeShim serves on descriptor 3 until it is told to end. As a keeper it is a real one, which ends with its engine.
+// fakeShim serves on descriptor 3 until it is told to end. As a keeper it is a real one, which ends with its engine; a pid
+// namespace it holds.
 func fakeShim() {
-	if os.Args[len(os.Args)-1] == shim.KeepAction {
+	switch os.Args[len(os.Args)-1] {
+	case shim.KeepAction:
 		_ = keep.Serve(3)
 		os.Exit(0)
+	case shim.HoldAction: // its end is a kill
+		for {
+			time.Sleep(time.Hour)
+		}
 	}
 	l, err := net.FileListener(os.NewFile(3, "listener"))
 	if err != nil {

@@ -164,6 +164,15 @@ func (s *Server) ImageFsInfo(ctx context.Context, _ *runtimeapi.ImageFsInfoReque
 	if err != nil {
 		return nil, err
 	}
+	members, err := s.engine.MemberStates("")
+	if err != nil {
+		return nil, err
+	}
+	var all written
+	for _, m := range members {
+		w := s.size(m.ID)
+		all.bytes, all.files = all.bytes+w.bytes, all.files+w.files
+	}
 	now := time.Now().UnixNano()
 	usage := func(dir string, bytes, inodes uint64) []*runtimeapi.FilesystemUsage {
 		return []*runtimeapi.FilesystemUsage{{Timestamp: now, FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: filepath.Join(s.opts.Root, dir)},
@@ -171,7 +180,7 @@ func (s *Server) ImageFsInfo(ctx context.Context, _ *runtimeapi.ImageFsInfoReque
 	}
 	return &runtimeapi.ImageFsInfoResponse{
 		ImageFilesystems:     usage("layers", uint64(u.Bytes), uint64(u.Blobs+u.Layers)),
-		ContainerFilesystems: usage("containers", s.usage.total(), 0),
+		ContainerFilesystems: usage(containersDir, all.bytes, all.files),
 	}, nil
 }
 

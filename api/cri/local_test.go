@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"cale/engine"
@@ -105,18 +107,32 @@ func (l *local) containerConfig() *runtimeapi.ContainerConfig {
 		Command: []string{"/bin/sh"}, LogPath: "c.log", Linux: &runtimeapi.LinuxContainerConfig{}}
 }
 
-// clear removes all pods but one.
-func (l *local) clear(t testing.TB, but string) {
+// client is a client of a server in this process, which listens beside the others of the test.
+func (l *local) client(t testing.TB, name string, s *grpc.Server) runtimeapi.RuntimeServiceClient {
 	t.Helper()
-	all, err := l.ListPodSandbox(context.Background(), &runtimeapi.ListPodSandboxRequest{})
+	at := filepath.Join(l.dir, name+".sock")
+	socket, err := Listen(at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range all.Items {
-		if p.Id == but {
+	go s.Serve(socket)
+	t.Cleanup(s.Stop)
+	conn, err := grpc.NewClient("unix://"+at, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return runtimeapi.NewRuntimeServiceClient(conn)
+}
+
+// clear removes all pods but one.
+func (l *local) clear(t testing.TB, but string) {
+	t.Helper()
+	for _, p := range l.engine.Pods() {
+		if p.ID == but {
 			continue
 		}
-		if _, err := l.RemovePodSandbox(context.Background(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: p.Id}); err != nil {
+		if _, err := l.RemovePodSandbox(context.Background(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: p.ID}); err != nil {
 			t.Errorf("what was made can't be removed: %v", err)
 		}
 	}

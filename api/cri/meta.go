@@ -18,6 +18,8 @@ var decoded struct {
 type decodedMeta struct {
 	raw     *byte // of the encoding
 	message proto.Message
+	item    []byte // what lists tell in that state, encoded; nil if none was asked for
+	state   int32
 }
 
 // maxDecoded bounds how many are kept; more are forgotten all at once.
@@ -37,7 +39,7 @@ func decode[M proto.Message](id string, raw []byte, make func() M) M {
 	if decoded.byID == nil || len(decoded.byID) >= maxDecoded {
 		decoded.byID = map[string]decodedMeta{}
 	}
-	decoded.byID[id] = decodedMeta{unsafe.SliceData(raw), m}
+	decoded.byID[id] = decodedMeta{raw: unsafe.SliceData(raw), message: m}
 	return m
 }
 

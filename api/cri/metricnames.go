@@ -57,7 +57,7 @@ var containerMetrics = sync.OnceValue(func() []metric {
 		{"container_fs_limit_bytes", "Size of the file system that containers write to.", gauge, []string{"device"}, func(x *sample) []point { return onDevice(x.fs.Blocks * uint64(x.fs.Bsize)) }},
 		{"container_fs_reads_bytes_total", "Bytes read from a block device.", counter, []string{"device"}, deviceMetric("Read", bytesOf)},
 		{"container_fs_reads_total", "Reads from a block device.", counter, []string{"device"}, deviceMetric("Read", timesOf)},
-		{"container_fs_usage_bytes", "Bytes that the container has written to its root.", gauge, []string{"device"}, func(x *sample) []point { return onDevice(x.size) }},
+		{"container_fs_usage_bytes", "Bytes that the container has written to its root.", gauge, []string{"device"}, func(x *sample) []point { return onDevice(x.written.bytes) }},
 		{"container_fs_writes_bytes_total", "Bytes written to a block device.", counter, []string{"device"}, deviceMetric("Write", bytesOf)},
 		{"container_fs_writes_total", "Writes to a block device.", counter, []string{"device"}, deviceMetric("Write", timesOf)},
 		{"container_hugetlb_max_usage_bytes", "Most huge pages used so far.", gauge, []string{"pagesize"}, hugetlb(func(h cgroup.HugetlbStats) uint64 { return h.MaxUsage })},

@@ -3,7 +3,7 @@ package cri
 import (
 	"context"
 	"math"
-	"path/filepath"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,7 +21,7 @@ type sample struct {
 	engine.Counters
 	processes engine.ProcessCounters
 	limits    *engine.Resources
-	size      uint64 // bytes written
+	written   written
 	fs        unix.Statfs_t
 }
 
@@ -74,7 +74,7 @@ func (s *Server) ListPodSandboxMetrics(ctx context.Context, _ *runtimeapi.ListPo
 	}
 	for _, p := range s.engine.Pods() {
 		if p.Ready {
-			resp.PodMetrics = append(resp.PodMetrics, s.podMetrics(ctx, &p, byPod[p.ID]))
+			resp.PodMetrics = append(resp.PodMetrics, s.podMetrics(&p, byPod[p.ID]))
 		}
 	}
 	return resp, ctx.Err()
@@ -91,7 +91,7 @@ func (s *Server) StreamPodSandboxMetrics(_ *runtimeapi.StreamPodSandboxMetricsRe
 	})
 }
 
-func (s *Server) podMetrics(ctx context.Context, p *engine.PodInfo, members []*engine.Info) *runtimeapi.PodSandboxMetrics {
+func (s *Server) podMetrics(p *engine.PodState, members []*engine.Info) *runtimeapi.PodSandboxMetrics {
 	m := podMeta(p).Config.Metadata
 	out := &runtimeapi.PodSandboxMetrics{PodSandboxId: p.ID}
 	networked := false
@@ -103,14 +103,14 @@ func (s *Server) podMetrics(ctx context.Context, p *engine.PodInfo, members []*e
 		if err != nil {
 			continue // it has ended meanwhile
 		}
-		x := &sample{Counters: c, processes: s.engine.ProcessCounters(&c), limits: &i.Spec.Resources, size: s.size(ctx, i.ID)}
-		_ = unix.Statfs(filepath.Join(s.opts.Root, "containers"), &x.fs) // zeros, where there is no answer
-		meta := containerMeta(i)
+		x := &sample{Counters: c, processes: s.engine.ProcessCounters(&c), limits: &i.Spec.Resources, written: s.size(i.ID)}
+		_ = unix.Statfs(s.writtenAt, &x.fs) // zeros, where there is no answer
+		meta := containerMeta(i.ID, i.Spec.Member)
 		labels := []string{meta.Metadata.Name, c.Cgroup, meta.Image.Image, i.ID, m.Namespace, m.Name}
 		out.ContainerMetrics = append(out.ContainerMetrics, &runtimeapi.ContainerMetrics{ContainerId: i.ID, Metrics: measure(containerMetrics(), x, labels)})
 		if !networked {
 			networked = true
-			out.Metrics = measure(podMetrics(), x, []string{"POD", p.CgroupParent, "", p.ID, m.Namespace, m.Name})
+			out.Metrics = measure(podMetrics(), x, []string{"POD", path.Dir(c.Cgroup), "", p.ID, m.Namespace, m.Name})
 		}
 	}
 	return out

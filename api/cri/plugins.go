@@ -54,9 +54,11 @@ type Node struct{ s *Server }
 // Now lists all pods and containers.
 func (n Node) Now() (pods []*PluginPod, containers []*PluginContainer, err error) {
 	byID := map[string]*PluginPod{}
-	for _, p := range n.s.engine.Pods() {
-		byID[p.ID] = &PluginPod{p, podMeta(&p)}
-		pods = append(pods, byID[p.ID])
+	for _, at := range n.s.engine.Pods() {
+		if p, err := n.s.engine.Pod(at.ID); err == nil { // it may be gone by now
+			byID[p.ID] = pluginPod(p)
+			pods = append(pods, byID[p.ID])
+		}
 	}
 	members, err := n.s.engine.Members("")
 	for k := range members {
@@ -89,8 +91,10 @@ func (n Node) Evict(ctx context.Context, id string) error {
 	return n.s.engine.Stop(ctx, id, engine.StopOptions{})
 }
 
+func pluginPod(p engine.PodInfo) *PluginPod { return &PluginPod{p, podMeta(&p.PodState)} }
+
 func pluginContainer(p *PluginPod, i *engine.Info) *PluginContainer {
-	return &PluginContainer{ID: i.ID, Pod: p, Config: containerMeta(i), Spec: &i.Spec, State: i.State, Parent: p.CgroupParent}
+	return &PluginContainer{ID: i.ID, Pod: p, Config: containerMeta(i.ID, i.Spec.Member), Spec: &i.Spec, State: i.State, Parent: p.CgroupParent}
 }
 
 // telling calls plug-ins at the right moments. Without any, all of it does nothing.
@@ -118,7 +122,7 @@ func (t *telling) about(ctx context.Context, i *engine.Info, call func(Plugins, 
 	if err != nil {
 		return nil // it is going
 	}
-	return call(t.plugins, ctx, pluginContainer(&PluginPod{p, podMeta(&p)}, i))
+	return call(t.plugins, ctx, pluginContainer(pluginPod(p), i))
 }
 
 // ended tells the end of a container, once, however it ended, and returns when that is done.
@@ -179,7 +183,7 @@ func (t *telling) watch(ctx context.Context) {
 func (t *telling) hooks() engine.PodHooks {
 	return engine.PodHooks{
 		Run: func(ctx context.Context, p engine.PodInfo) error {
-			return t.plugins.RunPod(ctx, &PluginPod{p, podMeta(&p)})
+			return t.plugins.RunPod(ctx, pluginPod(p))
 		},
 		Stopped: func(ctx context.Context, p engine.PodInfo) {
 			if members, err := t.s.engine.Members(p.ID); err == nil {
@@ -187,7 +191,7 @@ func (t *telling) hooks() engine.PodHooks {
 					t.ended(ctx, &members[k])
 				}
 			}
-			if err := t.plugins.StopPod(ctx, &PluginPod{p, podMeta(&p)}); err != nil {
+			if err := t.plugins.StopPod(ctx, pluginPod(p)); err != nil {
 				log.Printf("cri: plug-ins: stop of pod %s: %v", p.ID, err)
 			}
 		},
@@ -197,7 +201,7 @@ func (t *telling) hooks() engine.PodHooks {
 				return err
 			}
 			like := &engine.Info{ID: id, Spec: *s}
-			c := pluginContainer(&PluginPod{p, podMeta(&p)}, like)
+			c := pluginContainer(pluginPod(p), like)
 			c.Spec = s
 			return t.plugins.Create(ctx, c)
 		},

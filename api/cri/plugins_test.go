@@ -76,7 +76,7 @@ func TestPluginsAreTold(t *testing.T) {
 	if members, err := l.engine.Members(l.pod); err != nil || len(members) != 1 || members[0].Spec.Member.Owner != "n/p/c" {
 		t.Errorf("%v, %v", members, err)
 	}
-	if list, err := l.ListContainers(ctx, &runtimeapi.ListContainersRequest{}); err != nil || len(list.Containers) != 1 {
+	if list, err := l.client(t, "api", l.grpc).ListContainers(ctx, &runtimeapi.ListContainersRequest{}); err != nil || len(list.Containers) != 1 {
 		t.Errorf("%v, %v", list, err)
 	}
 	for range 2 {

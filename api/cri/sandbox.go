@@ -14,7 +14,7 @@ import (
 )
 
 // podMeta is what this package keeps with a pod: the request itself.
-func podMeta(p *engine.PodInfo) *runtimeapi.RunPodSandboxRequest {
+func podMeta(p *engine.PodState) *runtimeapi.RunPodSandboxRequest {
 	return decode(p.ID, p.Spec.Meta, func() *runtimeapi.RunPodSandboxRequest {
 		r := new(runtimeapi.RunPodSandboxRequest)
 		_ = proto.Unmarshal(p.Spec.Meta, r) // we wrote it; what can't be read is empty
@@ -135,7 +135,7 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 			}
 		}
 	}
-	members, _ := s.engine.Members(p.ID) // none, if it is gone meanwhile
+	members, _ := s.engine.MemberStates(p.ID) // none, if it is gone meanwhile
 	if err := s.engine.RemovePod(ctx, p.ID); err != nil && !errors.Is(err, engine.ErrNotFound) {
 		return nil, err
 	}
@@ -145,14 +145,14 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 	}
 	forget(p.ID)
 	if s.telling.plugins != nil {
-		if err := s.telling.plugins.RemovePod(ctx, &PluginPod{p, podMeta(&p)}); err != nil {
+		if err := s.telling.plugins.RemovePod(ctx, pluginPod(p)); err != nil {
 			log.Printf("cri: plug-ins: removal of pod %s: %v", p.ID, err)
 		}
 	}
 	return &runtimeapi.RemovePodSandboxResponse{}, nil
 }
 
-func podState(p *engine.PodInfo) runtimeapi.PodSandboxState {
+func podState(p *engine.PodState) runtimeapi.PodSandboxState {
 	if p.Ready {
 		return runtimeapi.PodSandboxState_SANDBOX_READY
 	}
@@ -173,9 +173,9 @@ func (s *Server) PodSandboxStatus(ctx context.Context, r *runtimeapi.PodSandboxS
 }
 
 func (s *Server) podStatus(p *engine.PodInfo) *runtimeapi.PodSandboxStatus {
-	m := podMeta(p)
+	m := podMeta(&p.PodState)
 	st := &runtimeapi.PodSandboxStatus{
-		Id: p.ID, Metadata: m.Config.Metadata, State: podState(p), CreatedAt: p.Created.UnixNano(), Labels: m.Config.Labels,
+		Id: p.ID, Metadata: m.Config.Metadata, State: podState(&p.PodState), CreatedAt: p.Created.UnixNano(), Labels: m.Config.Labels,
 		Annotations: m.Config.Annotations, RuntimeHandler: m.RuntimeHandler, Network: &runtimeapi.PodSandboxNetworkStatus{},
 		Linux: &runtimeapi.LinuxPodSandboxStatus{Namespaces: &runtimeapi.Namespace{Options: m.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()}},
 	}
@@ -192,37 +192,11 @@ func (s *Server) podStatus(p *engine.PodInfo) *runtimeapi.PodSandboxStatus {
 	return st
 }
 
-// ListPodSandbox lists pods, the newest first.
-func (s *Server) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
-	resp := &runtimeapi.ListPodSandboxResponse{}
-	f := r.GetFilter()
-	for _, p := range s.engine.Pods() {
-		m := podMeta(&p)
-		if !idMatches(p.ID, f.GetId()) || f.GetState() != nil && f.State.State != podState(&p) || !labelsMatch(m.Config.Labels, f.GetLabelSelector()) {
-			continue
-		}
-		resp.Items = append(resp.Items, &runtimeapi.PodSandbox{Id: p.ID, Metadata: m.Config.Metadata, State: podState(&p),
-			CreatedAt: p.Created.UnixNano(), Labels: m.Config.Labels, Annotations: m.Config.Annotations, RuntimeHandler: m.RuntimeHandler})
-	}
-	return resp, nil
-}
-
-// StreamPodSandboxes is ListPodSandbox in pieces.
-func (s *Server) StreamPodSandboxes(r *runtimeapi.StreamPodSandboxesRequest, st runtimeapi.RuntimeService_StreamPodSandboxesServer) error {
-	all, err := s.ListPodSandbox(st.Context(), &runtimeapi.ListPodSandboxRequest{Filter: r.Filter})
-	if err != nil {
-		return err
-	}
-	return inPieces(all.Items, func(part []*runtimeapi.PodSandbox) error {
-		return st.Send(&runtimeapi.StreamPodSandboxesResponse{PodSandboxes: part})
-	})
-}
-
 // UpdatePodSandboxResources tells what the kubelet has set on the pod's own group; that needs nothing of us.
 func (s *Server) UpdatePodSandboxResources(ctx context.Context, r *runtimeapi.UpdatePodSandboxResourcesRequest) (*runtimeapi.UpdatePodSandboxResourcesResponse, error) {
 	p, err := s.engine.Pod(r.PodSandboxId)
 	if err == nil && s.telling.plugins != nil {
-		err = s.telling.plugins.UpdatePod(ctx, &PluginPod{p, podMeta(&p)}, r.Overhead, r.Resources)
+		err = s.telling.plugins.UpdatePod(ctx, pluginPod(p), r.Overhead, r.Resources)
 	}
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,9 @@ import (
 
 // maxMessage bounds a request and an answer: 16 MiB, as the kubelet's client does.
 const maxMessage = 16 << 20
+
+// containersDir is where the engine keeps what containers write, below its Root.
+const containersDir = "containers"
 
 // Options says what is served beside the engine.
 type Options struct {
@@ -57,8 +61,9 @@ type Server struct {
 	listen  net.Listener
 	active  atomic.Int64
 
-	making keyed // pods and containers being made, by what names them
-	usage  usageCache
+	writtenAt string // where containers' files are
+	making    keyed  // pods and containers being made, by what names them
+	usage     usageCache
 }
 
 // New makes a server and opens the port for streams. Close frees it.
@@ -66,7 +71,7 @@ func New(e *engine.Engine, o Options) (*Server, error) {
 	if o.StreamAddress == "" {
 		o.StreamAddress = "127.0.0.1:0"
 	}
-	s := &Server{engine: e, opts: o}
+	s := &Server{engine: e, opts: o, writtenAt: filepath.Join(o.Root, containersDir)}
 	s.telling.s = s
 	ctx, end := context.WithCancel(context.Background())
 	s.end = end

@@ -52,7 +52,7 @@ func (s *Server) containerSpec(ctx context.Context, pod *engine.PodInfo, r *runt
 	if spec.Member.AmbientCaps, err = ocispec.Capabilities(sec.GetCapabilities().GetAddAmbientCapabilities(), []string{"ALL"}, false); err != nil {
 		return spec, invalid("ambient capabilities: %v", err)
 	}
-	if sec.GetPrivileged() && !podMeta(pod).Config.GetLinux().GetSecurityContext().GetPrivileged() {
+	if sec.GetPrivileged() && !podMeta(&pod.PodState).Config.GetLinux().GetSecurityContext().GetPrivileged() {
 		return spec, invalid("a privileged container needs a privileged pod")
 	}
 	if devices := cdiDevices(c); len(devices) > 0 {
@@ -122,7 +122,7 @@ func (s *Server) containerSpec(ctx context.Context, pod *engine.PodInfo, r *runt
 	if sig := c.StopSignal; sig != runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
 		spec.StopSignal = signalName(sig)
 	}
-	if spec.Member.LogPath, err = logPath(podMeta(pod).Config.LogDirectory, c.LogPath); err != nil {
+	if spec.Member.LogPath, err = logPath(podMeta(&pod.PodState).Config.LogDirectory, c.LogPath); err != nil {
 		return spec, err
 	}
 	spec.Member.Meta, err = proto.Marshal(c)
@@ -130,7 +130,7 @@ func (s *Server) containerSpec(ctx context.Context, pod *engine.PodInfo, r *runt
 }
 
 func ownerOf(pod *engine.PodInfo, c *runtimeapi.ContainerConfig) string {
-	m := podMeta(pod).Config.Metadata
+	m := podMeta(&pod.PodState).Config.Metadata
 	return m.GetNamespace() + "/" + m.GetName() + "/" + c.GetMetadata().GetName()
 }
 

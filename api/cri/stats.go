@@ -2,7 +2,7 @@ package cri
 
 import (
 	"context"
-	"path/filepath"
+	"math"
 	"sync"
 	"time"
 
@@ -21,11 +21,14 @@ type usageCache struct {
 }
 
 type usageAt struct {
-	bytes uint64
+	written
 	at    time.Time
 	cpu   uint64 // nanoseconds used at cpuAt, for the rate
 	cpuAt time.Time
 }
+
+// written is what a container has written: bytes of disk space, and files.
+type written struct{ bytes, files uint64 }
 
 func (u *usageCache) drop(id string) {
 	u.mu.Lock()
@@ -33,26 +36,17 @@ func (u *usageCache) drop(id string) {
 	delete(u.byID, id)
 }
 
-func (u *usageCache) total() (n uint64) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for _, x := range u.byID {
-		n += x.bytes
-	}
-	return n
-}
-
 // size is what a container has written.
-func (s *Server) size(ctx context.Context, id string) uint64 {
+func (s *Server) size(id string) written {
 	s.usage.mu.Lock()
 	have := s.usage.byID[id]
 	s.usage.mu.Unlock()
 	if time.Since(have.at) < usageKept {
-		return have.bytes
+		return have.written
 	}
-	i, err := s.engine.Inspect(ctx, id, true)
-	if err != nil || i.SizeRw == nil {
-		return have.bytes
+	bytes, files, err := s.engine.Written(id)
+	if err != nil {
+		return have.written
 	}
 	s.usage.mu.Lock()
 	defer s.usage.mu.Unlock()
@@ -60,9 +54,9 @@ func (s *Server) size(ctx context.Context, id string) uint64 {
 		s.usage.byID = map[string]usageAt{}
 	}
 	x := s.usage.byID[id]
-	x.bytes, x.at = uint64(*i.SizeRw), time.Now()
+	x.written, x.at = written{uint64(bytes), uint64(files)}, time.Now()
 	s.usage.byID[id] = x
-	return x.bytes
+	return x.written
 }
 
 // rate is the processors' use since the last time somebody asked, in nanoseconds a second.
@@ -82,18 +76,13 @@ func (s *Server) rate(id string, used uint64, now time.Time) uint64 {
 	return out
 }
 
-func attributesOf(i *engine.Info) *runtimeapi.ContainerAttributes {
-	m := containerMeta(i)
-	return &runtimeapi.ContainerAttributes{Id: i.ID, Metadata: m.Metadata, Labels: m.Labels, Annotations: m.Annotations}
-}
-
-// statsOf measures one container; what doesn't run has a size only.
-// statsOf measures a container, and gives what it read; nothing, where it has just ended.
-func (s *Server) statsOf(ctx context.Context, i *engine.Info) (*runtimeapi.ContainerStats, *engine.Counters) {
-	now := time.Now()
-	out := &runtimeapi.ContainerStats{Attributes: attributesOf(i), WritableLayer: &runtimeapi.FilesystemUsage{Timestamp: now.UnixNano(),
-		FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: filepath.Join(s.opts.Root, "containers")}, UsedBytes: number(s.size(ctx, i.ID)), InodesUsed: number(1)}}
-	st, err := s.engine.Counters(i.ID)
+// statsOf measures a container, and gives what it read; what doesn't run has a size only.
+func (s *Server) statsOf(i *engine.MemberState) (*runtimeapi.ContainerStats, *engine.Counters) {
+	m, size := containerMeta(i.ID, i.Member), s.size(i.ID)
+	out := &runtimeapi.ContainerStats{Attributes: &runtimeapi.ContainerAttributes{Id: i.ID, Metadata: m.Metadata, Labels: m.Labels, Annotations: m.Annotations},
+		WritableLayer: &runtimeapi.FilesystemUsage{Timestamp: time.Now().UnixNano(), FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: s.writtenAt},
+			UsedBytes: number(size.bytes), InodesUsed: number(size.files)}}
+	st, err := s.engine.Usage(i.ID)
 	if err != nil {
 		return out, nil
 	}
@@ -111,15 +100,19 @@ func (s *Server) statsOf(ctx context.Context, i *engine.Info) (*runtimeapi.Conta
 	return out, &st
 }
 
-// swapOf says what is swapped out. cgroup v1 counts memory and swap together.
+// swapOf says what is swapped out, and how much more may be. cgroup v1 bounds memory and swap together.
 func swapOf(m *cgroup.MemoryStats, at int64) *runtimeapi.SwapUsage {
-	used, ok := m.Stat["total_swap"]
-	if !ok {
+	used, v1 := m.Stat["total_swap"]
+	if !v1 {
 		used = m.SwapUsage
 	}
 	out := &runtimeapi.SwapUsage{Timestamp: at, SwapUsageBytes: number(used)}
-	if top := limit(m.SwapMax); top >= used && top > 0 {
-		out.SwapAvailableBytes = number(top - used)
+	top := m.SwapLimit
+	if v1 {
+		top -= min(m.Limit, top)
+	}
+	if m.SwapLimit != math.MaxUint64 {
+		out.SwapAvailableBytes = number(top - min(used, top))
 	}
 	return out
 }
@@ -150,25 +143,26 @@ func (s *Server) ContainerStats(ctx context.Context, r *runtimeapi.ContainerStat
 	if err != nil {
 		return nil, err
 	}
-	st, _ := s.statsOf(ctx, &i)
+	of := i.Listed()
+	st, _ := s.statsOf(&of)
 	return &runtimeapi.ContainerStatsResponse{Stats: st}, nil
 }
 
 // ListContainerStats measures the containers that run.
 func (s *Server) ListContainerStats(ctx context.Context, r *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
 	f := r.GetFilter()
-	all, err := s.engine.Members("")
+	all, err := s.engine.MemberStates("")
 	if err != nil {
 		return nil, err
 	}
 	resp := &runtimeapi.ListContainerStatsResponse{}
 	for k := range all {
 		i := &all[k]
-		if !idMatches(i.ID, f.GetId()) || !idMatches(i.Spec.Member.Pod, f.GetPodSandboxId()) || !labelsMatch(containerMeta(i).Labels, f.GetLabelSelector()) ||
+		if !idMatches(i.ID, f.GetId()) || !idMatches(i.Member.Pod, f.GetPodSandboxId()) || !labelsMatch(containerMeta(i.ID, i.Member).Labels, f.GetLabelSelector()) ||
 			i.State.Pid == 0 {
 			continue
 		}
-		st, _ := s.statsOf(ctx, i)
+		st, _ := s.statsOf(i)
 		resp.Stats = append(resp.Stats, st)
 	}
 	return resp, nil
@@ -186,9 +180,9 @@ func (s *Server) StreamContainerStats(r *runtimeapi.StreamContainerStatsRequest,
 }
 
 // podStats adds up what a pod's containers use.
-func (s *Server) podStats(ctx context.Context, p *engine.PodInfo) (*runtimeapi.PodSandboxStats, error) {
+func (s *Server) podStats(p *engine.PodState) (*runtimeapi.PodSandboxStats, error) {
 	m := podMeta(p)
-	members, err := s.engine.Members(p.ID)
+	members, err := s.engine.MemberStates(p.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +197,7 @@ func (s *Server) podStats(ctx context.Context, p *engine.PodInfo) (*runtimeapi.P
 		if i.State.Pid == 0 {
 			continue
 		}
-		c, read := s.statsOf(ctx, i)
+		c, read := s.statsOf(i)
 		l.Containers = append(l.Containers, c)
 		if c.Cpu != nil {
 			l.Cpu.UsageCoreNanoSeconds.Value += c.Cpu.UsageCoreNanoSeconds.Value
@@ -223,15 +217,15 @@ func (s *Server) podStats(ctx context.Context, p *engine.PodInfo) (*runtimeapi.P
 			l.Process.ProcessCount.Value += read.Pids.Current
 		}
 		if l.Network == nil {
-			l.Network = networkOf(read)
+			l.Network = networkOf(read.Read, engine.Interfaces(read.Pid))
 		}
 	}
 	return &runtimeapi.PodSandboxStats{Attributes: &runtimeapi.PodSandboxAttributes{Id: p.ID, Metadata: m.Config.Metadata, Labels: m.Config.Labels, Annotations: m.Config.Annotations}, Linux: l}, nil
 }
 
-func networkOf(st *engine.Counters) *runtimeapi.NetworkUsage {
-	out := &runtimeapi.NetworkUsage{Timestamp: st.Read.UnixNano()}
-	for name, n := range st.Networks {
+func networkOf(at time.Time, interfaces map[string]engine.InterfaceStats) *runtimeapi.NetworkUsage {
+	out := &runtimeapi.NetworkUsage{Timestamp: at.UnixNano()}
+	for name, n := range interfaces {
 		u := &runtimeapi.NetworkInterfaceUsage{Name: name, RxBytes: number(n.RxBytes), RxErrors: number(n.RxErrors), TxBytes: number(n.TxBytes), TxErrors: number(n.TxErrors)}
 		if name == "eth0" {
 			out.DefaultInterface = u
@@ -248,7 +242,7 @@ func (s *Server) PodSandboxStats(ctx context.Context, r *runtimeapi.PodSandboxSt
 	if err != nil {
 		return nil, err
 	}
-	st, err := s.podStats(ctx, &p)
+	st, err := s.podStats(&p.PodState)
 	if err != nil {
 		return nil, err
 	}
@@ -263,7 +257,7 @@ func (s *Server) ListPodSandboxStats(ctx context.Context, r *runtimeapi.ListPodS
 		if !p.Ready || !idMatches(p.ID, f.GetId()) || !labelsMatch(podMeta(&p).Config.Labels, f.GetLabelSelector()) {
 			continue
 		}
-		st, err := s.podStats(ctx, &p)
+		st, err := s.podStats(&p)
 		if err != nil {
 			continue // removed meanwhile
 		}

@@ -55,19 +55,26 @@ func (c *Cgroup) Stats() (*Stats, error) {
 	if dir, ok := c.dir("rdma"); ok {
 		s.Rdma = r.rdma(dir)
 	}
-	// Pressure is cgroup2's, and counted there whichever hierarchy has the controllers.
-	if dir, ok := c.dir(""); ok {
-		if s.CPU != nil {
-			s.CPU.PSI = r.psi(dir, "cpu.pressure")
-		}
-		if s.Memory != nil {
-			s.Memory.PSI = r.psi(dir, "memory.pressure")
-		}
-		if s.IO != nil {
-			s.IO.PSI = r.psi(dir, "io.pressure")
-		}
-	}
+	c.pressure(s)
 	return s, r.err
+}
+
+// pressure is cgroup2's, and counted there whichever hierarchy has the controllers.
+func (c *Cgroup) pressure(s *Stats) {
+	dir, ok := c.dir("")
+	if !ok {
+		return
+	}
+	r := reader{}
+	if s.CPU != nil {
+		s.CPU.PSI = r.psi(dir, "cpu.pressure")
+	}
+	if s.Memory != nil {
+		s.Memory.PSI = r.psi(dir, "memory.pressure")
+	}
+	if s.IO != nil {
+		s.IO.PSI = r.psi(dir, "io.pressure")
+	}
 }
 
 // reader reads counters and keeps the first error; a counter this kernel doesn't have is 0.
