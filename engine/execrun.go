@@ -24,6 +24,8 @@ type RunOptions struct {
 	Timeout time.Duration
 	// Keep is how many bytes of each stream are kept, the first ones; the rest is read and dropped.
 	Keep int
+	// Merged has both streams be one, which is Stdout, in the order that they were written in.
+	Merged bool
 }
 
 // RunResult is how a command of ExecRun ended.
@@ -68,13 +70,12 @@ func (e *Engine) ExecRun(ctx context.Context, ref string, x ExecSpec, o RunOptio
 	var out, errOut captured
 	defer out.close()
 	defer errOut.close()
-	for _, s := range []struct {
-		c  *captured
-		at *string
-	}{{&out, &req.Stdout}, {&errOut, &req.Stderr}} {
-		if *s.at, err = s.c.open(o.Keep); err != nil {
-			return res, fmt.Errorf("exec %s: %w", req.RunID, err)
-		}
+	req.Stdout, err = out.open(o.Keep)
+	if req.Stderr = req.Stdout; err == nil && !o.Merged {
+		req.Stderr, err = errOut.open(o.Keep)
+	}
+	if err != nil {
+		return res, fmt.Errorf("exec %s: %w", req.RunID, err)
 	}
 	command := strings.Join(x.Cmd, " ")
 	e.emit(c, "exec_create: "+command, "execID", req.RunID)
@@ -89,7 +90,10 @@ func (e *Engine) ExecRun(ctx context.Context, ref string, x ExecSpec, o RunOptio
 	if err != nil {
 		return res, execError(c, err)
 	}
-	res = RunResult{ExitCode: int(status), Late: killed, Stdout: out.rest(), Stderr: errOut.rest()}
+	res = RunResult{ExitCode: int(status), Late: killed, Stdout: out.rest()}
+	if !o.Merged {
+		res.Stderr = errOut.rest()
+	}
 	return res, nil
 }
 

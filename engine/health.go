@@ -2,8 +2,6 @@ package engine
 
 import (
 	"context"
-	"encoding/binary"
-	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -159,89 +157,18 @@ func (m *monitor) note(res HealthResult, retries int, grace bool) (was, is strin
 // probe runs the check once.
 func (e *Engine) probe(ctx context.Context, c *container, cmd []string, timeout time.Duration) HealthResult {
 	res := HealthResult{Start: time.Now(), ExitCode: -1}
-	defer func() { res.End = time.Now() }()
-	id, err := e.ExecCreate(ctx, c.id, ExecSpec{Cmd: cmd, Stdout: true, Stderr: true})
-	if err != nil {
-		res.End, res.Output = time.Now(), err.Error()
-		return res
-	}
-	x, err := e.session(id)
-	if err != nil {
-		res.End, res.Output = time.Now(), err.Error()
-		return res
-	}
-	defer func() {
-		e.mu.Lock()
-		delete(e.execs, id)
-		e.mu.Unlock()
-	}()
-	st, err := e.ExecStart(ctx, id, ExecStartOptions{})
-	if err != nil {
-		res.End, res.Output = time.Now(), err.Error()
-		return res
-	}
-	defer st.Close()
-	out := checkOutput{ended: make(chan struct{})}
-	go out.read(st)
-	t := time.NewTimer(timeout)
-	defer t.Stop()
-	select {
-	case <-x.done:
-		x.mu.Lock()
-		res.ExitCode = *x.exit
-		x.mu.Unlock()
-		select {
-		case <-out.ended:
-		case <-t.C:
-		}
-		res.Output = out.text()
-	case <-ctx.Done():
-	case <-t.C:
-		x.mu.Lock()
-		r := x.run
-		x.mu.Unlock()
-		r.shim.Kill(context.WithoutCancel(ctx), c.id, id, 9, false)
-		res.Output = "Health check exceeded timeout (" + timeout.String() + ")"
-		// What it said until then: a child that lives on may hold its output open.
-		if said := out.text(); said != "" {
-			res.Output += ": " + said
-		}
-	}
+	run, err := e.ExecRun(ctx, c.id, ExecSpec{Cmd: cmd}, RunOptions{Timeout: timeout, Keep: healthOutput, Merged: true})
 	res.End = time.Now()
-	return res
-}
-
-// checkOutput keeps the first healthOutput bytes of what a check says.
-type checkOutput struct {
-	mu    sync.Mutex
-	out   []byte
-	ended chan struct{}
-}
-
-func (o *checkOutput) text() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return string(o.out)
-}
-
-// Write implements io.Writer.
-func (o *checkOutput) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.out = append(o.out, p[:min(len(p), max(healthOutput-len(o.out), 0))]...)
-	return len(p), nil
-}
-
-// read takes a stream of Docker's frames to its end.
-func (o *checkOutput) read(r io.Reader) {
-	defer close(o.ended)
-	var head [8]byte
-	for {
-		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return
+	switch {
+	case err != nil:
+		res.Output = err.Error()
+	case run.Late:
+		res.Output = "Health check exceeded timeout (" + timeout.String() + ")"
+		if len(run.Stdout) > 0 { // what it said until then
+			res.Output += ": " + string(run.Stdout)
 		}
-		if _, err := io.CopyN(o, r, int64(binary.BigEndian.Uint32(head[4:]))); err != nil {
-			return
-		}
+	default:
+		res.ExitCode, res.Output = run.ExitCode, string(run.Stdout)
 	}
+	return res
 }

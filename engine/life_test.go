@@ -389,6 +389,23 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// What a check that takes too long has said is told, in the order it was said in, and nothing that it started lives on.
+func TestHealthTimeout(t *testing.T) {
+	b := newBench(t)
+	s := sh("exec sleep 1000")
+	s.Health = &Health{Test: []string{"CMD-SHELL", "echo out; echo err >&2; echo end; sleep 1001 & sleep 1002"}, Interval: time.Hour,
+		StartInterval: 100 * time.Millisecond, StartPeriod: time.Minute, Timeout: 500 * time.Millisecond, Retries: 1}
+	id := b.start(s)
+	b.until("a check", func() bool { return len(b.inspect(id).State.Health.Log) > 0 })
+	if got := b.inspect(id).State.Health.Log[0]; got.ExitCode != -1 || got.Output != "Health check exceeded timeout (500ms): out\nerr\nend\n" {
+		t.Errorf("%+v", got)
+	}
+	b.until("the check's processes are gone", func() bool {
+		_, rows, err := b.Top(ctx, id, "")
+		return err == nil && len(rows) < 3
+	})
+}
+
 // https://github.com/moby/moby/issues/28400
 func TestOnUnhealthy(t *testing.T) {
 	b := newBench(t)
