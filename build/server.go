@@ -106,6 +106,11 @@ func open(ctx context.Context, o Options) (_ *Builder, err error) {
 		return nil, err
 	}
 	b.steps, b.sessions = steps, sessions
+	// What steps were at work on when the last builder ended: a disk that it
+	// fills would end this one's builds.
+	if _, err := b.books.meta.GarbageCollect(ctx); err != nil {
+		return nil, err
+	}
 	w.SourceManager.Register(judged{w.ImageSource, o.Keeper})
 	if b.mounts, err = cachemount.New(w.CacheMgr, filepath.Join(b.books.dir, "mounts")); err != nil {
 		return nil, err

@@ -11,12 +11,14 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"cale/build/handover"
 	"cale/cli/format"
 	"cale/ondemand"
 )
 
-// buildCommand goes on as cale-build, which knows the flags: BuildKit's code is
-// many times as large as this program and has no place in it.
+// buildCommand has the builder carry the command line out, if it runs and can,
+// or goes on as cale-build, which knows the flags: BuildKit's code is many times
+// as large as this program and has no place in it.
 func (a *App) buildCommand() *cobra.Command {
 	return &cobra.Command{Use: "build [OPTIONS] PATH | URL | -", DisableFlagParsing: true, RunE: func(cmd *cobra.Command, args []string) error {
 		program, err := ondemand.Find("cale-build")
@@ -33,6 +35,13 @@ func (a *App) buildCommand() *cobra.Command {
 			}
 			if err != nil {
 				return err
+			}
+		}
+		run := os.Getenv("CALE_RUN")
+		if dir, err := os.Getwd(); err == nil {
+			line := handover.Line{Version: Version + " " + Commit, Args: args, Env: os.Environ(), Dir: dir}
+			if code, ok := handover.Offer(cmd.Context(), filepath.Join(run, "build.sock"), line); ok {
+				return &Exit{Code: code}
 			}
 		}
 		return unix.Exec(program, append([]string{program, "build"}, args...), os.Environ())

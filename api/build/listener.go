@@ -12,14 +12,18 @@ import (
 	"time"
 
 	"cale/audit"
+	"cale/build/handover"
 )
 
 // helloWait is how long a client may take for its first bytes.
 const helloWait = 30 * time.Second
 
 // Split tells connections of HTTP/2, which are BuildKit's API, from those of
-// HTTP/1, which are Docker's, by their first bytes.
+// HTTP/1, which are Docker's, and from command lines by their first bytes.
 type Split struct {
+	// Lines takes connections that begin with handover.Hello, which has been
+	// read of them; nil takes none. It is set before Run.
+	Lines  func(net.Conn)
 	l      net.Listener
 	v1, v2 *queue
 }
@@ -65,6 +69,10 @@ func (s *Split) sort(c net.Conn) {
 		return
 	}
 	_ = c.SetReadDeadline(time.Time{})
+	if string(b[:]) == handover.Hello && s.Lines != nil {
+		s.Lines(c)
+		return
+	}
 	to := s.v1
 	if string(b[:]) == "PR" {
 		to = s.v2

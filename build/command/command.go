@@ -11,7 +11,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/docker/cli/cli/config"
 	"github.com/moby/buildkit/client"
 	buildctl "github.com/moby/buildkit/cmd/buildctl/build"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
@@ -44,36 +43,58 @@ type Builder func(ctx context.Context, root, run string, alone bool) (dial func(
 type Command struct {
 	flags *flags
 	where string
+	opt   *client.SolveOpt // once it is prepared
 }
 
-// Parse reads a command line; help, if it is asked for, goes to out.
-func Parse(args []string, out io.Writer) (*Command, error) {
-	f, where, err := parse(args, out)
+// Parse reads a command line that was written at a place; help, if it is asked
+// for, goes to out.
+func Parse(args []string, out io.Writer, at Place) (*Command, error) {
+	f, where, err := parse(args, out, at)
 	if err != nil {
 		return nil, err
 	}
-	return &Command{f, where}, nil
+	return &Command{flags: f, where: where}, nil
 }
+
+// Plain tells whether the command needs nothing of the process that it was
+// written in but a folder, so that it may be carried out by another.
+func (c *Command) Plain(stderr *os.File) bool {
+	f := c.flags
+	for _, list := range [][]string{f.secrets, f.ssh, f.outputs, f.cacheFrom, f.cacheTo, f.contexts} {
+		if len(list) > 0 {
+			return false
+		}
+	}
+	return c.where != "-" && f.file != "-" && !isRemote(f.at, c.where) && f.iidfile == "" && f.metadataFile == "" &&
+		f.call == "build" && f.onError == "fail" && !f.daemonless && (f.quiet || f.progress != "tty" && !isTerminal(stderr))
+}
+
+// Of tells whether the command is for the builder of root and run.
+func (c *Command) Of(root, run string) bool { return c.flags.root == root && c.flags.run == run }
 
 // Alone tells whether the builder is to be in this process.
 func (c *Command) Alone() bool { return c.flags.daemonless }
 
-// Run is cale build.
-func (c *Command) Run(ctx context.Context, s Streams, open Builder) error {
+// Prepare opens all that the command line names.
+func (c *Command) Prepare(stdin io.Reader) error {
 	f := c.flags
 	attrs, err := f.attrs()
 	if err != nil {
 		return err
 	}
-	in, err := f.read(c.where, s.In, attrs)
+	in, err := f.read(c.where, stdin, attrs)
 	if err != nil {
 		return err
 	}
-	opt, err := f.solveOpt(attrs)
-	if err != nil {
-		return err
+	if c.opt, err = f.solveOpt(attrs); err == nil {
+		in.solve(c.opt)
 	}
-	in.solve(opt)
+	return err
+}
+
+// Run is cale build, once it is prepared.
+func (c *Command) Run(ctx context.Context, s Streams, open Builder) error {
+	f := c.flags
 	dial, closer, err := open(ctx, f.root, f.run, f.daemonless)
 	if err != nil {
 		return err
@@ -83,7 +104,7 @@ func (c *Command) Run(ctx context.Context, s Streams, open Builder) error {
 			return errors.Join(err, closer())
 		}
 	}
-	err = f.build(ctx, s, dial, opt)
+	err = f.build(ctx, s, dial, c.opt)
 	for _, a := range f.mountsTo {
 		if err == nil {
 			err = exportMounts(ctx, dial, a)
@@ -117,7 +138,14 @@ func (f *flags) build(ctx context.Context, s Streams, dial func(context.Context)
 		_, err := display.UpdateFrom(context.WithoutCancel(ctx), visible)
 		return err
 	})
+	// No command shows what was built when, and keeping it takes as long as a
+	// build of which all is cached.
+	opt.Internal = true
 	group.Go(func() (err error) {
+		if f.call == "build" && f.onError == "fail" {
+			done, err = c.Solve(ctx, nil, *opt, status)
+			return err
+		}
 		done, err = c.Build(ctx, *opt, "cale", func(ctx context.Context, g gateway.Client) (*gateway.Result, error) {
 			req := request(opt)
 			req.Evaluate = f.onError == "shell" // its steps run now, not when the result is exported
@@ -173,9 +201,12 @@ func (f *flags) solveOpt(attrs map[string]string) (*client.SolveOpt, error) {
 	if f.network == "host" {
 		o.AllowedEntitlements = append(o.AllowedEntitlements, "network.host")
 	}
-	// The file may name helpers that are asked for credentials.
+	logins, err := f.at.Logins()
+	if err != nil {
+		return nil, err
+	}
 	o.Session = append(o.Session, authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
-		AuthConfigProvider: authprovider.LoadAuthConfig(config.LoadDefaultConfigFile(io.Discard)),
+		AuthConfigProvider: authprovider.LoadAuthConfig(logins),
 	}))
 	if len(f.secrets) > 0 {
 		p, err := buildctl.ParseSecret(f.secrets)
@@ -195,7 +226,6 @@ func (f *flags) solveOpt(attrs map[string]string) (*client.SolveOpt, error) {
 		}
 		o.Session = append(o.Session, p)
 	}
-	var err error
 	if f.mountsFrom, f.cacheFrom, err = archives(f.cacheFrom, "src"); err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -24,8 +23,9 @@ import (
 	"cale/cli/archive"
 )
 
-// inputs are what a build reads of this machine.
+// inputs are what a build reads of the machine that it was asked for on.
 type inputs struct {
+	at     Place
 	mounts map[string]fsutil.FS
 	stores map[string]content.Store
 	attach []session.Attachable
@@ -36,7 +36,7 @@ const maxDockerfile = 16 << 20
 
 // read finds the context and the Dockerfile, and says in attrs where they are.
 func (f *flags) read(where string, stdin io.Reader, attrs map[string]string) (in *inputs, err error) {
-	in = &inputs{mounts: map[string]fsutil.FS{}, stores: map[string]content.Store{}}
+	in = &inputs{at: f.at, mounts: map[string]fsutil.FS{}, stores: map[string]content.Store{}}
 	switch {
 	case where == "-" && f.file == "-":
 		return nil, errors.New("invalid argument: can't use stdin for both build context and dockerfile")
@@ -44,7 +44,7 @@ func (f *flags) read(where string, stdin io.Reader, attrs map[string]string) (in
 		if err := in.stream(stdin, f.file, attrs); err != nil {
 			return nil, err
 		}
-	case isRemote(where):
+	case isRemote(f.at, where):
 		attrs["context"] = where
 		if f.file == "-" {
 			if err := in.text(stdin); err != nil {
@@ -67,8 +67,8 @@ func (f *flags) read(where string, stdin io.Reader, attrs map[string]string) (in
 	return in, nil
 }
 
-func isRemote(where string) bool {
-	if _, err := os.Stat(where); err == nil {
+func isRemote(at Place, where string) bool {
+	if _, err := at.Is(where); err == nil {
 		return false
 	}
 	if strings.HasPrefix(where, "http://") || strings.HasPrefix(where, "https://") {
@@ -80,12 +80,12 @@ func isRemote(where string) bool {
 
 // folder takes a directory; the Dockerfile may lie outside of it.
 func (in *inputs) folder(dir, file string, stdin io.Reader, attrs map[string]string) error {
-	if st, err := os.Stat(dir); err != nil {
+	if st, err := in.at.Is(dir); err != nil {
 		return fmt.Errorf("unable to prepare context: path %q not found", dir)
 	} else if !st.IsDir() {
 		return fmt.Errorf("unable to prepare context: %q is not a directory", dir)
 	}
-	fs, err := fsutil.NewFS(dir)
+	fs, err := in.at.Folder(dir)
 	if err != nil {
 		return err
 	}
@@ -97,20 +97,16 @@ func (in *inputs) folder(dir, file string, stdin io.Reader, attrs map[string]str
 		in.mounts["dockerfile"] = fs
 		return nil
 	}
-	if isRemote(file) {
+	if isRemote(in.at, file) {
 		return fmt.Errorf("unable to prepare context: the Dockerfile can't be at %s when the context is a folder", file)
 	}
-	path, err := filepath.Abs(file)
-	if err != nil {
-		return err
-	}
-	if _, err := os.Stat(path); err != nil {
+	if _, err := in.at.Is(file); err != nil {
 		return fmt.Errorf("unable to prepare context: unable to evaluate symlinks in Dockerfile path: %w", err)
 	}
-	if in.mounts["dockerfile"], err = fsutil.NewFS(filepath.Dir(path)); err != nil {
+	if in.mounts["dockerfile"], err = in.at.Folder(filepath.Dir(file)); err != nil {
 		return err
 	}
-	attrs["filename"] = filepath.Base(path)
+	attrs["filename"] = filepath.Base(file)
 	return nil
 }
 
@@ -169,10 +165,10 @@ func (in *inputs) named(arg string, attrs map[string]string) error {
 		attrs[key] = where
 	case strings.HasPrefix(where, "oci-layout://"):
 		return in.layout(key, strings.TrimPrefix(where, "oci-layout://"), attrs)
-	case isRemote(where):
+	case isRemote(in.at, where):
 		attrs[key] = where
 	default:
-		fs, err := fsutil.NewFS(where)
+		fs, err := in.at.Folder(where)
 		if err != nil {
 			return fmt.Errorf("failed to get build context %s: %w", name, err)
 		}

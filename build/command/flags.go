@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/docker/go-units"
@@ -15,6 +14,7 @@ import (
 
 // flags are what was asked for.
 type flags struct {
+	at                                  Place
 	file, target, iidfile, metadataFile string
 	tags, buildArgs, contexts           []string
 	secrets, ssh, platforms             []string
@@ -40,8 +40,14 @@ Options:
 `
 
 // parse reads the command line; done says that help was all that was wanted.
-func parse(args []string, out io.Writer) (f *flags, context string, err error) {
-	f = &flags{}
+func parse(args []string, out io.Writer, at Place) (f *flags, context string, err error) {
+	f = &flags{at: at}
+	envOr := func(name, other string) string {
+		if v, _ := at.Env(name); v != "" {
+			return v
+		}
+		return other
+	}
 	p := pflag.NewFlagSet("build", pflag.ContinueOnError)
 	p.SetOutput(io.Discard)
 	p.StringVarP(&f.file, "file", "f", "", "name of the Dockerfile (default: \"PATH/Dockerfile\"; \"-\" reads it from the standard input)")
@@ -110,13 +116,6 @@ func parse(args []string, out io.Writer) (f *flags, context string, err error) {
 	return f, p.Arg(0), nil
 }
 
-func envOr(name, other string) string {
-	if v := os.Getenv(name); v != "" {
-		return v
-	}
-	return other
-}
-
 // attrs are the flags that the Dockerfile front end reads.
 func (f *flags) attrs() (map[string]string, error) {
 	a := map[string]string{}
@@ -159,14 +158,15 @@ func (f *flags) attrs() (map[string]string, error) {
 	for _, v := range f.buildArgs {
 		key, value, ok := strings.Cut(v, "=")
 		if !ok {
-			if value, ok = os.LookupEnv(key); !ok {
+			if value, ok = f.at.Env(key); !ok {
 				continue
 			}
 		}
 		a["build-arg:"+key] = value
 	}
 	if _, ok := a["build-arg:SOURCE_DATE_EPOCH"]; !ok {
-		put("build-arg:SOURCE_DATE_EPOCH", os.Getenv("SOURCE_DATE_EPOCH"))
+		epoch, _ := f.at.Env("SOURCE_DATE_EPOCH")
+		put("build-arg:SOURCE_DATE_EPOCH", epoch)
 	}
 	for _, v := range f.labels {
 		key, value, _ := strings.Cut(v, "=")

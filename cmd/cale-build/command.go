@@ -22,22 +22,30 @@ import (
 
 // buildCommand is cale build.
 func buildCommand(ctx context.Context, args []string) int {
-	c, err := command.Parse(args, os.Stdout)
+	c, err := command.Parse(args, os.Stdout, command.Here)
 	if err == nil && c.Alone() {
 		err = ownMounts(ctx, settings{alone: true})
 	}
 	if err == nil {
+		err = c.Prepare(os.Stdin)
+	}
+	if err == nil {
 		err = c.Run(ctx, command.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, connect)
 	}
+	return status(ctx, err, os.Stderr)
+}
+
+// status says how a build ended, and is its exit status.
+func status(ctx context.Context, err error, stderr io.Writer) int {
 	switch {
 	case err == nil, isHelp(err):
 		return 0
 	case errors.Is(err, command.ErrFindings):
 	case ctx.Err() != nil:
-		fmt.Fprintln(os.Stderr, "cale: the build was cancelled")
+		fmt.Fprintln(stderr, "cale: the build was cancelled")
 		return 130
 	default:
-		fmt.Fprintln(os.Stderr, "cale:", err)
+		fmt.Fprintln(stderr, "cale:", err)
 	}
 	return 1
 }

@@ -12,7 +12,7 @@ func TestAloneHoweverItIsWritten(t *testing.T) {
 	for flag, want := range map[string]bool{
 		"--daemonless": true, "--daemonless=1": true, "--daemonless=t": true, "--daemonless=true": true, "--daemonless=false": false, "--pull": false,
 	} {
-		c, err := command.Parse([]string{flag, "."}, io.Discard)
+		c, err := command.Parse([]string{flag, "."}, io.Discard, command.Here)
 		if err != nil {
 			t.Fatal(err)
 		}
