@@ -1,13 +1,11 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"sort"
 	"strings"
 
 	"cale/cli/format"
-	"cale/cli/option"
 	"cale/client"
 
 	"github.com/spf13/cobra"
@@ -107,60 +105,6 @@ func (a *App) renameCommand() *cobra.Command {
 			return err
 		}
 		return api.ContainerRename(cmd.Context(), args[0], strings.TrimSpace(args[1]))
-	}
-	return c
-}
-
-func (a *App) updateCommand() *cobra.Command {
-	c := &cobra.Command{Use: "update [OPTIONS] CONTAINER [CONTAINER...]", Args: atLeast(1), ValidArgsFunction: a.completeContainers(false)}
-	f := c.Flags()
-	var u client.UpdateConfig
-	r := &u.Resources
-	memory, reservation, kernel, swap := option.Bytes{}, option.Bytes{}, option.Bytes{}, option.Bytes{Unlimited: true}
-	var cpus option.CPUs
-	f.VarP(&memory, "memory", "m", "Memory limit")
-	f.Var(&reservation, "memory-reservation", "Memory soft limit")
-	f.Var(&swap, "memory-swap", "Swap limit equal to memory plus swap: -1 to enable unlimited swap")
-	f.Var(&kernel, "kernel-memory", "Kernel memory limit")
-	f.Var(&cpus, "cpus", "Number of CPUs")
-	f.Int64VarP(&r.CPUShares, "cpu-shares", "c", 0, "CPU shares (relative weight)")
-	f.Int64Var(&r.CPUPeriod, "cpu-period", 0, "Limit CPU CFS (Completely Fair Scheduler) period")
-	f.Int64Var(&r.CPUQuota, "cpu-quota", 0, "Limit CPU CFS (Completely Fair Scheduler) quota")
-	f.Int64Var(&r.CPURealtimePeriod, "cpu-rt-period", 0, "Limit the CPU real-time period in microseconds")
-	f.Int64Var(&r.CPURealtimeRuntime, "cpu-rt-runtime", 0, "Limit the CPU real-time runtime in microseconds")
-	f.StringVar(&r.CpusetCpus, "cpuset-cpus", "", "CPUs in which to allow execution (0-3, 0,1)")
-	f.StringVar(&r.CpusetMems, "cpuset-mems", "", "MEMs in which to allow execution (0-3, 0,1)")
-	f.Uint16Var(&r.BlkioWeight, "blkio-weight", 0, "Block IO (relative weight), between 10 and 1000, or 0 to disable (default 0)")
-	pids := f.Int64("pids-limit", 0, "Tune container pids limit (set -1 for unlimited)")
-	restart := f.String("restart", "", "Restart policy to apply when a container exits")
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		changed := false
-		for _, name := range []string{"memory", "memory-reservation", "memory-swap", "kernel-memory", "cpus", "cpu-shares", "cpu-period", "cpu-quota",
-			"cpu-rt-period", "cpu-rt-runtime", "cpuset-cpus", "cpuset-mems", "blkio-weight", "pids-limit", "restart"} {
-			changed = changed || f.Changed(name)
-		}
-		if !changed {
-			return errors.New("you must provide one or more flags when using this command")
-		}
-		var err error
-		if u.RestartPolicy, err = option.RestartPolicy(*restart); err != nil {
-			return err
-		}
-		r.Memory, r.MemoryReservation, r.MemorySwap, r.KernelMemory, r.NanoCPUs = memory.Value, reservation.Value, swap.Value, kernel.Value, cpus.Value
-		if f.Changed("pids-limit") {
-			r.PidsLimit = pids
-		}
-		api, err := a.client()
-		if err != nil {
-			return err
-		}
-		return a.each(args, func(id string) (string, error) {
-			warnings, err := api.ContainerUpdate(cmd.Context(), id, u)
-			for _, w := range warnings {
-				fmt.Fprintf(a.Err, "WARNING: %s\n", w)
-			}
-			return id, err
-		})
 	}
 	return c
 }

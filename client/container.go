@@ -213,6 +213,22 @@ func (c *Client) ContainerUpdate(ctx context.Context, id string, u UpdateConfig)
 	return out.Warnings, err
 }
 
+// Alteration is what becomes different about a container's ports and mounts.
+type Alteration struct {
+	AddPorts     map[string][]PortBinding `json:",omitempty"`
+	RemovePorts  map[string][]PortBinding `json:",omitempty"`
+	AddBinds     []string                 `json:",omitempty"`
+	AddMounts    []Mount                  `json:",omitempty"`
+	RemoveMounts []string                 `json:",omitempty"`
+}
+
+// ContainerAlter changes ports and mounts; it returns warnings.
+func (c *Client) ContainerAlter(ctx context.Context, id string, a Alteration) ([]string, error) {
+	var out struct{ Warnings []string }
+	err := c.call(ctx, request{method: "POST", path: "/cale/container/" + esc(id) + "/alter", json: a}, &out)
+	return out.Warnings, err
+}
+
 // Logs says which part of a container's log to read. Since and Until are Unix
 // times as the API takes them.
 type Logs struct {

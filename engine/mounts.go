@@ -84,30 +84,41 @@ func (e *Engine) resolveMounts(ctx context.Context, c *container, img *store.Ima
 		if m.Type != "volume" {
 			continue
 		}
-		name := m.Source
-		v, fresh, err := e.volumeCreate(name, m.Driver, m.DriverOpts, m.Labels, volumeFill{durable: c.keep() || name != ""})
+		fresh, err := e.takeVolume(ctx, c, img, m)
+		if fresh {
+			made = append(made, m.Source)
+		}
 		if err != nil {
 			return nil, made, err
 		}
-		m.Source, m.Anonymous = v.Name, m.Anonymous || name == ""
-		e.volumes.hold(v.Name, c.id)
-		if _, err := e.volumes.get(v.Name); err != nil {
-			return nil, made, err // removed between creation and hold
-		}
-		if fresh {
-			made = append(made, v.Name)
-		}
-		if !m.NoCopy && v.Options["device"] == "" {
-			fill := e.fillVolume
-			if m.Subpath != "" {
-				fill = e.fillSubpath
-			}
-			if err := fill(ctx, v, img, m); err != nil {
-				return nil, made, fmt.Errorf("volume %s: copy from the image: %w", v.Name, err)
-			}
-		}
 	}
 	return mounts, made, nil
+}
+
+// takeVolume makes a mount's volume, if it isn't there (fresh), keeps it for the container, and fills an empty one with
+// what the image has at the target.
+func (e *Engine) takeVolume(ctx context.Context, c *container, img *store.Image, m *Mount) (fresh bool, err error) {
+	name := m.Source
+	v, fresh, err := e.volumeCreate(name, m.Driver, m.DriverOpts, m.Labels, volumeFill{durable: c.keep() || name != ""})
+	if err != nil {
+		return false, err
+	}
+	m.Source, m.Anonymous = v.Name, m.Anonymous || name == ""
+	e.volumes.hold(v.Name, c.id)
+	if _, err := e.volumes.get(v.Name); err != nil {
+		return false, err // removed between creation and hold
+	}
+	if m.NoCopy || v.Options["device"] != "" {
+		return fresh, nil
+	}
+	fill := e.fillVolume
+	if m.Subpath != "" {
+		fill = e.fillSubpath
+	}
+	if err := fill(ctx, v, img, m); err != nil {
+		return fresh, fmt.Errorf("volume %s: copy from the image: %w", v.Name, err)
+	}
+	return fresh, nil
 }
 
 func checkMount(m *Mount) error {

@@ -300,6 +300,11 @@ func (e *Engine) resumeAll(ctx context.Context, live map[string]*run) {
 			if s := &c.rec.Spec; s.CgroupParent != "" {
 				e.parents.keep(c.id, e.cgroupParent(s))
 			}
+			if c.group == nil { // an engine may have died over an alteration that it had written down
+				if err := e.nets.Republish(ctx, c.id, e.publish(&c.rec)); err != nil {
+					e.cfg.Log("container %s: %v", c.id, err)
+				}
+			}
 			e.follow(c, r)
 			e.resumeSessions(ctx, c, r)
 			continue

@@ -56,6 +56,22 @@ func (v *volumes) hold(name, id string) {
 	v.refs[name][id]++
 }
 
+// drop forgets one of the times that a container mounts a volume.
+func (v *volumes) drop(name, id string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	ids := v.refs[name]
+	if ids == nil {
+		return
+	}
+	if ids[id]--; ids[id] <= 0 {
+		delete(ids, id)
+	}
+	if len(ids) == 0 {
+		delete(v.refs, name)
+	}
+}
+
 // release forgets all that a container holds.
 func (v *volumes) release(id string) {
 	v.mu.Lock()

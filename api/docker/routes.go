@@ -114,6 +114,7 @@ var routes = []route{
 	{"POST", "/swarm/join", (*Server).swarm},
 
 	{"GET", "/cale/container/{name*}/explain", (*Server).containerExplain},
+	{"POST", "/cale/container/{name*}/alter", (*Server).containerAlter},
 	{"POST", "/cale/volume/{name}/snapshot", (*Server).volumeSnapshot},
 	{"GET", "/cale/volume/{name}/export", (*Server).volumeExport},
 	{"POST", "/cale/volume/{name}/import", (*Server).volumeImport},

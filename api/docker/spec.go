@@ -139,34 +139,8 @@ func toNetwork(in *createRequest, h *container.HostConfig) (engine.Network, erro
 	for _, a := range h.DNS {
 		n.DNS = append(n.DNS, a.String())
 	}
-	ports := make([]network.Port, 0, len(h.PortBindings))
-	for p := range h.PortBindings {
-		ports = append(ports, p)
-	}
-	sort.Slice(ports, func(i, j int) bool { return ports[i].String() < ports[j].String() })
-	for _, p := range ports {
-		bindings := h.PortBindings[p]
-		if len(bindings) == 0 {
-			bindings = []network.PortBinding{{}}
-		}
-		for _, b := range bindings {
-			pub := engine.Publish{Port: enginePort(p), HostIP: b.HostIP}
-			lo, hi, isRange := strings.Cut(b.HostPort, "-")
-			if lo != "" {
-				if pub.HostPort, err = parsePort(lo); err != nil {
-					return n, err
-				}
-			}
-			if isRange {
-				if pub.HostPortEnd, err = parsePort(hi); err != nil {
-					return n, err
-				}
-				if pub.HostPortEnd < pub.HostPort {
-					return n, invalid("invalid port range: %s", b.HostPort)
-				}
-			}
-			n.Publish = append(n.Publish, pub)
-		}
+	if n.Publish, err = toPublish(h.PortBindings); err != nil {
+		return n, err
 	}
 	if in.NetworkingConfig == nil {
 		return n, nil
@@ -232,6 +206,40 @@ func toEndpoint(name string, ep *network.EndpointSettings) (engine.NetworkEndpoi
 		}
 	}
 	return e, nil
+}
+
+// toPublish lists the ports to publish, in order.
+func toPublish(m network.PortMap) (list []engine.Publish, err error) {
+	ports := make([]network.Port, 0, len(m))
+	for p := range m {
+		ports = append(ports, p)
+	}
+	sort.Slice(ports, func(i, j int) bool { return ports[i].String() < ports[j].String() })
+	for _, p := range ports {
+		bindings := m[p]
+		if len(bindings) == 0 {
+			bindings = []network.PortBinding{{}}
+		}
+		for _, b := range bindings {
+			pub := engine.Publish{Port: enginePort(p), HostIP: b.HostIP}
+			lo, hi, isRange := strings.Cut(b.HostPort, "-")
+			if lo != "" {
+				if pub.HostPort, err = parsePort(lo); err != nil {
+					return nil, err
+				}
+			}
+			if isRange {
+				if pub.HostPortEnd, err = parsePort(hi); err != nil {
+					return nil, err
+				}
+				if pub.HostPortEnd < pub.HostPort {
+					return nil, invalid("invalid port range: %s", b.HostPort)
+				}
+			}
+			list = append(list, pub)
+		}
+	}
+	return list, nil
 }
 
 // toLinks reads links as clients write them: container, container:alias, or as an old inspect showed them,
