@@ -57,6 +57,8 @@ type Engine struct {
 	execs      map[string]*session
 	ids        map[string]IDRange // of containers in user namespaces of their own, and of those being made
 
+	collecting collecting // of what CNI plug-ins hold for nobody
+
 	keeper   keeper
 	accounts accountCache
 	images   imageCache
@@ -129,7 +131,11 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	}
 	e.volumes.open(filepath.Join(e.cfg.Root, "volumes"))
 	e.parents = parents{dir: filepath.Join(e.cfg.Run, "cgroups"), runs: map[string]string{}}
-	return e.reconcile(ctx)
+	if err := e.reconcile(ctx); err != nil {
+		return err
+	}
+	e.collectCNI()
+	return nil
 }
 
 // takeLock makes this process the instance's only engine, and writes its pid down.

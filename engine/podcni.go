@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"cale/network"
 	"cale/network/cni"
@@ -44,8 +45,61 @@ func (e *Engine) PodNetworkReady(ctx context.Context) error {
 	return l.Status(ctx, e.cfg.CNI.Bin)
 }
 
-// cniFile keeps what was asked of plug-ins; while it is there, they have to be told that the pod is gone.
-func (p *pod) cniFile() string { return filepath.Join(p.dir, "cni.json") }
+// collecting is the telling of plug-ins what is attached, which happens once, beside all else, and is given up when a
+// pod is to be attached: no plug-in may take its address for one of nobody's.
+type collecting struct {
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// collectTime bounds how long plug-ins may take to give back what is nobody's.
+const collectTime = time.Minute
+
+// collectCNI has plug-ins give back what they hold for pods that are no more.
+func (e *Engine) collectCNI() {
+	l, err := e.cniOf()
+	if err != nil || l == nil { // who makes a pod is told
+		return
+	}
+	attached, err := e.attached(l.Name)
+	if err != nil {
+		e.cfg.Log("CNI network %s: nothing is collected: %v", l.Name, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(e.ending, collectTime)
+	e.collecting = collecting{cancel, make(chan struct{})}
+	e.work.Go(func() {
+		defer close(e.collecting.done)
+		defer cancel()
+		if err := l.Collect(ctx, e.cfg.CNI.Bin, attached); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
+			e.cfg.Log("CNI network %s: %v", l.Name, err)
+		}
+	})
+}
+
+// attached are the pods that plug-ins have to know of, whatever became of them.
+func (e *Engine) attached(network string) (list []cni.Place, err error) {
+	pods, err := os.ReadDir(filepath.Join(e.cfg.Root, "pods"))
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range pods {
+		a, err := cni.Read(filepath.Join(e.cfg.Root, "pods", p.Name(), cniName))
+		if err != nil {
+			return nil, err
+		}
+		if a != nil && a.Config.Name == network {
+			list = append(list, cni.Place{ID: a.ID, Interface: a.Interface})
+		}
+	}
+	return list, nil
+}
+
+// cniName is the file that keeps what was asked of plug-ins; while it is there, they have to be told that the pod is
+// gone.
+const cniName = "cni.json"
+
+func (p *pod) cniFile() string { return filepath.Join(p.dir, cniName) }
 
 func (p *pod) onCNI() bool {
 	_, err := os.Lstat(p.cniFile())
@@ -76,6 +130,10 @@ func (e *Engine) attachCNI(ctx context.Context, p *pod, l *cni.List) ([]*network
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(e.ending, cancel)()
+	if c := e.collecting; c.stop != nil {
+		c.stop()
+		<-c.done
+	}
 	if err := cni.Add(ctx, a, e.cfg.CNI.Bin, p.cniFile()); err != nil {
 		return nil, err
 	}

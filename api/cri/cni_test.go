@@ -233,3 +233,44 @@ func testNoCNI(t *testing.T, n *node) {
 		t.Error(err)
 	}
 }
+
+// When it starts, plug-ins are told which pods there are, and give back what others left. What is under way with them
+// then keeps no pod waiting.
+func testCollectCNI(t *testing.T, n *node) {
+	log, hold := filepath.Join(n.dir, "collected"), filepath.Join(n.dir, "holdgc")
+	plugin(t, n, "collects", `in=$(cat); case $CNI_COMMAND in
+		GC) echo "$in" >> `+log+`; while [ -e `+hold+` ]; do sleep 0.05; done;;
+		ADD) echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.9.9.9/24"}]}';; esac`)
+	const config = `{"cniVersion": "1.0.0", "cniVersions": ["1.1.0"], "name": "gc", %s "plugins": [{"type": "collects"}]}`
+	configure(t, n, fmt.Sprintf(config, ""))
+	p := n.podConfig("stays")
+	id := n.pod(p)
+	gone := n.pod(n.podConfig("goes"))
+	if _, err := n.RemovePodSandbox(n.ctx(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: gone}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(hold, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.crash()
+	told := func() string {
+		raw, _ := os.ReadFile(log)
+		return string(raw)
+	}
+	stack.Until(t, "plug-ins are told", func() bool { return told() != "" })
+	if got := told(); strings.Count(got, `[{"containerID":"`+id+`","ifname":"eth0"}]`) != 2 || strings.Contains(got, gone) || !strings.Contains(got, `"cniVersion":"1.1.0"`) {
+		t.Errorf("told %s", got)
+	}
+	n.pod(n.podConfig("next"))
+	if err := os.Remove(hold); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(log); err != nil {
+		t.Fatal(err)
+	}
+	configure(t, n, fmt.Sprintf(config, `"disableGC": true,`))
+	n.crash()
+	if n.pod(n.podConfig("last")); told() != "" {
+		t.Errorf("told against the configuration: %s", told())
+	}
+}

@@ -154,6 +154,52 @@ func (l *List) Status(ctx context.Context, bin []string) error {
 	return nil
 }
 
+// Place is where something is attached to a network.
+type Place struct {
+	ID        string `json:"containerID"`
+	Interface string `json:"ifname"`
+}
+
+// Collect tells the plug-ins all places that are attached to the network, so that they give back what they hold for
+// others. Versions before 1.1.0 can't be told, and nobody is where the configuration forbids it. All plug-ins are told,
+// whichever fail.
+func (l *List) Collect(ctx context.Context, bin []string, attached []Place) error {
+	if bool(l.NoGC) || before(l.Version, "1.1.0") {
+		return nil
+	}
+	var errs []error
+	for _, raw := range l.Plugins {
+		p, err := l.look(raw)
+		if err != nil {
+			return err
+		}
+		var in []byte
+		if raw, err = withPlaces(raw, attached); err == nil {
+			in, err = l.stdin(raw, nil, nil)
+		}
+		if err == nil {
+			_, err = call(ctx, p.Type, bin, "GC", nil, in)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// withPlaces adds the list of places to a plug-in's configuration; the second name is the one that plug-ins of the
+// specification's first days know.
+func withPlaces(raw json.RawMessage, attached []Place) (json.RawMessage, error) {
+	var conf map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &conf); err != nil {
+		return nil, err
+	}
+	places, err := json.Marshal(append([]Place{}, attached...)) // none is an empty list
+	if err != nil {
+		return nil, err
+	}
+	conf["cni.dev/valid-attachments"], conf["cni.dev/attachments"] = places, places
+	return json.Marshal(conf)
+}
+
 // before compares versions of the specification; what can't be read is new.
 func before(version, than string) bool {
 	var a, b [3]int

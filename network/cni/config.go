@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -23,9 +24,24 @@ type List struct {
 	Name    string            `json:"name"`
 	Version string            `json:"cniVersion"`
 	Plugins []json.RawMessage `json:"plugins"`
+	// NoGC keeps plug-ins from being told which attachments there are: somebody else uses the network too.
+	NoGC flag `json:"disableGC,omitempty"`
 
 	File string `json:"-"` // where it was read
 }
+
+// flag is a boolean, which some write as text.
+type flag bool
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (f *flag) UnmarshalJSON(raw []byte) error {
+	v, err := strconv.ParseBool(strings.ToLower(strings.Trim(string(raw), `"`)))
+	*f = flag(v)
+	return err
+}
+
+// newest is the version of the specification that this package speaks at most.
+const newest = "1.1.0"
 
 // plugin is the part of a plug-in's configuration that concerns its caller.
 type plugin struct {
@@ -55,18 +71,11 @@ func Load(dir string) (*List, error) {
 }
 
 func read(file string) (*List, error) {
-	st, err := os.Stat(file)
-	if err == nil && st.Size() > maxConfig {
-		err = errors.New("larger than 1 MiB")
-	}
-	var raw []byte
-	if err == nil {
-		raw, err = os.ReadFile(file)
-	}
+	raw, err := contents(file)
 	if err != nil {
 		return nil, fmt.Errorf("CNI configuration %s: %w", file, err)
 	}
-	l, err := parse(raw)
+	l, err := parse(raw, filepath.Dir(file))
 	if err != nil {
 		return nil, fmt.Errorf("CNI configuration %s: %w", file, err)
 	}
@@ -74,20 +83,49 @@ func read(file string) (*List, error) {
 	return l, nil
 }
 
-// parse reads a list, or the configuration of one plug-in, which is a list of one.
-func parse(raw []byte) (*List, error) {
-	var l List
+func contents(file string) ([]byte, error) {
+	st, err := os.Stat(file)
+	if err == nil && st.Size() > maxConfig {
+		err = errors.New("larger than 1 MiB")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(file)
+}
+
+// parse reads a list, or the configuration of one plug-in, which is a list of one. More plug-ins of a list may be in
+// the folder in dir that has the network's name.
+func parse(raw []byte, dir string) (*List, error) {
+	var l struct {
+		List
+		Versions []string `json:"cniVersions"`
+		Inlined  flag     `json:"loadOnlyInlinedPlugins"`
+		Type     string   `json:"type"`
+	}
 	if err := json.Unmarshal(raw, &l); err != nil {
 		return nil, err
 	}
-	if l.Plugins == nil {
-		l.Plugins = []json.RawMessage{slices.Clone(raw)}
-	}
-	if l.Name == "" || strings.ContainsAny(l.Name, "/\x00") {
+	if l.Name == "" || l.Name == "." || l.Name == ".." || strings.ContainsAny(l.Name, "/\x00") {
 		return nil, fmt.Errorf("%q is no name of a network", l.Name)
+	}
+	for _, v := range l.Versions {
+		if !before(newest, v) && (l.Version == "" || before(newest, l.Version) || before(l.Version, v)) {
+			l.Version = v
+		}
 	}
 	if l.Version == "" {
 		l.Version = "0.2.0" // as the specification's library has it
+	}
+	if l.Plugins == nil && l.Type != "" {
+		l.Plugins, l.Inlined = []json.RawMessage{slices.Clone(raw)}, true
+	}
+	if !l.Inlined {
+		more, err := folder(filepath.Join(dir, l.Name))
+		if err != nil {
+			return nil, err
+		}
+		l.Plugins = append(l.Plugins, more...)
 	}
 	if len(l.Plugins) == 0 {
 		return nil, errors.New("it lists no plug-ins")
@@ -97,7 +135,26 @@ func parse(raw []byte) (*List, error) {
 			return nil, err
 		}
 	}
-	return &l, nil
+	return &l.List, nil
+}
+
+// folder reads the plug-ins' configurations of a folder, in the order of their names.
+func folder(dir string) (list []json.RawMessage, err error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) != ".conf" {
+			continue
+		}
+		raw, err := contents(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, raw)
+	}
+	return list, err
 }
 
 func (l *List) look(raw json.RawMessage) (p plugin, err error) {
