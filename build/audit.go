@@ -2,57 +2,25 @@ package build
 
 import (
 	"context"
-	"net"
 	"strings"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/peer"
 
 	"cale/audit"
+	"cale/audit/caller"
 )
 
-// peers are transport credentials that note who is at the other end.
-type peers struct {
-	credentials.TransportCredentials
-}
-
-func newPeers() peers { return peers{insecure.NewCredentials()} }
-
-// Clone implements credentials.TransportCredentials.
-func (p peers) Clone() credentials.TransportCredentials {
-	return peers{p.TransportCredentials.Clone()}
-}
-
-// ServerHandshake implements credentials.TransportCredentials.
-func (p peers) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return c, peerInfo{audit.PeerOf(c)}, nil
-}
-
-type peerInfo struct{ peer *audit.Peer }
-
-// AuthType implements credentials.AuthInfo.
-func (peerInfo) AuthType() string { return "peer" }
-
-// audited records builds that were granted powers over the host.
+// audited records builds, with the powers over the host that they were granted.
 func audited(record func(audit.Entry)) grpc.UnaryServerInterceptor {
-	return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 		r, ok := req.(*controlapi.SolveRequest)
-		if !ok || len(r.Entitlements) == 0 {
+		if !ok {
 			return next(ctx, req)
 		}
-		e := audit.Entry{Action: "build", Object: objectOf(r), Powers: r.Entitlements, Outcome: "done"}
-		if p, ok := peer.FromContext(ctx); ok {
-			if i, ok := p.AuthInfo.(peerInfo); ok {
-				e.Peer = i.peer
-			}
-		}
+		e := audit.Entry{API: "build", Action: "build", Request: info.FullMethod, Object: objectOf(r), Powers: r.Entitlements, Peer: caller.Of(ctx)}
 		out, err := next(ctx, req)
-		if err != nil {
-			e.Outcome = err.Error()
-		}
+		e.End(err)
 		record(e)
 		return out, err
 	}

@@ -36,6 +36,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"cale/audit"
+	"cale/audit/caller"
 	"cale/build/cachemount"
 	"cale/build/names"
 	"cale/build/step"
@@ -176,7 +177,7 @@ func open(ctx context.Context, o Options) (_ *Builder, err error) {
 	b.server = grpc.NewServer(
 		grpc.StatsHandler(tracing.ServerStatsHandler(otelgrpc.WithTracerProvider(tracer), otelgrpc.WithMeterProvider(noop.NewMeterProvider()),
 			otelgrpc.WithPropagators(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})))),
-		grpc.Creds(newPeers()),
+		grpc.Creds(caller.Credentials()),
 		grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor, audited(o.Audit), newGuard(o.Root).unary), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 	)

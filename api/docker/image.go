@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"cale/audit"
 	"cale/engine"
 	"cale/image/pull"
 )
@@ -258,6 +259,8 @@ type progress struct {
 	w    http.ResponseWriter
 	sent bool
 	last map[string]time.Time
+
+	entry *audit.Entry // told of an error that is told in the stream
 }
 
 // progressEvery bounds how often one layer's bytes are told.
@@ -307,6 +310,7 @@ func (p *progress) end(err error) error {
 	if !sent {
 		return err
 	}
+	p.entry.End(err)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_ = writeBody(p.w, map[string]any{"errorDetail": map[string]string{"message": err.Error()}, "error": err.Error()})
@@ -326,7 +330,7 @@ func (s *Server) imagePush(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	p := &progress{w: w}
+	p := &progress{w: w, entry: entryOf(r.Context())}
 	repo, _, _ := cutTag(name)
 	var begun sync.Once
 	digest, size, err := s.engine.Push(r.Context(), name, platform, creds, func(e pull.Event) {

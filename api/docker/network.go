@@ -131,6 +131,8 @@ func (s *Server) networkCreate(w http.ResponseWriter, r *request) error {
 	if err := r.decode(&in); err != nil {
 		return err
 	}
+	e := entryOf(r.Context())
+	e.Object = in.Name
 	switch {
 	case in.ConfigOnly, in.ConfigFrom != nil && in.ConfigFrom.Network != "":
 		return notBuilt{"a configuration-only network"}
@@ -152,6 +154,7 @@ func (s *Server) networkCreate(w http.ResponseWriter, r *request) error {
 		}
 	}
 	id, warning, err := s.engine.NetworkCreate(r.Context(), spec)
+	e.Made = id
 	if err != nil {
 		return err
 	}
@@ -167,6 +170,7 @@ func (s *Server) networkConnect(w http.ResponseWriter, r *request) error {
 	if err := r.decode(&in); err != nil {
 		return err
 	}
+	entryOf(r.Context()).Object += " " + in.Container
 	ep, err := toEndpoint(r.name(), in.EndpointConfig)
 	if err != nil {
 		return err
@@ -183,6 +187,7 @@ func (s *Server) networkDisconnect(w http.ResponseWriter, r *request) error {
 	if err := r.decode(&in); err != nil {
 		return err
 	}
+	entryOf(r.Context()).Object += " " + in.Container
 	if err := s.engine.NetworkDisconnect(r.detached(), r.name(), in.Container, in.Force); err != nil {
 		return err
 	}

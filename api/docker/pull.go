@@ -24,7 +24,7 @@ func (s *Server) imageCreate(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	p := &progress{w: w}
+	p := &progress{w: w, entry: entryOf(r.Context())}
 	if _, _, tagged := cutTag(name); tag == "" && !tagged && !strings.Contains(name, "@") {
 		return p.end(s.pullAll(r, p, name, creds))
 	}

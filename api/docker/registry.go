@@ -14,6 +14,8 @@ func (s *Server) registryListen(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	addr, err := s.opts.Registry.Listen(in)
+	e := entryOf(r.Context())
+	e.Object, e.Made = in.Address, addr
 	if err != nil {
 		return invalid("registry: %v", err)
 	}

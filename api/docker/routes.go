@@ -145,7 +145,7 @@ var routes = []route{
 }
 
 // find looks a request up. known says that the path exists under another method.
-func find(method, path string) (h handler, vars map[string]string, known bool) {
+func find(method, path string) (r *route, vars map[string]string, known bool) {
 	segments := strings.Split(strings.Trim(path, "/"), "/")
 	for i := range routes {
 		v, ok := match(routes[i].path, segments)
@@ -153,7 +153,7 @@ func find(method, path string) (h handler, vars map[string]string, known bool) {
 			continue
 		}
 		if routes[i].method == method {
-			return routes[i].do, v, true
+			return &routes[i], v, true
 		}
 		known = true
 	}

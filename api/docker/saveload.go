@@ -34,7 +34,7 @@ func (s *Server) imageLoad(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	p := &progress{w: w}
+	p := &progress{w: w, entry: entryOf(r.Context())}
 	err = s.engine.LoadImages(r.Context(), r.Body, platform, func(name string) {
 		kind := "Loaded image: "
 		if strings.HasPrefix(name, "sha256:") {

@@ -40,7 +40,7 @@ type Options struct {
 	Registry RegistryControl
 	// Builder connects to the builder, which it starts if need be; nil where the daemon has none.
 	Builder func(context.Context) (net.Conn, error)
-	// Audit takes each action that gives a client power over the host; may be nil.
+	// Audit takes each request that changes something; may be nil.
 	Audit func(audit.Entry)
 }
 
@@ -98,8 +98,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Server", "Cale/"+s.opts.Version+" (linux)")
 	w.Header().Set("Docker-Experimental", strconv.FormatBool(engine.CanCheckpoint()))
 
-	h, vars, known := find(r.Method, path)
-	if h == nil {
+	found, vars, known := find(r.Method, path)
+	if found == nil {
 		if known {
 			writeError(w, http.StatusMethodNotAllowed, "method not allowed")
 			return
@@ -117,7 +117,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			panic(p)
 		}
 	}()
-	if err := h(s, w, q); err != nil {
+	if err := s.audited(w, q, found); err != nil {
 		fail(w, err)
 	}
 }

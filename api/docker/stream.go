@@ -268,8 +268,10 @@ func (s *Server) execCreate(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	id, err := s.engine.ExecCreate(r.Context(), r.name(), spec)
+	e := entryOf(r.Context())
+	e.Made, e.Command = id, in.Cmd
 	if spec.Privileged {
-		s.audit(r.Context(), "exec", r.name(), []string{"privileged"}, err)
+		e.Powers = []string{"privileged"}
 	}
 	if err != nil {
 		return err

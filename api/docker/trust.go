@@ -68,7 +68,8 @@ func (s *Server) trustSet(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	err := s.engine.SetTrust(in.Scope, in.Requirements)
-	s.audit(r.Context(), "trust", in.Scope, []string{"policy"}, err)
+	e := entryOf(r.Context())
+	e.Object, e.Powers = in.Scope, []string{"policy"}
 	if err != nil {
 		return err
 	}

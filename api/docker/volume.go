@@ -61,7 +61,8 @@ func (s *Server) volumeCreate(w http.ResponseWriter, r *request) error {
 		return notBuilt{"a cluster volume"}
 	}
 	v, err := s.engine.VolumeCreate(r.Context(), in.Name, in.Driver, in.DriverOpts, in.Labels)
-	s.audit(r.Context(), "volume", in.Name, devicePowers(in.DriverOpts), err)
+	e := entryOf(r.Context())
+	e.Object, e.Powers = in.Name, devicePowers(in.DriverOpts)
 	if err != nil {
 		return err
 	}

@@ -18,14 +18,7 @@ func init() {
 		if err != nil {
 			return nil, err
 		}
-		o := apicri.Options{Version: version, Root: s.root, StreamAddress: s.criStream, AllowRestore: s.allowRestore}
-		o.Audit = func(action, object string, powers []string, err error) {
-			entry := audit.Entry{Action: action, Object: object, Powers: powers, Outcome: "done"}
-			if err != nil {
-				entry.Outcome = err.Error()
-			}
-			kept.Record(entry)
-		}
+		o := apicri.Options{Version: version, Root: s.root, StreamAddress: s.criStream, AllowRestore: s.allowRestore, Audit: kept.Record}
 		if s.nri {
 			o.Plugins = func(n apicri.Node) (apicri.Plugins, error) {
 				return nri.Open(n, nri.Options{Version: version, Socket: s.nriSocket, Plugins: s.nriPlugins, ConfigDir: s.nriConfig})

@@ -328,7 +328,7 @@ func TestBuildPowers(t *testing.T) {
 	if raw, err = os.ReadFile(filepath.Join(s.Root, "audit.log")); err != nil {
 		t.Fatal(err)
 	}
-	if want := fmt.Sprintf(`"pid":%d},"action":"build","object":"docker.io/library/dockers:latest"`, cmd.Process.Pid); !strings.Contains(string(raw), want) {
+	if want := fmt.Sprintf(`"pid":%d},"api":"build","action":"build","request":"/moby.buildkit.v1.Control/Solve","object":"docker.io/library/dockers:latest"`, cmd.Process.Pid); !strings.Contains(string(raw), want) {
 		t.Errorf("no %s in %s", want, raw)
 	}
 	file = "FROM " + s.Busybox() + "\nRUN echo in a group\n"
