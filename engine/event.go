@@ -50,8 +50,7 @@ func (e *Engine) Subscribe(ctx context.Context, since, until time.Time) <-chan E
 	return e.subscribe(ctx, e.events, since, until)
 }
 
-// SubscribePods gives the new events of pods of many and their containers, as Subscribe does. Attribute pod names the
-// pod.
+// SubscribePods gives the new events of pods of many and their containers, as Subscribe does.
 func (e *Engine) SubscribePods(ctx context.Context) <-chan Event {
 	return e.subscribe(ctx, e.podEvents, time.Time{}, time.Time{})
 }
@@ -110,12 +109,21 @@ func (e *Engine) emit(c *container, action string, extra ...string) {
 	for i := 0; i+1 < len(extra); i += 2 {
 		attrs[extra[i]] = extra[i+1]
 	}
-	to := e.events
-	if c.group != nil {
-		to = e.podEvents
-		attrs["pod"] = c.group.id
+	ev := Event{Type: "container", Action: action, ID: c.id, Attributes: attrs}
+	if c.group == nil {
+		e.events.emit(ev)
+		return
 	}
-	to.emit(Event{Type: "container", Action: action, ID: c.id, Attributes: attrs})
+	info := e.podInfo(c.group)
+	ev.Pod = &info
+	e.podEvents.emit(ev)
+}
+
+// emitPod tells of a pod itself: create and start when it is there, die when it isn't ready any more, destroy when it is
+// gone. p.mu must not be held.
+func (e *Engine) emitPod(p *pod, action string) {
+	info := e.podInfo(p)
+	e.podEvents.emit(Event{Type: "pod", Action: action, ID: p.id, Pod: &info})
 }
 
 // emitVolumes tells of each volume that a container begins or ends to use.

@@ -117,6 +117,8 @@ func (e *Engine) RunPod(ctx context.Context, s PodSpec) (id string, err error) {
 		return "", fmt.Errorf("pod %s: %w", id, err)
 	}
 	e.addPod(p)
+	e.emitPod(p, "create")
+	e.emitPod(p, "start")
 	return id, nil
 }
 
@@ -322,8 +324,11 @@ func (e *Engine) stopPodNow(ctx context.Context, p *pod, last bool) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("pod %s: %w", p.id, err)
 	}
-	if was && e.hooks.Stopped != nil {
-		e.hooks.Stopped(ctx, info)
+	if was {
+		if e.hooks.Stopped != nil {
+			e.hooks.Stopped(ctx, info)
+		}
+		defer e.emitPod(p, "die")
 	}
 	if was || p.onCNI() {
 		defer e.maybeIdle()
@@ -352,6 +357,7 @@ func (e *Engine) RemovePod(ctx context.Context, ref string) error {
 		e.mu.Lock()
 		delete(e.pods, p.id)
 		e.mu.Unlock()
+		e.emitPod(p, "destroy")
 		return nil
 	})
 }

@@ -357,10 +357,12 @@ type ExecInfo struct {
 // Event is something that happened, as Docker's events tell it.
 type Event struct {
 	Time       time.Time
-	Type       string // container, image, volume, network, daemon
+	Type       string // container, pod, image, volume, network, daemon
 	Action     string
 	ID         string
 	Attributes map[string]string
+	// Pod is the pod that it is of, as it was then: it may be gone by the time somebody reads this. Nil is none.
+	Pod *PodInfo
 }
 
 // Volume is a named store of files that outlives containers.

@@ -344,40 +344,6 @@ func testStats(t *testing.T, n *node) {
 	}
 }
 
-func testEvents(t *testing.T, n *node) {
-	st, err := n.GetContainerEvents(n.ctx(), &runtimeapi.GetEventsRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := n.podConfig("events")
-	id := n.pod(p)
-	var seen []runtimeapi.ContainerEventType
-	// The stream may have begun after the first of these, so there is more than one.
-	for len(seen) == 0 {
-		got := make(chan error, 1)
-		go func() {
-			_, err := st.Recv()
-			got <- err
-		}()
-		for done := false; !done; {
-			c := n.run(id, p, n.config("e", "true"))
-			n.exited(c)
-			if _, err := n.RemoveContainer(n.ctx(), &runtimeapi.RemoveContainerRequest{ContainerId: c}); err != nil {
-				t.Fatal(err)
-			}
-			select {
-			case err := <-got:
-				if err != nil {
-					t.Fatal(err)
-				}
-				done = true
-			default:
-			}
-		}
-		seen = append(seen, 0)
-	}
-}
-
 func testImageVolume(t *testing.T, n *node) {
 	p := n.podConfig("volume")
 	id := n.pod(p)

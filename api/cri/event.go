@@ -11,7 +11,7 @@ var eventTypes = map[string]runtimeapi.ContainerEventType{
 	"die": runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, "destroy": runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT,
 }
 
-// GetContainerEvents tells what happens to containers and pods until the client leaves. One that is too slow is told
+// GetContainerEvents tells what happens to containers, and to pods as if each were a container too, until the client leaves. One that is too slow is told
 // so by the end of the stream, and lists everything anew.
 func (s *Server) GetContainerEvents(_ *runtimeapi.GetEventsRequest, st runtimeapi.RuntimeService_GetContainerEventsServer) error {
 	ctx := st.Context()
@@ -21,13 +21,10 @@ func (s *Server) GetContainerEvents(_ *runtimeapi.GetEventsRequest, st runtimeap
 		if !ok {
 			continue
 		}
-		out := &runtimeapi.ContainerEventResponse{ContainerId: ev.ID, ContainerEventType: kind, CreatedAt: ev.Time.UnixNano()}
-		if p, err := s.engine.Pod(ev.Attributes["pod"]); err == nil {
-			out.PodSandboxStatus = s.podStatus(&p)
-			if members, err := s.engine.Members(p.ID); err == nil {
-				for i := range members {
-					out.ContainersStatuses = append(out.ContainersStatuses, s.containerStatus(&members[i]))
-				}
+		out := &runtimeapi.ContainerEventResponse{ContainerId: ev.ID, ContainerEventType: kind, CreatedAt: ev.Time.UnixNano(), PodSandboxStatus: s.podStatus(ev.Pod)}
+		if members, err := s.engine.Members(ev.Pod.ID); err == nil { // else the pod is gone, and they with it
+			for i := range members {
+				out.ContainersStatuses = append(out.ContainersStatuses, s.containerStatus(&members[i]))
 			}
 		}
 		if err := st.Send(out); err != nil {

@@ -162,7 +162,7 @@ func (t *telling) removed(ctx context.Context, i *engine.Info) {
 func (t *telling) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		for ev := range t.s.engine.SubscribePods(ctx) {
-			if ev.Action != "die" {
+			if ev.Type != "container" || ev.Action != "die" {
 				continue
 			}
 			if i, err := t.s.engine.Member(ev.ID); err == nil {

@@ -115,7 +115,7 @@ func measure(ctx context.Context, n *node, image string) ([]result, error) {
 		"list statistics": func() error { _, err := n.ListContainerStats(ctx, &runtimeapi.ListContainerStatsRequest{}); return err },
 	} {
 		var took []time.Duration
-		for range 10 {
+		for range 30 {
 			if err := timed(&took, list); err != nil {
 				return nil, err
 			}
