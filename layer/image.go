@@ -77,7 +77,14 @@ func (l *Store) unpackImage(ctx context.Context, temp string, src *hashing) (got
 		_, unsuited = erofs.Write(f, erofs.Start+src.at, c.root())
 	}
 	if unsuited == nil {
-		return c.sum, true, os.WriteFile(filepath.Join(temp, tarFile), fmt.Appendf(nil, "%d %d\n", layoutVersion, src.at), 0o600)
+		err := os.WriteFile(filepath.Join(temp, tarFile), fmt.Appendf(nil, "%d %d\n", layoutVersion, src.at), 0o600)
+		if err == nil {
+			err = f.Close()
+		}
+		if err == nil {
+			err = seal(temp)
+		}
+		return c.sum, true, err
 	}
 	if !errors.Is(unsuited, erofs.ErrUnsuited) {
 		return got, false, unsuited
@@ -422,6 +429,9 @@ func (l *Store) Show(diffID image.Digest) error {
 	if err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("layer %s: %w", diffID, err)
 	}
+	if err := checkSeal(dir); err != nil {
+		return fmt.Errorf("layer %s: %w", diffID, err)
+	}
 	m, err := erofs.Mount(filepath.Join(dir, imageFile))
 	if err != nil {
 		return fmt.Errorf("layer %s: %w", diffID, err)
@@ -482,6 +492,9 @@ func (l *Store) VerifyImage(ctx context.Context, diffID image.Digest) error {
 	var size int64
 	if _, err := fmt.Sscanf(string(raw), "%d %d\n", &version, &size); err != nil || size < 0 {
 		return fmt.Errorf("%w: the size of its archive is %q", ErrDamaged, raw)
+	}
+	if err := checkSeal(l.path(diffID)); err != nil {
+		return err
 	}
 	if version != layoutVersion {
 		return fmt.Errorf("its layout has version %d, this program checks version %d", version, layoutVersion)

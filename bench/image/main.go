@@ -20,6 +20,8 @@ import (
 
 	"cale/bench/peers"
 	"cale/test/images"
+
+	"golang.org/x/sys/unix"
 )
 
 var (
@@ -123,12 +125,15 @@ func pushes(ctx context.Context, ours *contender, img *images.Image, source, nam
 		if err := ours.tag(ctx, source+"/"+name, to); err != nil {
 			return err
 		}
+		// What earlier work has not written yet is not to be waited for in this.
+		unix.Sync()
 		if err := ours.Measure(&all[0], func() error { return ours.push(ctx, to) }); err != nil {
 			return err
 		}
 		if err := ours.untag(ctx, to); err != nil {
 			return err
 		}
+		unix.Sync()
 		err := list[1].Measure(&all[1], func() error {
 			return peers.Command(ctx, nil, "skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", "oci:"+layout+":1",
 				fmt.Sprintf("docker://%s/skopeo%d-%d-%s", source, round, time.Now().UnixNano(), name))
