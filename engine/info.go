@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -160,7 +161,11 @@ func (e *Engine) Info(ctx context.Context) SystemInfo {
 	}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
-		s.OS, s.KernelVersion = unix.ByteSliceToString(u.Sysname[:]), unix.ByteSliceToString(u.Release[:])
+		// The machine as the kernel names it, x86_64: clients choose platforms by this.
+		s.OS, s.KernelVersion, s.Architecture = unix.ByteSliceToString(u.Sysname[:]), unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Machine[:])
+	}
+	if name := distribution(); name != "" {
+		s.OS = name
 	}
 	if s.Runtimes, _ = e.configuredRuntimes(); s.Runtimes == nil { // settings that can't be read are told to who uses them
 		s.Runtimes = map[string]Runtime{}
@@ -187,4 +192,20 @@ func (e *Engine) Info(ctx context.Context) SystemInfo {
 		s.Images = len(images)
 	}
 	return s
+}
+
+// distribution is the system's name for itself (os-release(5)); "" where it has none.
+func distribution() string {
+	for _, file := range []string{"/etc/os-release", "/usr/lib/os-release"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			if v, ok := strings.CutPrefix(strings.TrimSpace(line), "PRETTY_NAME="); ok {
+				return strings.Trim(v, `"'`)
+			}
+		}
+	}
+	return ""
 }

@@ -28,6 +28,10 @@ const (
 	minAPIVersion = "1.24"
 )
 
+// likeDocker is the version of Docker's engine that speaks this version of the API. Clients judge by the engine's version
+// what it can do (Compose, minikube, editors), and take one below 20 for ancient; ours follows behind a plus.
+const likeDocker = "30.0.0"
+
 // maxBody bounds a request's JSON: the largest real ones (a seccomp profile in the security options) are some
 // hundred kilobytes.
 const maxBody = 8 << 20

@@ -32,10 +32,13 @@ func (s *Server) ping(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
+// engineVersion is what clients compare with the versions of Docker's engine.
+func (s *Server) engineVersion() string { return likeDocker + "+cale." + s.opts.Version }
+
 func (s *Server) version(w http.ResponseWriter, r *request) error {
 	kernel := s.engine.Info(r.Context()).KernelVersion
 	return writeJSON(w, http.StatusOK, system.VersionResponse{
-		Platform: system.PlatformInfo{Name: "Cale"}, Version: s.opts.Version, APIVersion: APIVersion, MinAPIVersion: minAPIVersion,
+		Platform: system.PlatformInfo{Name: "Cale"}, Version: s.engineVersion(), APIVersion: APIVersion, MinAPIVersion: minAPIVersion,
 		Os: "linux", Arch: runtime.GOARCH, GitCommit: s.opts.Commit, GoVersion: runtime.Version(), KernelVersion: kernel,
 		Components: []system.ComponentVersion{{Name: "Engine", Version: s.opts.Version, Details: map[string]string{
 			"ApiVersion": APIVersion, "MinAPIVersion": minAPIVersion, "Arch": runtime.GOARCH, "Os": "linux",
@@ -49,7 +52,11 @@ func (s *Server) info(w http.ResponseWriter, r *request) error {
 	name, _ := os.Hostname()
 	out := system.Info{
 		ID: i.InstanceID, Containers: i.Containers, ContainersRunning: i.Running, ContainersPaused: i.Paused, ContainersStopped: i.Stopped,
-		Images: i.Images, Driver: "overlay2", DriverStatus: [][2]string{{"Layers", "one directory each, shared by digest"}},
+		Images: i.Images, Driver: "overlay2", DriverStatus: [][2]string{
+			// By this clients know of a store that keeps images of many platforms, attestations and indexes whole.
+			{"driver-type", "io.containerd.snapshotter.v1"},
+			{"Layers", "one tree each, shared by digest"},
+		},
 		Plugins:     system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "ipvlan", "macvlan", "null"}, Log: []string{"json-file", "local", "none"}},
 		MemoryLimit: true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
 		IPv4Forwarding: true, OomKillDisable: i.CgroupVersion == "1",
@@ -57,7 +64,7 @@ func (s *Server) info(w http.ResponseWriter, r *request) error {
 		CgroupDriver: "cgroupfs", CgroupVersion: i.CgroupVersion, KernelVersion: i.KernelVersion, OperatingSystem: i.OS, OSType: "linux",
 		Architecture: i.Architecture, IndexServerAddress: "https://index.docker.io/v1/", NCPU: i.CPUs, MemTotal: i.Memory,
 		RegistryConfig: &registry.ServiceConfig{}, DockerRootDir: i.Root, HTTPProxy: os.Getenv("HTTP_PROXY"), HTTPSProxy: os.Getenv("HTTPS_PROXY"), NoProxy: os.Getenv("NO_PROXY"),
-		Name: name, Labels: i.Labels, ServerVersion: s.opts.Version, DefaultRuntime: i.DefaultRuntime,
+		Name: name, Labels: i.Labels, ServerVersion: s.engineVersion(), DefaultRuntime: i.DefaultRuntime,
 		Runtimes: map[string]system.RuntimeWithStatus{}, LiveRestoreEnabled: true, ExperimentalBuild: engine.CanCheckpoint(), SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"},
 		Warnings: []string{},
 		Swarm:    swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},

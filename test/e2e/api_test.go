@@ -8,7 +8,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -232,5 +234,27 @@ func TestAPIWebSocket(t *testing.T) {
 	got := make([]byte, 5)
 	if _, err := io.ReadFull(conn, got); err != nil || string(got) != "\x82\x03hi\n" {
 		t.Errorf("came back: %q, %v", got, err)
+	}
+}
+
+// TestKnownToClients: what clients judge an engine by says what this one can do: an engine's version that is not
+// ancient, the machine as the kernel names it, an image store that keeps images of many platforms.
+func TestKnownToClients(t *testing.T) {
+	s := stack.New(t)
+	machine, err := exec.Command("uname", "-m").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for format, want := range map[string]string{
+		"{{.Architecture}}": string(machine), "{{json .DriverStatus}}": `["driver-type","io.containerd.snapshotter.v1"]`,
+	} {
+		if out := s.Cale("info", "--format", format).OK(t); !strings.Contains(out, want) {
+			t.Errorf("info %s says %s, not %s", format, out, want)
+		}
+	}
+	out := s.Cale("version", "--format", "{{.Server.Version}}").OK(t)
+	major, _, _ := strings.Cut(out, ".")
+	if n, err := strconv.Atoi(major); err != nil || n < 28 || !strings.Contains(out, "+cale.") {
+		t.Errorf("the engine's version is %s", out)
 	}
 }
