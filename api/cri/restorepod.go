@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -110,7 +111,7 @@ func readPodDump(dir *os.Root, configs []*runtimeapi.ContainerConfig) ([]string,
 	return archives, nil
 }
 
-// openPlain opens a file below a directory that others may have written to.
+// openPlain opens a file below a directory that others may have written to, and go on writing to.
 func openPlain(dir *os.Root, name string) (*os.File, error) {
 	st, err := dir.Lstat(name)
 	if err != nil {
@@ -119,7 +120,19 @@ func openPlain(dir *os.Root, name string) (*os.File, error) {
 	if !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a file", name)
 	}
-	return dir.Open(name)
+	f, err := dir.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	// It may be another one by now, though none outside.
+	if st, err = f.Stat(); err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a file", name)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // restoreContainer makes a container as it is asked for, and fills it from its archive.
@@ -146,10 +159,19 @@ func (s *Server) restoreContainer(ctx context.Context, dir *os.Root, archive, po
 
 // snapshotArchive is an archive that is being read into a container.
 type snapshotArchive struct {
-	to                          *engine.Saved
-	config                      *runtimeapi.ContainerConfig
-	image                       string // the id of the image the container is of
-	images, files, saved, named bool   // what there was
+	to                  *engine.Saved
+	config              *runtimeapi.ContainerConfig
+	image               string // the id of the image the container is of
+	images              int    // how many of CRIU's files there were
+	files, saved, named bool   // what else there was
+}
+
+// maxImages bounds how many files of CRIU's an archive may have: a process has about ten.
+const maxImages = 1 << 15
+
+// hollow says whether a file claims to be larger than what is in the archive of it.
+func hollow(h *tar.Header) bool {
+	return h.Typeflag == tar.TypeGNUSparse || h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.map"] != ""
 }
 
 func (a *snapshotArchive) read(ctx context.Context, r *tar.Reader) error {
@@ -164,6 +186,9 @@ func (a *snapshotArchive) read(ctx context.Context, r *tar.Reader) error {
 		if err != nil {
 			return fmt.Errorf("read archive: %w", err)
 		}
+		if hollow(h) {
+			return invalid("the archive has a file with holes, %q", h.Name)
+		}
 		if h.Typeflag != tar.TypeReg {
 			continue
 		}
@@ -171,7 +196,7 @@ func (a *snapshotArchive) read(ctx context.Context, r *tar.Reader) error {
 			return err
 		}
 	}
-	if !a.images || !a.files || !a.saved || !a.named {
+	if a.images == 0 || !a.files || !a.saved || !a.named {
 		return invalid("the archive is not of a whole checkpoint")
 	}
 	return nil
@@ -179,7 +204,9 @@ func (a *snapshotArchive) read(ctx context.Context, r *tar.Reader) error {
 
 func (a *snapshotArchive) entry(ctx context.Context, name string, r io.Reader) error {
 	if image, ok := strings.CutPrefix(name, engine.SnapshotImages+"/"); ok {
-		a.images = true
+		if a.images++; a.images > maxImages {
+			return invalid("the archive has more than %d files of CRIU's", maxImages)
+		}
 		return a.to.Image(image, r)
 	}
 	switch name {
