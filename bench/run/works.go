@@ -32,11 +32,8 @@ var works = []*work{
 			return once(timed(ctx, s.Env, slices.Concat(s.Command, []string{"exec", "bench-idle", "/program"})...))
 		}},
 	{name: "rm", steps: []string{"rm -f of ten"}, long: true, takes: dockerLike, round: removal},
-	{name: "compose", steps: []string{"compose up -d of three services", "compose down"}, long: true,
-		takes: func(s *peers.Stack) bool {
-			_, err := exec.LookPath("docker-compose")
-			return err == nil && (s.Name == "cale" || s.Name == "docker")
-		}, before: project, round: upAndDown},
+	composed("compose", "service_started", "compose up -d of three services", "compose down"),
+	composed("healthy", "service_healthy", "compose up -d that waits until one is healthy (half a second of it is Compose's own)", "compose down of these"),
 }
 
 // dockerLike says whether a stack takes Docker's verbs.
@@ -83,31 +80,36 @@ func removal(ctx context.Context, s *peers.Stack, _ int) ([]time.Duration, error
 //go:embed compose.yaml
 var services []byte
 
-// compose is Compose's command line for a stack's engine.
-func compose(s *peers.Stack, args ...string) (env, argv []string) {
-	socket := "/cale/run/docker.sock"
-	if s.Name == "docker" {
-		socket = "/docker/sock"
+// composed is a project of Compose's, whose second service waits for the first to meet a condition.
+func composed(name, condition string, steps ...string) *work {
+	compose := func(s *peers.Stack, args ...string) (env, argv []string) {
+		socket := "/cale/run/docker.sock"
+		if s.Name == "docker" {
+			socket = "/docker/sock"
+		}
+		return []string{"DOCKER_HOST=unix://" + peers.Dir + socket, "DOCKER_CONFIG=" + peers.Dir + "/docker/config", "IMAGE=" + s.Image, "CONDITION=" + condition},
+			append([]string{"docker-compose", "-p", "bench-" + s.Name, "-f", peers.Dir + "/compose.yaml"}, args...)
 	}
-	return []string{"DOCKER_HOST=unix://" + peers.Dir + socket, "DOCKER_CONFIG=" + peers.Dir + "/docker/config", "IMAGE=" + s.Image},
-		append([]string{"docker-compose", "-p", "bench-" + s.Name, "-f", peers.Dir + "/compose.yaml"}, args...)
-}
-
-func project(ctx context.Context, s *peers.Stack) (after func(), err error) {
-	down := func() {
-		env, argv := compose(s, "down", "-v", "-t", "1")
-		_, _ = timed(context.WithoutCancel(ctx), env, argv...)
-	}
-	return down, os.WriteFile(peers.Dir+"/compose.yaml", services, 0o644)
-}
-
-func upAndDown(ctx context.Context, s *peers.Stack, _ int) ([]time.Duration, error) {
-	env, argv := compose(s, "up", "-d")
-	up, err := timed(ctx, env, argv...)
-	if err != nil {
-		return nil, err
-	}
-	env, argv = compose(s, "down")
-	down, err := timed(ctx, env, argv...)
-	return []time.Duration{up, down}, err
+	return &work{name: name, steps: steps, long: true,
+		takes: func(s *peers.Stack) bool {
+			_, err := exec.LookPath("docker-compose")
+			return err == nil && (s.Name == "cale" || s.Name == "docker")
+		},
+		before: func(ctx context.Context, s *peers.Stack) (after func(), err error) {
+			down := func() {
+				env, argv := compose(s, "down", "-v", "-t", "1")
+				_, _ = timed(context.WithoutCancel(ctx), env, argv...)
+			}
+			return down, os.WriteFile(peers.Dir+"/compose.yaml", services, 0o644)
+		},
+		round: func(ctx context.Context, s *peers.Stack, _ int) ([]time.Duration, error) {
+			env, argv := compose(s, "up", "-d")
+			up, err := timed(ctx, env, argv...)
+			if err != nil {
+				return nil, err
+			}
+			env, argv = compose(s, "down")
+			down, err := timed(ctx, env, argv...)
+			return []time.Duration{up, down}, err
+		}}
 }
