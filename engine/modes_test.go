@@ -201,6 +201,24 @@ func TestManyLayers(t *testing.T) {
 	}
 }
 
+// TestDockersRuntime: what was written for Docker names its default runtime, which is there only if somebody installed it.
+func TestDockersRuntime(t *testing.T) {
+	b := newBench(t)
+	t.Setenv("PATH", t.TempDir())
+	for _, name := range []string{"runc", "io.containerd.runc.v2"} {
+		s := sh("echo by ours")
+		s.Runtime = name
+		if out, code := b.run(s); out != "by ours\n" || code != 0 {
+			t.Errorf("%s: output %q, %d", name, out, code)
+		}
+	}
+	for _, name := range []string{"crun", "io.containerd.kata.v2"} {
+		if _, err := b.runtimeFor(name); err == nil {
+			t.Errorf("%s, which is not there, is taken", name)
+		}
+	}
+}
+
 func TestForeignRuntime(t *testing.T) {
 	if _, err := exec.LookPath("runc"); err != nil {
 		t.Skip("no runc")

@@ -20,6 +20,10 @@ type target struct {
 // ourRuntimes are names for what is built in.
 var ourRuntimes = map[string]bool{"": true, "cale": true, "cale-oci": true, "io.cale.v1": true}
 
+// alwaysThere are the names that Docker promises to have a runtime for: its default one's. Where that isn't installed,
+// ours does its work.
+var alwaysThere = []string{"runc", shimType + "runc.v2"}
+
 // runtimeFor finds what a runtime's name means: a configured name, our own, an OCI runtime's path or a name in
 // $PATH, or a containerd shim's type (io.containerd.NAME.VERSION) or path.
 func (e *Engine) runtimeFor(name string) (target, error) {
@@ -42,6 +46,9 @@ func (e *Engine) runtimeFor(name string) (target, error) {
 	path := name
 	if strings.HasPrefix(name, shimType) {
 		if path, err = shimProgram(name); err != nil {
+			if slices.Contains(alwaysThere, name) {
+				return target{shim: e.cfg.Shim}, nil
+			}
 			return target{}, invalid("unknown or invalid runtime name: %v", err)
 		}
 	}
@@ -56,6 +63,9 @@ func (e *Engine) runtimeFor(name string) (target, error) {
 	}
 	path, err = exec.LookPath(path)
 	if err != nil {
+		if slices.Contains(alwaysThere, name) {
+			return target{shim: e.cfg.Shim}, nil
+		}
 		return target{}, invalid("unknown or invalid runtime name: %s: %v", name, err)
 	}
 	return target{shim: e.cfg.Shim, oci: path}, nil
