@@ -19,7 +19,7 @@ func verbs(s *peers.Stack) *contender {
 	do := func(ctx context.Context, args ...string) error {
 		return peers.Command(ctx, s.Env, append(slices.Clone(s.Command), args...)...)
 	}
-	c := &contender{Contender: peers.Contender{Name: s.Name, Daemons: s.Daemons, Without: peers.Dir + "/source"}}
+	c := &contender{Contender: peers.Contender{Name: s.Name, Daemons: s.Daemons, Without: peers.Dir + "/registry/"}}
 	if s.Name == "docker" {
 		c.Without = peers.Dir + "/containerd"
 	}

@@ -36,7 +36,12 @@ func run(ctx context.Context, bin string) error {
 	if err != nil {
 		return err
 	}
-	source, stop, err := registry(ctx, bin)
+	source, stop, err := registry(ctx, bin, "source")
+	if err != nil {
+		return err
+	}
+	defer stop()
+	other, stop, err := registry(ctx, bin, "other")
 	if err != nil {
 		return err
 	}
@@ -72,7 +77,11 @@ func run(ctx context.Context, bin string) error {
 		if err := pulls(ctx, list, source+"/"+name); err != nil {
 			return err
 		}
-		if err := pushes(ctx, list[0], img, source, name); err != nil {
+		from := source + "/" + name
+		if err := pushes(ctx, "push to where it was pulled from", list[0], img, from, source, name); err != nil {
+			return err
+		}
+		if err := pushes(ctx, "push to another registry", list[0], img, from, other, name); err != nil {
 			return err
 		}
 	}
@@ -111,8 +120,13 @@ func pulls(ctx context.Context, list []*contender, ref string) error {
 	return nil
 }
 
-// pushes races the push of an image, its layers compressed already, into a repository that has nothing of it.
-func pushes(ctx context.Context, ours *contender, img *images.Image, source, name string) error {
+// skopeoCache is where skopeo notes which repositories have a blob.
+const skopeoCache = "/var/lib/containers/cache"
+
+// pushes races the push of an image, its layers compressed already, into a registry's repositories that have nothing of
+// it. skopeo has it in a folder. Both know repositories of the registry that it came from, and have what these have
+// mounted; of another registry none knows anything.
+func pushes(ctx context.Context, title string, ours *contender, img *images.Image, from, registry, name string) error {
 	list := []*contender{ours, {Contender: peers.Contender{Name: "skopeo"}}}
 	layout := peers.Dir + "/layout"
 	defer os.RemoveAll(layout)
@@ -121,8 +135,8 @@ func pushes(ctx context.Context, ours *contender, img *images.Image, source, nam
 	}
 	all := make([]peers.Measured, len(list))
 	for round := range *rounds {
-		to := fmt.Sprintf("%s/push%d-%s", source, time.Now().UnixNano(), name)
-		if err := ours.tag(ctx, source+"/"+name, to); err != nil {
+		to := fmt.Sprintf("%s/push%d-%s", registry, time.Now().UnixNano(), name)
+		if err := ours.tag(ctx, from, to); err != nil {
 			return err
 		}
 		// What earlier work has not written yet is not to be waited for in this.
@@ -134,9 +148,14 @@ func pushes(ctx context.Context, ours *contender, img *images.Image, source, nam
 			return err
 		}
 		unix.Sync()
+		if !strings.HasPrefix(from, registry) {
+			if err := empty(skopeoCache); err != nil {
+				return err
+			}
+		}
 		err := list[1].Measure(&all[1], func() error {
 			return peers.Command(ctx, nil, "skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", "oci:"+layout+":1",
-				fmt.Sprintf("docker://%s/skopeo%d-%d-%s", source, round, time.Now().UnixNano(), name))
+				fmt.Sprintf("docker://%s/skopeo%d-%d-%s", registry, round, time.Now().UnixNano(), name))
 		})
 		if err != nil {
 			fmt.Printf("  %v\n", err)
@@ -144,7 +163,18 @@ func pushes(ctx context.Context, ours *contender, img *images.Image, source, nam
 			break
 		}
 	}
-	report("push", list, all)
+	report(title, list, all)
+	return nil
+}
+
+// empty covers a folder with one that has nothing in it, for as long as this place is there.
+func empty(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=700"); err != nil {
+		return fmt.Errorf("cover %s: %w", dir, err)
+	}
 	return nil
 }
 
@@ -182,9 +212,9 @@ func report(title string, list []*contender, all []peers.Measured) {
 	peers.Report(title, plain, all)
 }
 
-// registry starts an engine of ours that is nothing but a registry.
-func registry(ctx context.Context, bin string) (address string, stop func(), err error) {
-	dir := peers.Dir + "/source"
+// registry starts an engine of ours that is nothing but a registry, in a folder of that name.
+func registry(ctx context.Context, bin, name string) (address string, stop func(), err error) {
+	dir := peers.Dir + "/registry/" + name
 	s := &peers.Stack{Command: []string{bin + "/cale"}, Env: []string{"CALE_ROOT=" + dir + "/root", "CALE_RUN=" + dir + "/run"}}
 	address, err = s.Run(ctx, "registry", "--listen", "127.0.0.1:0", "-q")
 	stop = func() { peers.Stop(dir + "/run/caled.pid") }
