@@ -25,6 +25,7 @@ func TestNode(t *testing.T) {
 		"CDI": testCDI, "exec flood": testExecFlood, "hostile groups": testHostileGroups, "hostile labels": testHostileLabels, "forward into nothing": testForwardIntoNothing,
 		"status afterwards": testStatusAfterwards, "masked paths": testMasked, "propagation": testPropagation, "memory runs out": testOutOfMemory, "resources": testResources, "resources of a pod": testPodResources, "resize": testResize, "metrics": testMetrics, "handlers": testHandlers, "mount options": testMountOptions, "ambient capabilities": testAmbient,
 		"checkpoint": testCheckpoint, "checkpoint of a pod": testCheckpointPod, "CNI": testCNI, "CNI goes wrong": testBadCNI, "no CNI after all": testNoCNI, "CNI collects": testCollectCNI,
+		"vanished clients": testVanishedClients, "hostile requests": testHostileRequests, "hostile volumes": testHostileVolumes,
 		"user namespace": testUserNamespace, "user namespace on the host's network": testUserNamespaceHostNetwork, "no such user namespace": testUserNamespaceRefused,
 	} {
 		t.Run(name, func(t *testing.T) {

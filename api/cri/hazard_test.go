@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/net/websocket"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"cale/test/images"
@@ -163,5 +165,111 @@ func testHostileGroups(t *testing.T, n *node) {
 	}
 	if _, err := n.ListContainers(n.ctx(), &runtimeapi.ListContainersRequest{}); err != nil {
 		t.Error(err)
+	}
+}
+
+// What a request can't have of the host it is refused, by whatever name it asks (CVE-2022-0811; CVE-2024-40635).
+func testHostileRequests(t *testing.T, n *node) {
+	const pattern = "/proc/sys/kernel/core_pattern"
+	was, err := os.ReadFile(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"kernel.core_pattern", "kernel/core_pattern", "net/../kernel/core_pattern", "net.../kernel/core_pattern", "net..kernel", "/proc/sys/kernel/core_pattern",
+		"net.ipv4.ip_forward\x00", "kernel.shm_rmid_forced=1+kernel.core_pattern", "net.ipv4.ip_forward kernel.core_pattern", "", "vm.swappiness"} {
+		p := n.podConfig("sysctl")
+		p.Linux.Sysctls = map[string]string{name: "|/bin/touch /evil"}
+		if _, err := n.RunPodSandbox(n.ctx(), &runtimeapi.RunPodSandboxRequest{Config: p}); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("sysctl %q: %v", name, err)
+		}
+	}
+	p := n.podConfig("value") // a value is one value, whatever the kernel makes of it
+	p.Linux.Sysctls = map[string]string{"net.ipv4.ip_forward": "1\nkernel.core_pattern=|/bin/touch", "kernel.shm_rmid_forced": "1+kernel.core_pattern=|/bin/touch"}
+	if r, err := n.RunPodSandbox(n.ctx(), &runtimeapi.RunPodSandboxRequest{Config: p}); err == nil {
+		if _, err := n.RemovePodSandbox(n.ctx(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: r.PodSandboxId}); err != nil {
+			t.Error(err)
+		}
+	}
+	if is, err := os.ReadFile(pattern); err != nil || string(is) != string(was) {
+		t.Errorf("%s is %q, %v", pattern, is, err)
+	}
+
+	p = n.podConfig("users")
+	pod := n.pod(p)
+	for what, sec := range map[string]*runtimeapi.LinuxContainerSecurityContext{
+		"2^32":                {RunAsUser: &runtimeapi.Int64Value{Value: 1 << 32}},
+		"2^31 and some":       {RunAsUser: &runtimeapi.Int64Value{Value: 1<<32 + 1000}},
+		"-1":                  {RunAsUser: &runtimeapi.Int64Value{Value: -1}},
+		"group of 2^32":       {RunAsUser: &runtimeapi.Int64Value{Value: 1}, RunAsGroup: &runtimeapi.Int64Value{Value: 1 << 32}},
+		"name that begins so": {RunAsUsername: "1000x"},
+		"name of 2^32":        {RunAsUsername: "4294967296"},
+		"name and group":      {RunAsUsername: "root:0"},
+		"supplementary 2^32":  {SupplementalGroups: []int64{1 << 32}},
+		"supplementary -1":    {SupplementalGroups: []int64{-1}},
+	} {
+		c := n.config("u", "true")
+		c.Linux = &runtimeapi.LinuxContainerConfig{SecurityContext: sec}
+		r, err := n.CreateContainer(n.ctx(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: c, SandboxConfig: p})
+		if err == nil {
+			if _, err = n.StartContainer(n.ctx(), &runtimeapi.StartContainerRequest{ContainerId: r.ContainerId}); err == nil {
+				t.Errorf("user %s: it runs as %v", what, n.status(r.ContainerId).User)
+			}
+			if _, err := n.RemoveContainer(n.ctx(), &runtimeapi.RemoveContainerRequest{ContainerId: r.ContainerId}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// An image's volumes are places in the container, however they are written, and hold what the image has there
+// (CVE-2022-23648: they held files of the host).
+func testHostileVolumes(t *testing.T, n *node) {
+	files, err := images.BusyboxFiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := filepath.Join(n.dir, "secret")
+	if err := os.Mkdir(secret, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(secret, "key"), []byte("of the host"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, images.File{Name: "way", Symlink: "../../../../../.."}, images.File{Name: "direct", Symlink: secret})
+	registry, _, _ := strings.Cut(n.image, "/")
+	p := n.podConfig("volumes")
+	pod := n.pod(p)
+	for i, volume := range []string{"/../../../../../.." + secret, "/way" + secret, "/direct", "way/../.." + secret} {
+		img, err := images.New(images.Spec{Layers: [][]images.File{files}, Run: images.Run{Volumes: map[string]struct{}{volume: {}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := "volumes:" + strconv.Itoa(i)
+		if err := img.Push(n.ctx(), registry, name); err != nil {
+			t.Fatal(err)
+		}
+		spec := &runtimeapi.ImageSpec{Image: registry + "/" + name}
+		if _, err := n.images.PullImage(n.ctx(), &runtimeapi.PullImageRequest{Image: spec}); err != nil {
+			t.Fatal(err)
+		}
+		c := n.config("v", "sleep", "1000")
+		c.Image, c.Metadata.Attempt = spec, uint32(i)
+		r, err := n.CreateContainer(n.ctx(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: c, SandboxConfig: p})
+		if err == nil {
+			if _, err := n.StartContainer(n.ctx(), &runtimeapi.StartContainerRequest{ContainerId: r.ContainerId}); err == nil {
+				if got := n.sh(r.ContainerId, "cat "+secret+"/key /direct/key /way"+secret+"/key 2>/dev/null || true; echo x > "+secret+"/written 2>/dev/null || true"); got != "" {
+					t.Errorf("%s: the container reads %q", volume, got)
+				}
+			}
+			if _, err := n.RemoveContainer(n.ctx(), &runtimeapi.RemoveContainerRequest{ContainerId: r.ContainerId}); err != nil {
+				t.Error(err)
+			}
+		}
+		if list, err := os.ReadDir(secret); err != nil || len(list) != 1 {
+			t.Errorf("%s: on the host there is %v, %v", volume, list, err)
+		}
+		if _, err := n.images.RemoveImage(n.ctx(), &runtimeapi.RemoveImageRequest{Image: spec}); err != nil {
+			t.Error(err)
+		}
 	}
 }
