@@ -230,7 +230,7 @@ func (j *joining) openCgroups(c *Container, sub map[string]string) (err error) {
 			if controller != "" && g.Dirs()[controller] != dir {
 				continue
 			}
-			nf, err := os.OpenFile(path.Join(dir, name, path.Base(f.Name())), os.O_WRONLY, 0)
+			nf, err := openTask(path.Join(dir, name, path.Base(f.Name())))
 			if err != nil {
 				return fmt.Errorf("adding pid to a sub cgroup: %w", err)
 			}

@@ -10,6 +10,7 @@ import (
 	"cale/runtime/spec"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // makeCgroup makes the container's group, unless the caller may not and didn't ask for anything.
@@ -78,7 +79,7 @@ func openCgroup(g *cgroup.Cgroup) (*os.File, []*os.File, error) {
 	}
 	var files []*os.File
 	for _, name := range g.SelfFiles() {
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		f, err := openTask(name)
 		if err != nil {
 			closeAll(append(files, dir))
 			return nil, nil, err
@@ -86,6 +87,16 @@ func openCgroup(g *cgroup.Cgroup) (*os.File, []*os.File, error) {
 		files = append(files, f)
 	}
 	return dir, files, nil
+}
+
+// openTask opens a file to which a child writes that it is to be in a group. Package os would make it one to be polled,
+// in a handful of system calls, and what a child gets back again in a few more.
+func openTask(name string) (*os.File, error) {
+	fd, err := unix.Open(name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 func closeAll(files []*os.File) {

@@ -143,7 +143,7 @@ func openTasks(g resctrl.Group) ([]*os.File, error) {
 	}
 	var files []*os.File
 	for _, name := range g.TaskFiles() {
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		f, err := openTask(name)
 		if err != nil {
 			closeAll(files)
 			return nil, fmt.Errorf("intelRdt: %w", err)
