@@ -120,7 +120,7 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	}
 	e.nets, err = network.Open(network.Config{
 		StateDir: filepath.Join(e.cfg.Root, "networks"), RunDir: filepath.Join(e.cfg.Run, "networks"),
-		Name: network.InstanceName(e.cfg.Run), Warn: func(text string) { e.cfg.Log("network: %s", text) },
+		Name: network.InstanceName(e.cfg.Run), Firewall: e.cfg.Firewall, Warn: func(text string) { e.cfg.Log("network: %s", text) },
 	})
 	if err != nil {
 		return fmt.Errorf("networks: %w", err)

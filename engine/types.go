@@ -25,6 +25,7 @@ type Config struct {
 	DefaultRuntime string
 	CNI            CNI
 	CDIDirs        []string                                  // where descriptions of devices are; nil is CDI's own
+	Firewall       string                                    // what networks do that don't say: "host" has the host's rules for incoming traffic hold for published ports; "" is "published"
 	DNS            []string                                  // name servers for containers that name none
 	Credentials    func(host string) (user, password string) // for pulls that bring none; may be nil
 	Log            func(format string, args ...any)          // where the engine says what nobody waits for; may be nil

@@ -97,7 +97,7 @@ func (s *Store) lease(n *network, a Attach) (_ *Endpoint, err error) {
 	e := &Endpoint{
 		ID: hex.EncodeToString(id), Container: a.ID, Network: n.def.Name, NetworkID: n.def.ID, NetNS: a.NetNS,
 		Hostname: a.Hostname, Name: a.Name, Aliases: a.Aliases, Links: a.Links, Servers: a.Servers, Interface: a.Interface,
-		Want: a.Ports, Priority: a.Priority,
+		Want: a.Ports, Priority: a.Priority, Gated: s.gated(n),
 	}
 	if !n.def.child() {
 		e.HostLink = linkPrefix + e.ID[:12]

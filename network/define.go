@@ -92,6 +92,9 @@ func (s *Store) completeBridge(d *Definition) error {
 	if err := checkDevice(d.Bridge); err != nil {
 		return err
 	}
+	if err := checkFirewall(d.Options[optFirewall]); err != nil {
+		return err
+	}
 	for _, key := range []string{optICC, optMasquerade} {
 		if v, ok := d.Options[key]; ok {
 			b, err := strconv.ParseBool(v)

@@ -73,8 +73,8 @@ func (d *names) publish(n *network, c content) {
 		return
 	}
 	udp, tcp := server.Ports()
-	c.port(n.def.Gateway, dnsPort, "udp", netip.AddrPortFrom(n.def.Gateway, udp))
-	c.port(n.def.Gateway, dnsPort, "tcp", netip.AddrPortFrom(n.def.Gateway, tcp))
+	c.port(n.def.Gateway, dnsPort, "udp", netip.AddrPortFrom(n.def.Gateway, udp), false)
+	c.port(n.def.Gateway, dnsPort, "tcp", netip.AddrPortFrom(n.def.Gateway, tcp), false)
 }
 
 // redirect makes 127.0.0.11 answer inside a container.

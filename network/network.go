@@ -36,6 +36,9 @@ type Config struct {
 	// Subnet and Subnet6 are the default network's. Zero values choose
 	// a subnet that overlaps no route of the host.
 	Subnet, Subnet6 netip.Prefix
+	// Firewall is what networks do that say nothing else: FirewallHost or
+	// FirewallPublished, which "" is.
+	Firewall string
 	// Warn is told what does not work but stops nothing; it may be nil.
 	Warn func(text string)
 }
@@ -63,8 +66,9 @@ type Store struct {
 	nets       map[string]*network // by ID
 	containers map[string][]*Endpoint
 	ports      ports
-	bridged    bool // bridged packets pass the IP hooks, see watchFilter
-	synced     bool // the table in the kernel was written by this process
+	bridged    bool    // bridged packets pass the IP hooks, see watchFilter
+	synced     bool    // the table in the kernel was written by this process
+	gates      [2]bool // the gate's table of the family may be there
 	dns        *names
 	opened     time.Time
 	trash      *rtnl.Conn // for deletions, which take long
@@ -81,7 +85,10 @@ func Open(cfg Config) (*Store, error) {
 	if err := checkDevice(cfg.Name); err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, opened: time.Now().UTC(), nets: map[string]*network{}, containers: map[string][]*Endpoint{}, ports: ports{byPort: map[portKey][]portOwner{}}}
+	if err := checkFirewall(cfg.Firewall); err != nil {
+		return nil, err
+	}
+	s := &Store{gates: [2]bool{true, true}, cfg: cfg, opened: time.Now().UTC(), nets: map[string]*network{}, containers: map[string][]*Endpoint{}, ports: ports{byPort: map[portKey][]portOwner{}}}
 	for _, dir := range []string{cfg.StateDir, cfg.RunDir, s.leaseDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("network: %w", err)

@@ -66,8 +66,8 @@ func (s *Store) republish(e *Endpoint, want []PortMapping) error {
 	before := e.Ports
 	e.Ports = slices.Concat(stay, fresh)
 	away, come := content{}, content{}
-	away.endpoint(&Endpoint{IPv4: e.IPv4, IPv6: e.IPv6, Ports: gone})
-	come.endpoint(&Endpoint{IPv4: e.IPv4, IPv6: e.IPv6, Ports: fresh})
+	away.endpoint(&Endpoint{IPv4: e.IPv4, IPv6: e.IPv6, Ports: gone, Gated: e.Gated})
+	come.endpoint(&Endpoint{IPv4: e.IPv4, IPv6: e.IPv6, Ports: fresh, Gated: e.Gated})
 	err = s.changeTable(away, true)
 	if err == nil {
 		err = s.changeTable(come, false)

@@ -29,6 +29,13 @@ const (
 	mapAddr6 = "ports6"
 	mapAny4  = "ports4_any" // protocol, port → container address, port
 	mapAny6  = "ports6_any"
+
+	// The same for ports behind the gate, which the host itself reaches by
+	// these and others do not.
+	ownAddr4 = "own4"
+	ownAddr6 = "own6"
+	ownAny4  = "own4_any"
+	ownAny6  = "own6_any"
 )
 
 var tableSets = []nft.Set{
@@ -44,6 +51,10 @@ var tableSets = []nft.Set{
 	{Name: mapAddr6, Key: []nft.Kind{nft.IPv6, nft.Proto, nft.Port}, Data: []nft.Kind{nft.IPv6, nft.Port}},
 	{Name: mapAny4, Key: []nft.Kind{nft.Proto, nft.Port}, Data: []nft.Kind{nft.IPv4, nft.Port}},
 	{Name: mapAny6, Key: []nft.Kind{nft.Proto, nft.Port}, Data: []nft.Kind{nft.IPv6, nft.Port}},
+	{Name: ownAddr4, Key: []nft.Kind{nft.IPv4, nft.Proto, nft.Port}, Data: []nft.Kind{nft.IPv4, nft.Port}},
+	{Name: ownAddr6, Key: []nft.Kind{nft.IPv6, nft.Proto, nft.Port}, Data: []nft.Kind{nft.IPv6, nft.Port}},
+	{Name: ownAny4, Key: []nft.Kind{nft.Proto, nft.Port}, Data: []nft.Kind{nft.IPv4, nft.Port}},
+	{Name: ownAny6, Key: []nft.Kind{nft.Proto, nft.Port}, Data: []nft.Kind{nft.IPv6, nft.Port}},
 }
 
 var (
@@ -74,17 +85,22 @@ func addRules(b *nft.Batch) {
 
 	// Published ports: what goes to an address of the host, from outside, from
 	// containers or from the host itself.
-	b.AddChain(nft.Chain{Name: "ports"})
 	proto := func(n int) nft.Expr { return nft.Meta(unix.NFT_META_L4PROTO, r(n)) }
-	b.AddRule("ports", family, v4, nft.Addr(false, true, r(8)), proto(9), nft.DstPort(r(10)), nft.Map(mapAddr4, r(8)), nft.DNAT(false, r(0), r(1)))
-	b.AddRule("ports", family, v4, proto(8), nft.DstPort(r(9)), nft.Map(mapAny4, r(8)), nft.DNAT(false, r(0), r(1)))
-	b.AddRule("ports", family, v6, nft.Addr(true, true, r(8)), proto(12), nft.DstPort(r(13)), nft.Map(mapAddr6, r(8)), nft.DNAT(true, r(0), r(4)))
-	b.AddRule("ports", family, v6, proto(8), nft.DstPort(r(9)), nft.Map(mapAny6, r(8)), nft.DNAT(true, r(0), r(4)))
+	translate := func(chain, addr4, any4, addr6, any6 string) {
+		b.AddChain(nft.Chain{Name: chain})
+		b.AddRule(chain, family, v4, nft.Addr(false, true, r(8)), proto(9), nft.DstPort(r(10)), nft.Map(addr4, r(8)), nft.DNAT(false, r(0), r(1)))
+		b.AddRule(chain, family, v4, proto(8), nft.DstPort(r(9)), nft.Map(any4, r(8)), nft.DNAT(false, r(0), r(1)))
+		b.AddRule(chain, family, v6, nft.Addr(true, true, r(8)), proto(12), nft.DstPort(r(13)), nft.Map(addr6, r(8)), nft.DNAT(true, r(0), r(4)))
+		b.AddRule(chain, family, v6, proto(8), nft.DstPort(r(9)), nft.Map(any6, r(8)), nft.DNAT(true, r(0), r(4)))
+	}
+	translate("ports", mapAddr4, mapAny4, mapAddr6, mapAny6)
+	translate("own", ownAddr4, ownAny4, ownAddr6, ownAny6)
 	for name, hook := range map[string]uint32{"prerouting": unix.NF_INET_PRE_ROUTING, "output": unix.NF_INET_LOCAL_OUT} {
 		b.AddChain(nft.Chain{Name: name, Type: "nat", Hook: hook, Priority: -100})
 		b.AddRule(name, family, v6, nft.Addr(true, true, r(0)), nft.In(setProxied, r(0)), nft.Accept())
 		b.AddRule(name, nft.DstType(r(0)), nft.Equal(r(0), u32(unix.RTN_LOCAL)), nft.Jump("ports"))
 	}
+	b.AddRule("output", nft.DstType(r(0)), nft.Equal(r(0), u32(unix.RTN_LOCAL)), nft.Jump("own"))
 
 	b.AddChain(nft.Chain{Name: "postrouting", Type: "nat", Hook: unix.NF_INET_POST_ROUTING, Priority: 100})
 	toBridge, away := []nft.Expr{out, nft.In(setBridges, r(0))}, []nft.Expr{out, nft.NotIn(setBridges, r(0))}
@@ -163,9 +179,14 @@ func (c content) subnet(set string, p netip.Prefix) {
 var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
 
 // port publishes one port of a host address at an address of a container.
-func (c content) port(host netip.Addr, port uint16, protocol string, to netip.AddrPort) {
+func (c content) port(host netip.Addr, port uint16, protocol string, to netip.AddrPort, gated bool) {
 	set, any := mapAddr4, mapAny4
-	if to.Addr().Is6() {
+	switch v6 := to.Addr().Is6(); {
+	case gated && v6:
+		set, any = ownAddr6, ownAny6
+	case gated:
+		set, any = ownAddr4, ownAny4
+	case v6:
 		set, any = mapAddr6, mapAny6
 	}
 	proto := []byte{protocols[protocol]}
@@ -188,7 +209,7 @@ func (c content) endpoint(e *Endpoint) {
 			to = e.IPv6.Addr()
 		}
 		if to.IsValid() {
-			c.port(p.HostIP, p.HostPort, p.Protocol, netip.AddrPortFrom(to, p.ContainerPort))
+			c.port(p.HostIP, p.HostPort, p.Protocol, netip.AddrPortFrom(to, p.ContainerPort), e.Gated)
 		}
 	}
 }
@@ -227,6 +248,9 @@ func (s *Store) syncTable() error {
 	}
 	err := b.Run(s.filter)
 	s.synced = err == nil
+	if err == nil {
+		err = s.syncGate()
+	}
 	return err
 }
 
@@ -247,6 +271,9 @@ func (s *Store) changeTable(c content, del bool) error {
 			}
 		}
 		err := b.Run(s.filter)
+		if err == nil && c.gated() {
+			return s.syncGate()
+		}
 		if err == nil {
 			return nil
 		}
@@ -257,11 +284,16 @@ func (s *Store) changeTable(c content, del bool) error {
 	return s.syncTable()
 }
 
+// gated reports whether it has anything of the gate's.
+func (c content) gated() bool {
+	return len(c[ownAddr4])+len(c[ownAddr6])+len(c[ownAny4])+len(c[ownAny6]) > 0
+}
+
 // dropTable deletes the table if it is there.
 func (s *Store) dropTable() error {
 	b := s.batch()
 	b.AddTable()
 	b.DelTable()
 	s.synced = false
-	return b.Run(s.filter)
+	return errors.Join(b.Run(s.filter), s.syncGate())
 }

@@ -113,6 +113,8 @@ type Endpoint struct {
 
 	// Default is true on the one endpoint that holds the default route.
 	Default bool `json:"default"`
+	// Gated has the host's rules for incoming traffic hold for its ports.
+	Gated bool `json:"gated,omitempty"`
 }
 
 // Definition describes a network. What a caller of Create leaves empty is
@@ -130,7 +132,7 @@ type Definition struct {
 	Gateway6 netip.Addr        `json:"gateway6"`
 	Reserved []netip.Addr      `json:"reserved,omitempty"` // never given to a container
 	NoIPv6   bool              `json:"no_ipv6,omitempty"`
-	Options  map[string]string `json:"options,omitempty"` // kept and shown; com.docker.network.bridge.name, .enable_icc, .enable_ip_masquerade and com.docker.network.driver.mtu work
+	Options  map[string]string `json:"options,omitempty"` // kept and shown; com.docker.network.bridge.name, .enable_icc, .enable_ip_masquerade and com.docker.network.driver.mtu and cale.firewall work
 	Labels   map[string]string `json:"labels,omitempty"`
 	Bridge   string            `json:"bridge,omitempty"` // the host's device
 

@@ -54,6 +54,7 @@ type settings struct {
 	allowRestore     bool
 	cni              engine.CNI
 	cdi              []string
+	firewall         string
 	nri              bool
 	nriSocket        string
 	nriPlugins       string
@@ -78,6 +79,7 @@ func parse(args []string) (s settings, done bool, err error) {
 	f.StringVar(&s.cni.ConfDir, "cni-conf", "/etc/cni/net.d", "where a configuration of CNI plug-ins for pods may be; pods are on Cale's own bridge without one")
 	f.StringSliceVar(&s.cni.Bin, "cni-bin", []string{"/opt/cni/bin", "/usr/libexec/cni", "/usr/lib/cni"}, "where CNI plug-ins are")
 	f.BoolVar(&s.cni.Required, "cni-required", false, "wait for a CNI configuration instead of using Cale's own bridge")
+	f.StringVar(&s.firewall, "firewall", "", `what decides who may reach published ports of networks that don't say themselves (network create --opt cale.firewall=): "published" (the default: who publishes opens), or "host" (the host's own rules for incoming traffic, such as ufw's and firewalld's)`)
 	f.StringSliceVar(&s.cdi, "cdi-spec-dir", nil, "where descriptions of devices are (Container Device Interface; default /etc/cdi and /var/run/cdi)")
 	f.BoolVar(&s.nri, "nri", false, "let plug-ins of the Node Resource Interface take part in what the CRI does")
 	f.StringVar(&s.nriSocket, "nri-socket", "/var/run/nri/nri.sock", "where NRI plug-ins connect")
@@ -130,7 +132,7 @@ func run(args []string) error {
 	if err := makeDirs(s); err != nil {
 		return err
 	}
-	e, err := engine.Open(ctx, engine.Config{Root: s.root, Run: s.run, ConfigDir: s.config, CNI: s.cni, CDIDirs: s.cdi, DNS: s.dns, Log: log.Printf})
+	e, err := engine.Open(ctx, engine.Config{Root: s.root, Run: s.run, ConfigDir: s.config, CNI: s.cni, CDIDirs: s.cdi, Firewall: s.firewall, DNS: s.dns, Log: log.Printf})
 	if s.onDemand && errors.Is(err, engine.ErrConflict) {
 		return nil // whoever started this one finds the other's socket
 	}

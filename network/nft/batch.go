@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -94,6 +95,10 @@ type Set struct {
 	Key      []Kind
 	Data     []Kind
 	Interval bool // of a single kind
+	// Dynamic sets are filled by rules (Note); their elements go after Timeout.
+	Dynamic bool
+	Timeout time.Duration
+	Size    uint32 // the most elements; 0 is no bound
 }
 
 func concat(kinds []Kind) (number uint32, length int) {
@@ -117,12 +122,24 @@ func (b *Batch) AddSet(s Set) {
 	if s.Data != nil {
 		flags |= unix.NFT_SET_MAP
 	}
+	if s.Dynamic {
+		flags |= unix.NFT_SET_EVAL
+	}
+	if s.Timeout > 0 {
+		flags |= unix.NFT_SET_TIMEOUT
+	}
 	number, length := concat(s.Key)
 	m := b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE)
 	m.String(unix.NFTA_SET_TABLE, b.Table).String(unix.NFTA_SET_NAME, s.Name)
 	m.Attr(unix.NFTA_SET_FLAGS, be32(flags))
 	m.Attr(unix.NFTA_SET_KEY_TYPE, be32(number)).Attr(unix.NFTA_SET_KEY_LEN, be32(uint32(length)))
 	m.Attr(unix.NFTA_SET_ID, be32(b.setID))
+	if s.Timeout > 0 {
+		m.Attr(unix.NFTA_SET_TIMEOUT, big.AppendUint64(nil, uint64(s.Timeout.Milliseconds())))
+	}
+	if s.Size > 0 {
+		m.Nest(unix.NFTA_SET_DESC, func() { m.Attr(unix.NFTA_SET_DESC_SIZE, be32(s.Size)) })
+	}
 	if s.Data != nil {
 		number, length := concat(s.Data)
 		m.Attr(unix.NFTA_SET_DATA_TYPE, be32(number)).Attr(unix.NFTA_SET_DATA_LEN, be32(uint32(length)))

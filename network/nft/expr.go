@@ -47,6 +47,24 @@ func Addr(v6, dst bool, reg uint32) Expr {
 // DstPort loads the destination port of TCP, UDP or SCTP.
 func DstPort(reg uint32) Expr { return Payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, reg) }
 
+// SrcPort loads the source port.
+func SrcPort(reg uint32) Expr { return Payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2, reg) }
+
+// Note puts the key that starts in reg into a dynamic set, or renews its time.
+func Note(set string, reg uint32) Expr {
+	return Expr{"dynset", func(m *rtnl.Message) {
+		m.String(unix.NFTA_DYNSET_SET_NAME, set).Attr(unix.NFTA_DYNSET_OP, be32(unix.NFT_DYNSET_OP_UPDATE)).Attr(unix.NFTA_DYNSET_SREG_KEY, be32(reg))
+	}}
+}
+
+// Dup sends a copy of the packet to an address by a device, whose index is in
+// dev. Only tables of one family have it, and not every kernel.
+func Dup(addr, dev uint32) Expr {
+	return Expr{"dup", func(m *rtnl.Message) {
+		m.Attr(unix.NFTA_DUP_SREG_ADDR, be32(addr)).Attr(unix.NFTA_DUP_SREG_DEV, be32(dev))
+	}}
+}
+
 // Equal goes on only if a register holds the value.
 func Equal(reg uint32, value []byte) Expr { return compare(unix.NFT_CMP_EQ, reg, value) }
 

@@ -146,6 +146,13 @@ func DelLink(name string) *Message {
 // DelLinkIndex deletes a device by its index.
 func DelLinkIndex(index int) *Message { return New(unix.RTM_DELLINK, 0, linkHeader(index, 0, 0)) }
 
+// SetSilent brings a device up with an address, and has it ask nobody for
+// theirs: neighbours are taken to have its own.
+func SetSilent(index int, mac net.HardwareAddr) *Message {
+	const flags = unix.IFF_UP | unix.IFF_NOARP
+	return New(unix.RTM_NEWLINK, 0, linkHeader(index, flags, flags)).Attr(unix.IFLA_ADDRESS, mac)
+}
+
 // SetUp brings a device up.
 func SetUp(index int) *Message {
 	return New(unix.RTM_NEWLINK, 0, linkHeader(index, unix.IFF_UP, unix.IFF_UP))
