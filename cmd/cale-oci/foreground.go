@@ -61,11 +61,13 @@ func (f *foreground) wait(pid int, pidfd *os.File) int {
 		resize = func() { copySize(master) }
 		f.relay(master)
 	}
-	// Only now: it takes threads, while the process runs already. A signal that came before has ended this program,
-	// and the process with it.
-	signals := make(chan os.Signal, 64)
-	signal.Notify(signals)
-	go forward(signals, pidfd, resize)
+	// Only now: it takes threads and a turn of them for each signal, while the process runs already. One that ends at
+	// once goes without. A signal that came before has ended this program, and the process with it.
+	if !ends(pidfd, 2*time.Millisecond) {
+		signals := make(chan os.Signal, 64)
+		signal.Notify(signals)
+		go forward(signals, pidfd, resize)
+	}
 	var ws unix.WaitStatus
 	for {
 		got, err := unix.Wait4(-1, &ws, 0, nil)
@@ -87,6 +89,13 @@ func (f *foreground) wait(pid int, pidfd *os.File) int {
 		return 128 + int(ws.Signal())
 	}
 	return ws.ExitStatus()
+}
+
+// ends tells whether a process ends within some time.
+func ends(pidfd *os.File, within time.Duration) bool {
+	fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, int(within.Milliseconds()))
+	return err == nil && n > 0
 }
 
 // relay copies between this program's terminal, in raw mode, and a terminal's master.
