@@ -145,5 +145,5 @@ func (e *Engine) BuildJudge(ctx context.Context, text string, d image.Digest) er
 	if now, err := e.store.Resolve(tag.String()); err == nil && now.Digest == d {
 		return nil
 	}
-	return registryError(e.judge(e.clientFor(nil, ref.Domain), ref)(ctx, []image.Digest{d}))
+	return registryError(e.judge(e.clientFor(nil, ref.Domain), ref, "")(ctx, []image.Digest{d}))
 }

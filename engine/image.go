@@ -168,26 +168,42 @@ func (e *Engine) leaseImage(id string, img *store.Image) error {
 	return e.store.AddLease(id, img.ManifestDescriptor.Digest, img.ID)
 }
 
-// Pull brings an image, for a platform if one is named; for "all" it keeps every part of an image of several. digest is
-// what its name stands for, "sha256:…", fresh says whether anything new came.
-func (e *Engine) Pull(ctx context.Context, ref, platform string, c *Credentials, progress func(pull.Event)) (digest string, fresh bool, err error) {
+// PullOptions say how an image is to be pulled.
+type PullOptions struct {
+	Platform    string       // "" is this machine's; "all" keeps every part of an image of several
+	Credentials *Credentials // nil are those that are kept for the registry
+	Progress    func(pull.Event)
+	// Pods has the name be theirs, if nobody else has it already; Namespace is the one of Kubernetes that they are in,
+	// whose policy of signatures counts.
+	Pods      bool
+	Namespace string
+}
+
+// podsOwner has the names that were set for pods.
+const podsOwner = "pods"
+
+// Pull brings an image. digest is what its name stands for, "sha256:…", fresh says whether anything new came.
+func (e *Engine) Pull(ctx context.Context, ref string, opts PullOptions) (digest string, fresh bool, err error) {
 	defer e.begin()()
 	parsed, err := e.parseName(ref)
 	if err != nil {
 		return "", false, err
 	}
-	reg := e.clientFor(c, parsed.Domain)
+	reg := e.clientFor(opts.Credentials, parsed.Domain)
 	settings, err := e.imageSettings()
 	if err != nil {
 		return "", false, err
 	}
-	o := pull.Options{Store: e.store, Client: reg, Drop: settings.Compressed == "drop", Ref: parsed, Progress: progress, Verify: e.judge(reg, parsed)}
-	switch platform {
+	o := pull.Options{Store: e.store, Client: reg, Drop: settings.Compressed == "drop", Ref: parsed, Progress: opts.Progress, Verify: e.judge(reg, parsed, opts.Namespace)}
+	if opts.Pods {
+		o.Owner = podsOwner
+	}
+	switch opts.Platform {
 	case "":
 	case "all":
 		o.Whole = true
 	default:
-		if o.Platform, err = image.ParsePlatform(platform); err != nil {
+		if o.Platform, err = image.ParsePlatform(opts.Platform); err != nil {
 			return "", false, invalid("%v", err)
 		}
 	}
@@ -361,12 +377,13 @@ func (e *Engine) Images(ctx context.Context, all bool) ([]Image, error) {
 		info := byID[key]
 		if info == nil {
 			made := e.describe(img, n)
-			made.Containers = used[key]
+			made.Containers, made.Others = used[key].all, used[key].others
 			info = &made
 			byID[key] = info
 			order = append(order, info)
 		}
 		e.addName(info, n)
+		info.Others = info.Others || othersName(n)
 	}
 	slices.SortStableFunc(order, func(a, b *Image) int { return b.Created.Compare(a.Created) })
 	out := make([]Image, len(order))
@@ -376,13 +393,24 @@ func (e *Engine) Images(ctx context.Context, all bool) ([]Image, error) {
 	return out, nil
 }
 
-func (e *Engine) imageUsers() map[string]int {
-	used := map[string]int{}
+// imageUse says what containers an image has.
+type imageUse struct {
+	all    int
+	others bool // some are not of pods
+}
+
+func (e *Engine) imageUsers() map[string]imageUse {
+	used := map[string]imageUse{}
 	for _, c := range e.all() {
-		used[c.imageID()]++
+		id := c.imageID()
+		u := used[id]
+		used[id] = imageUse{u.all + 1, u.others || c.group == nil}
 	}
 	return used
 }
+
+// othersName says whether a name was not set for pods alone.
+func othersName(n store.Name) bool { return n.Owner != podsOwner && !isUntagged(n) }
 
 func (e *Engine) addName(info *Image, n store.Name) {
 	r, err := image.ParseReference(n.Name)
@@ -452,9 +480,11 @@ func (e *Engine) ImageFor(ctx context.Context, ref, platform string) (Image, err
 		other, err := e.loadImage(n.Target, image.Platform{})
 		if n.Target.Digest == img.Target.Digest || err == nil && other.ID == img.ID {
 			e.addName(&info, n)
+			info.Others = info.Others || othersName(n)
 		}
 	}
-	info.Containers = e.imageUsers()[info.ID]
+	used := e.imageUsers()[info.ID]
+	info.Containers, info.Others = used.all, info.Others || used.others
 	return info, nil
 }
 

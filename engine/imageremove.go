@@ -21,6 +21,44 @@ func (e *Engine) RemoveImage(ctx context.Context, ref string, force, prune bool)
 	return out, err
 }
 
+// RemovePodsImage takes the names away that an image has for pods, and the image with them, unless others have named it
+// or have containers of it.
+func (e *Engine) RemovePodsImage(ctx context.Context, ref string) error {
+	defer e.begin()()
+	img, short, err := e.resolveImage(ref, "")
+	if err != nil {
+		_, last, err := e.dropBroken(ref, err)
+		if last {
+			e.collect()
+		}
+		return err
+	}
+	names, err := e.namesOf(img)
+	if err != nil {
+		return err
+	}
+	drop := slices.DeleteFunc(slices.Clone(names), othersName)
+	last := len(drop) == len(names)
+	if len(drop) == 0 {
+		return conflict("image %s has names that are not of pods: they have to be removed where they were given (cale rmi)", short)
+	}
+	if last {
+		if e.imageUsers()[img.ID.String()].others {
+			return conflict("image %s is used by containers that are not of pods", short)
+		}
+		if err := e.checkUnused(img, ref, false, true); err != nil {
+			return err
+		}
+	}
+	if _, err := e.drop(img, drop, last); err != nil {
+		return err
+	}
+	if last {
+		e.collect()
+	}
+	return nil
+}
+
 // dropNames is RemoveImage but for the content, which has nothing to keep it if last is true.
 func (e *Engine) dropNames(ref string, force bool) (out []RemovedImage, last bool, err error) {
 	img, _, err := e.resolveImage(ref, "")
@@ -66,9 +104,15 @@ func (e *Engine) dropNames(ref string, force bool) (out []RemovedImage, last boo
 			return nil, false, err
 		}
 	}
-	for _, n := range drop {
+	out, err = e.drop(img, drop, last)
+	return out, last && err == nil, err
+}
+
+// drop takes names of an image away; last says that it has no others.
+func (e *Engine) drop(img *store.Image, names []store.Name, last bool) (out []RemovedImage, err error) {
+	for _, n := range names {
 		if err := e.store.RemoveName(n.Name); err != nil && !errors.Is(err, store.ErrNotFound) {
-			return out, false, err
+			return out, err
 		}
 		if !isUntagged(n) {
 			text := n.Name
@@ -83,7 +127,7 @@ func (e *Engine) dropNames(ref string, force bool) (out []RemovedImage, last boo
 		out = append(out, RemovedImage{Deleted: img.ID.String()})
 		e.emitOther("image", "delete", img.ID.String(), "name", img.ID.String())
 	}
-	return out, last, nil
+	return out, nil
 }
 
 // dropBroken takes away a name that leads to an image that isn't here whole.

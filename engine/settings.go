@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 
 	"cale/image"
@@ -47,11 +48,14 @@ type imageSettings struct {
 	// Layers is what an unpacked layer is: "erofs" (the default) for one file that the kernel mounts, where it can, or
 	// "directory".
 	Layers string `json:"layers"`
+	// Pinned are the names of images that no kubelet is to take away for want of room; * stands for any characters but
+	// slashes.
+	Pinned []string `json:"pinned"`
 }
 
 // imageSettings reads them, and has them count for layers that are unpacked from now on.
 func (e *Engine) imageSettings() (s imageSettings, err error) {
-	path, raw, err := e.settingsFile("images.json")
+	file, raw, err := e.settingsFile("images.json")
 	if err != nil {
 		return s, err
 	}
@@ -59,7 +63,7 @@ func (e *Engine) imageSettings() (s imageSettings, err error) {
 		dec := json.NewDecoder(bytes.NewReader(raw))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&s); err != nil {
-			return s, fmt.Errorf("%s: %w", path, err)
+			return s, fmt.Errorf("%s: %w", file, err)
 		}
 	}
 	switch s.Layers {
@@ -73,14 +77,25 @@ func (e *Engine) imageSettings() (s imageSettings, err error) {
 			e.images.refused.Do(func() { e.cfg.Log("layers are directories: %v", err) })
 		}
 	default:
-		return s, fmt.Errorf("%s: layers is %q: it can be directory or erofs", path, s.Layers)
+		return s, fmt.Errorf("%s: layers is %q: it can be directory or erofs", file, s.Layers)
+	}
+	for _, p := range s.Pinned {
+		if _, err := path.Match(p, ""); err != nil {
+			return s, fmt.Errorf("%s: pinned has %q: %w", file, p, err)
+		}
 	}
 	switch s.Compressed {
 	case "", "keep", "drop":
 	default:
-		return s, fmt.Errorf("%s: compressed is %q: it can be keep or drop", path, s.Compressed)
+		return s, fmt.Errorf("%s: compressed is %q: it can be keep or drop", file, s.Compressed)
 	}
 	return s, nil
+}
+
+// PinnedImages are the patterns of names that the settings want kept from kubelets, as path.Match has them.
+func (e *Engine) PinnedImages() ([]string, error) {
+	s, err := e.imageSettings()
+	return s.Pinned, err
 }
 
 // hostDirs are the folders of registries' settings.

@@ -392,6 +392,7 @@ type Image struct {
 	Config                    Effective
 	RawConfig                 json.RawMessage
 	Containers                int
+	Others                    bool // others than pods have given it a name, or have containers of it
 }
 
 // History is one step of an image's making.

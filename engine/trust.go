@@ -20,10 +20,11 @@ import (
 	"cale/registry/client"
 )
 
-// judge is what a pull asks before it unpacks anything: whether the policy, as it is now, lets the image in.
-func (e *Engine) judge(reg *client.Client, ref image.Reference) func(context.Context, []image.Digest) error {
+// judge is what a pull asks before it unpacks anything: whether the policy, as it is now, lets the image in, for pods of
+// a namespace of Kubernetes or for anybody ("").
+func (e *Engine) judge(reg *client.Client, ref image.Reference, namespace string) func(context.Context, []image.Digest) error {
 	return func(ctx context.Context, digests []image.Digest) error {
-		p, err := trust.Load(e.cfg.ConfigDir)
+		p, _, err := trust.LoadFor(e.cfg.ConfigDir, namespace)
 		if err != nil {
 			return err
 		}
@@ -128,6 +129,30 @@ func (e *Engine) VerifyImage(ctx context.Context, ref string, o VerifyOptions, c
 		v.Verdict, err = policy.Check(ctx, img)
 	}
 	return v, registryError(err)
+}
+
+// AllowIn tells whether an image that is here, under a name or as its id, may be used by pods of a namespace. Only for a
+// namespace with a policy of its own there is something to ask: it may have been pulled for others. ref is the name by
+// which its signatures are found.
+func (e *Engine) AllowIn(ctx context.Context, namespace, ref, img string) error {
+	p, own, err := trust.LoadFor(e.cfg.ConfigDir, namespace)
+	if err != nil || !own {
+		return err
+	}
+	parsed, err := e.parseName(ref)
+	if err != nil {
+		return err
+	}
+	have, _, err := e.resolveImage(img, "")
+	if err != nil {
+		return err
+	}
+	digests := []image.Digest{have.Target.Digest}
+	if d := have.ManifestDescriptor.Digest; d != have.Target.Digest {
+		digests = append(digests, d)
+	}
+	_, err = p.Check(ctx, e.signedImage(e.clientFor(nil, parsed.Domain), parsed, digests))
+	return registryError(err)
 }
 
 // digestsOf are those that a signature may be of: what a name stands for and, if that is an index, the manifest for

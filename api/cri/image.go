@@ -4,25 +4,38 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
+	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
 
 	"cale/engine"
 	"cale/image"
+	"cale/image/trust"
+	"cale/registry/client"
 )
 
-// imageOf describes an image as the CRI has it.
-func imageOf(i *engine.Image) *runtimeapi.Image {
-	out := &runtimeapi.Image{Id: i.ID, Size: uint64(max(i.Size, 1)), Spec: &runtimeapi.ImageSpec{Image: i.ID}}
+// imageOf describes an image as the CRI has it. A kubelet that needs room leaves alone what is pinned: what others than
+// pods named or use, and names that the node's settings have.
+func imageOf(i *engine.Image, pinned []string) *runtimeapi.Image {
+	out := &runtimeapi.Image{Id: i.ID, Size: uint64(max(i.Size, 1)), Spec: &runtimeapi.ImageSpec{Image: i.ID}, Pinned: i.Others}
 	for _, n := range i.Names {
 		out.RepoTags = append(out.RepoTags, fullName(n))
 	}
 	for _, d := range i.Digests {
 		out.RepoDigests = append(out.RepoDigests, fullName(d))
+	}
+	for _, name := range slices.Concat(out.RepoTags, out.RepoDigests) {
+		out.Pinned = out.Pinned || slices.ContainsFunc(pinned, func(p string) bool {
+			ok, _ := path.Match(p, name)
+			return ok
+		})
 	}
 	user, _, _ := strings.Cut(i.Config.User, ":")
 	if user == "" {
@@ -57,6 +70,10 @@ func imageName(spec *runtimeapi.ImageSpec) (string, error) {
 
 // ListImages lists the images, whoever brought them.
 func (s *Server) ListImages(ctx context.Context, r *runtimeapi.ListImagesRequest) (*runtimeapi.ListImagesResponse, error) {
+	pinned, err := s.engine.PinnedImages()
+	if err != nil {
+		return nil, err
+	}
 	if name := r.GetFilter().GetImage().GetImage(); name != "" {
 		i, err := s.engine.Image(ctx, name)
 		if errors.Is(err, engine.ErrNotFound) {
@@ -65,7 +82,7 @@ func (s *Server) ListImages(ctx context.Context, r *runtimeapi.ListImagesRequest
 		if err != nil {
 			return nil, err
 		}
-		return &runtimeapi.ListImagesResponse{Images: []*runtimeapi.Image{imageOf(&i)}}, nil
+		return &runtimeapi.ListImagesResponse{Images: []*runtimeapi.Image{imageOf(&i, pinned)}}, nil
 	}
 	list, err := s.engine.Images(ctx, true)
 	if err != nil {
@@ -73,7 +90,7 @@ func (s *Server) ListImages(ctx context.Context, r *runtimeapi.ListImagesRequest
 	}
 	resp := &runtimeapi.ListImagesResponse{}
 	for i := range list {
-		resp.Images = append(resp.Images, imageOf(&list[i]))
+		resp.Images = append(resp.Images, imageOf(&list[i], pinned))
 	}
 	return resp, nil
 }
@@ -91,7 +108,11 @@ func (s *Server) ImageStatus(ctx context.Context, r *runtimeapi.ImageStatusReque
 	if err != nil {
 		return nil, err
 	}
-	resp := &runtimeapi.ImageStatusResponse{Image: imageOf(&i)}
+	pinned, err := s.engine.PinnedImages()
+	if err != nil {
+		return nil, err
+	}
+	resp := &runtimeapi.ImageStatusResponse{Image: imageOf(&i, pinned)}
 	if r.Verbose {
 		resp.Info = map[string]string{"imageSpec": string(i.RawConfig)}
 	}
@@ -108,15 +129,27 @@ func (s *Server) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) 
 	if err != nil {
 		return nil, err
 	}
-	digest, _, err := s.engine.Pull(ctx, name, "", creds, nil)
+	namespace := r.GetSandboxConfig().GetMetadata().GetNamespace()
+	digest, _, err := s.engine.Pull(ctx, name, engine.PullOptions{Credentials: creds, Pods: true, Namespace: namespace})
 	if err != nil {
-		return nil, err
+		return nil, known(err)
 	}
 	i, err := s.engine.Image(ctx, digest)
 	if err != nil {
 		return nil, err
 	}
 	return &runtimeapi.PullImageResponse{ImageRef: i.ID}, nil
+}
+
+// known begins errors with the words by which a kubelet knows them.
+func known(err error) error {
+	switch {
+	case errors.Is(err, trust.ErrRejected):
+		return fmt.Errorf("%w: %w", crierrors.ErrSignatureValidationFailed, err)
+	case errors.Is(err, client.ErrUnavailable):
+		return fmt.Errorf("%w: %w", crierrors.ErrRegistryUnavailable, err)
+	}
+	return err
 }
 
 // credentials reads what came with a pull. auth is user:password in base64, as Docker's configuration has it.
@@ -142,16 +175,14 @@ func credentials(a *runtimeapi.AuthConfig) (*engine.Credentials, error) {
 	return c, nil
 }
 
-// RemoveImage removes an image with all its names; none is no error. One that a container of Docker's side uses stays.
+// RemoveImage removes an image with all names that it has for pods; none is no error. What Docker's side named or uses
+// stays.
 func (s *Server) RemoveImage(ctx context.Context, r *runtimeapi.RemoveImageRequest) (*runtimeapi.RemoveImageResponse, error) {
 	name, err := imageName(r.Image)
 	if err != nil {
 		return nil, err
 	}
-	i, err := s.engine.Image(ctx, name)
-	if err == nil {
-		_, err = s.engine.RemoveImage(ctx, i.ID, true, true)
-	}
+	err = s.engine.RemovePodsImage(ctx, name)
 	if err != nil && !errors.Is(err, engine.ErrNotFound) {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -37,6 +38,10 @@ func (s *Server) containerSpec(ctx context.Context, pod *engine.PodInfo, r *runt
 	if ref := c.Image.ImageRef; ref != "" {
 		image = ref
 	}
+	asked := cmp.Or(c.Image.UserSpecifiedImage, c.Image.Image)
+	if err := s.engine.AllowIn(ctx, podMeta(&pod.PodState).Config.Metadata.Namespace, asked, image); err != nil {
+		return spec, known(err)
+	}
 	spec = engine.Spec{
 		Image: image, Entrypoint: c.Command, Cmd: c.Args, WorkingDir: c.WorkingDir,
 		TTY: c.Tty, OpenStdin: c.Stdin, StdinOnce: c.StdinOnce,
@@ -69,7 +74,13 @@ func (s *Server) containerSpec(ctx context.Context, pod *engine.PodInfo, r *runt
 	if sec.GetPrivileged() { // as the CRI has it, whatever profile is named
 		spec.Security.Seccomp = "unconfined"
 	}
-	switch p := sec.GetApparmor(); {
+	switch p, old := sec.GetApparmor(), sec.GetApparmorProfile(); {
+	case p == nil && old == "unconfined":
+		spec.Security.AppArmor = old
+	case p == nil && strings.HasPrefix(old, "localhost/"):
+		spec.Security.AppArmor = strings.TrimPrefix(old, "localhost/")
+	case p == nil && old != "" && old != "runtime/default":
+		return spec, invalid("AppArmor profile %q: it can be runtime/default, unconfined or localhost/NAME", old)
 	case p == nil:
 	case p.ProfileType == runtimeapi.SecurityProfile_Localhost:
 		spec.Security.AppArmor = strings.TrimPrefix(p.LocalhostRef, "localhost/")

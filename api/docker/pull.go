@@ -76,10 +76,10 @@ func (s *Server) pull(r *request, p *progress, name string, creds *engine.Creden
 		}
 		p.message(jsonstream.Message{Status: "Pulling from " + familiarPath(repo), ID: tag})
 	})
-	digest, fresh, err := s.engine.Pull(r.Context(), name, r.text("platform"), creds, func(e pull.Event) {
+	digest, fresh, err := s.engine.Pull(r.Context(), name, engine.PullOptions{Platform: r.text("platform"), Credentials: creds, Progress: func(e pull.Event) {
 		begin()
 		p.bytes(e.ID, e.Status, e.Current, e.Total)
-	})
+	}})
 	if err != nil {
 		return false, err
 	}

@@ -52,6 +52,8 @@ type Options struct {
 	// unpacked, and what is on its way at one time takes no more room than the
 	// largest layer does. See store.Origin.
 	Drop bool
+	// Owner is for whom the name is set, as store.SetNameFor has it.
+	Owner string
 	// Parts is how many ranges of a large layer are fetched side by side, at
 	// most; 0 means 4, and 1 that each layer comes in one piece.
 	Parts int
@@ -112,7 +114,7 @@ func Pull(ctx context.Context, o Options) (image.Descriptor, error) {
 		}
 	}
 	// Nobody cancels from here on: the work is done.
-	if err := o.Store.SetName(Name(o.Ref), target); err != nil {
+	if err := o.Store.SetNameFor(o.Owner, Name(o.Ref), target); err != nil {
 		return image.Descriptor{}, fmt.Errorf("%s: %w", o.Ref.Familiar(), err)
 	}
 	return target, nil

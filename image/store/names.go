@@ -15,11 +15,14 @@ type Name struct {
 	Name    string
 	Target  image.Descriptor
 	Updated time.Time
+	// Owner is for whom it was set; "" is whoever uses the store by hand.
+	Owner string
 }
 
 type nameRecord struct {
 	Target  image.Descriptor `json:"target"`
 	Updated time.Time        `json:"updated"`
+	Owner   string           `json:"owner,omitempty"`
 }
 
 // maxName bounds a name, in bytes.
@@ -28,6 +31,11 @@ const maxName = 1024
 // SetName points name at target, which must be in the store. It returns when
 // the name and everything complete in the store now would survive a power cut.
 func (s *Store) SetName(name string, target image.Descriptor) error {
+	return s.SetNameFor("", name, target)
+}
+
+// SetNameFor is SetName for an owner. A name that is somebody else's stays so.
+func (s *Store) SetNameFor(owner, name string, target image.Descriptor) error {
 	if name == "" || len(name) > maxName {
 		return fmt.Errorf("set name: a name has 1 to %d bytes, not %d", maxName, len(name))
 	}
@@ -36,11 +44,21 @@ func (s *Store) SetName(name string, target image.Descriptor) error {
 	if _, err := s.Stat(target.Digest); err != nil {
 		return fmt.Errorf("set name %s: %w", name, err)
 	}
-	v, err := json.Marshal(nameRecord{target, time.Now().UTC()})
-	if err != nil {
-		return fmt.Errorf("set name %s: %w", name, err)
-	}
-	err = s.commit(func(tx *bolt.Tx) error { return tx.Bucket(bucketNames).Put([]byte(name), v) })
+	err := s.commit(func(tx *bolt.Tx) error {
+		r, b := nameRecord{target, time.Now().UTC(), owner}, tx.Bucket(bucketNames)
+		if old := b.Get([]byte(name)); old != nil && owner != "" {
+			var was nameRecord
+			if err := json.Unmarshal(old, &was); err != nil {
+				return err
+			}
+			r.Owner = was.Owner
+		}
+		v, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		return b.Put([]byte(name), v)
+	})
 	if err != nil {
 		return fmt.Errorf("set name %s: %w", name, err)
 	}
@@ -87,7 +105,7 @@ func (s *Store) Names() ([]Name, error) {
 			if err := json.Unmarshal(v, &r); err != nil {
 				return fmt.Errorf("name %s: %w", k, err)
 			}
-			out = append(out, Name{string(k), r.Target, r.Updated})
+			out = append(out, Name{string(k), r.Target, r.Updated, r.Owner})
 			return nil
 		})
 	})

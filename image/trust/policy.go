@@ -56,22 +56,47 @@ type source struct {
 	data []byte
 }
 
+// Folder has the policies of Kubernetes namespaces that have one of their own,
+// as NAMESPACE.json, in the configuration's directory.
+const Folder = "policies"
+
 // Load reads the policy in dir. Without a directory (""), or a file there,
 // anything is accepted.
 func Load(dir string) (*Policy, error) {
-	if dir == "" {
-		return &Policy{}, nil
+	p, err := load(dir, File)
+	if p == nil && err == nil {
+		p = &Policy{}
 	}
-	raw, err := readFile(filepath.Join(dir, File))
+	return p, err
+}
+
+// LoadFor reads the policy for pods of a namespace: its own, or else that of
+// all; own says which.
+func LoadFor(dir, namespace string) (p *Policy, own bool, err error) {
+	if filepath.Base(namespace) == namespace && filepath.IsLocal(namespace) {
+		if p, err := load(dir, filepath.Join(Folder, namespace+".json")); p != nil || err != nil {
+			return p, true, err
+		}
+	}
+	p, err = Load(dir)
+	return p, false, err
+}
+
+// load is nil where there is no such file.
+func load(dir, name string) (*Policy, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	raw, err := readFile(filepath.Join(dir, name))
 	if errors.Is(err, os.ErrNotExist) {
-		return &Policy{}, nil
+		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("policy of signatures: %w", err)
 	}
 	p, err := Parse(raw)
 	if err != nil {
-		return nil, fmt.Errorf("policy of signatures: %s: %w", filepath.Join(dir, File), err)
+		return nil, fmt.Errorf("policy of signatures: %s: %w", filepath.Join(dir, name), err)
 	}
 	p.dir = dir
 	return p, nil
