@@ -105,7 +105,11 @@ func (a *App) client() (*client.Client, error) {
 			return nil, err
 		}
 		a.run = run
-		o.Host = "unix://" + filepath.Join(run, "docker.sock")
+		socket := filepath.Join(run, "docker.sock")
+		if len(socket) > 107 {
+			return nil, fmt.Errorf("socket %s: the path is longer than the 107 bytes the kernel takes: choose a shorter CALE_RUN, or --run", socket)
+		}
+		o.Host = "unix://" + socket
 		o.Dial = a.dialEngine
 	}
 	c, err := client.New(o)
@@ -120,9 +124,8 @@ func (a *App) client() (*client.Client, error) {
 	return c, err
 }
 
-// each does f for every argument; errors are printed as they come and make the
-// exit code 1, and the other arguments are still done. What f returns is
-// printed.
+// each does f for every argument, one after the other; errors are printed as they come and make the exit code 1, and the
+// other arguments are still done. What f returns is printed.
 func (a *App) each(args []string, f func(string) (string, error)) error {
 	failed := false
 	for _, arg := range args {
@@ -132,7 +135,9 @@ func (a *App) each(args []string, f func(string) (string, error)) error {
 				return err
 			}
 			fmt.Fprintf(a.Err, "cale: %s\n", strings.TrimSpace(err.Error()))
-			failed = true
+			if !errors.As(err, new(harmless)) {
+				failed = true
+			}
 			continue
 		}
 		if out != "" {
@@ -143,6 +148,42 @@ func (a *App) each(args []string, f func(string) (string, error)) error {
 		return &Exit{Code: 1}
 	}
 	return nil
+}
+
+// harmless is an error that is said though what was wanted holds.
+type harmless struct{ error }
+
+// mostAtOnce bounds what eachAtOnce does at a time.
+const mostAtOnce = 50
+
+// eachAtOnce is each for what may take long and is nobody's order: all are begun, and told of in the order of the
+// arguments. f prints nothing.
+func (a *App) eachAtOnce(args []string, f func(string) (string, error)) error {
+	type answer struct {
+		out string
+		err error
+	}
+	answers := make([]chan answer, len(args))
+	free := make(chan struct{}, mostAtOnce)
+	for i := range args {
+		answers[i] = make(chan answer, 1)
+	}
+	go func() {
+		for i, arg := range args {
+			free <- struct{}{}
+			go func() {
+				out, err := f(arg)
+				answers[i] <- answer{out, err}
+				<-free
+			}()
+		}
+	}()
+	next := 0
+	return a.each(args, func(string) (string, error) {
+		got := <-answers[next]
+		next++
+		return got.out, got.err
+	})
 }
 
 // terminal returns the descriptor of a stream that is a terminal.

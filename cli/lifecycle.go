@@ -29,7 +29,7 @@ func (a *App) stopLike(verb string) *cobra.Command {
 		if f.Changed("timeout") || f.Changed("time") {
 			wait = seconds
 		}
-		return a.each(args, func(id string) (string, error) {
+		return a.eachAtOnce(args, func(id string) (string, error) {
 			err := api.ContainerStop(cmd.Context(), verb, id, *signal, wait)
 			if client.IsNotModified(err) {
 				err = nil // it is stopped, as was wanted
@@ -51,7 +51,7 @@ func (a *App) killCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.each(args, func(id string) (string, error) { return id, api.ContainerKill(cmd.Context(), id, *signal) })
+		return a.eachAtOnce(args, func(id string) (string, error) { return id, api.ContainerKill(cmd.Context(), id, *signal) })
 	}
 	c.RegisterFlagCompletionFunc("signal", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		var names []string
@@ -71,7 +71,7 @@ func (a *App) simple(verb string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.each(args, func(id string) (string, error) { return id, api.ContainerPost(cmd.Context(), id, verb) })
+		return a.eachAtOnce(args, func(id string) (string, error) { return id, api.ContainerPost(cmd.Context(), id, verb) })
 	}
 	return c
 }
@@ -86,7 +86,7 @@ func (a *App) waitCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.each(args, func(id string) (string, error) {
+		return a.eachAtOnce(args, func(id string) (string, error) {
 			e, err := api.ContainerWait(cmd.Context(), id, "", nil)
 			if err != nil {
 				return "", err

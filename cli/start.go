@@ -107,14 +107,13 @@ func (a *App) rmCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.each(args, func(id string) (string, error) {
+		return a.eachAtOnce(args, func(id string) (string, error) {
 			if id == "" || id == "/" {
 				return "", fmt.Errorf("invalid container name or ID: value is empty")
 			}
 			err := api.ContainerRemove(cmd.Context(), id, *force, *volumes, *link)
 			if *force && isNotFound(err) {
-				fmt.Fprintf(a.Err, "cale: %v\n", err) // said, but what was wanted holds
-				return "", nil
+				err = harmless{err}
 			}
 			return id, err
 		})
