@@ -240,7 +240,7 @@ func (e *Engine) checkSpec(s *Spec) error {
 	switch s.Log.Driver {
 	case "", "json-file", "local", "none":
 	case "awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog":
-		return fail(ErrUnsupported, "logger: no log driver named '%s' is registered: it is not built in Cale yet, json-file, local and none are", s.Log.Driver)
+		return fail(ErrUnsupported, "failed to initialize logging driver: no log driver named '%s' is registered: it is not built in Cale yet, json-file, local and none are", s.Log.Driver)
 	default:
 		return invalid("logger: no log driver named '%s' is registered: there are json-file, local and none", s.Log.Driver)
 	}
