@@ -63,6 +63,7 @@ type set struct {
 	entries []entry
 	files   []images.File
 	have    map[string]bool
+	others  []string // tags that the registry has for another platform too, under the same tag with -other behind it
 }
 
 // process is what an image's configuration says.
@@ -146,6 +147,12 @@ func (s *set) fill() string {
 			fmt.Fprintf(&b, "docker tag %[1]s 127.0.0.1:5000/%[2]s\ndocker push -q 127.0.0.1:5000/%[2]s >/dev/null\ndocker rmi 127.0.0.1:5000/%[2]s >/dev/null\n", tag, to)
 		}
 	}
+	if len(s.others) > 0 {
+		b.WriteString("docker buildx version >/dev/null 2>&1 || exit 0\n")
+	}
+	for _, tag := range s.others {
+		fmt.Fprintf(&b, "docker buildx imagetools create -t %[1]s %[1]s %[1]s-other >/dev/null 2>&1\n", "127.0.0.1:5000/library/"+tag)
+	}
 	return b.String()
 }
 
@@ -194,7 +201,8 @@ func hub(s *set) error {
 	if err != nil {
 		return err
 	}
-	busybox = append(busybox, images.File{Name: "bin/printenv", Mode: 0o755, Data: []byte(printenv)})
+	busybox = append(busybox, images.File{Name: "bin/printenv", Mode: 0o755, Data: []byte(printenv)}, images.File{Name: "run/"},
+		images.File{Name: "var/run", Symlink: "/run"}, images.File{Name: "usr/local/"}, images.File{Name: "usr/local/bin/"})
 	with := func(more ...images.File) []images.File { return append(busybox[:len(busybox):len(busybox)], more...) }
 	arch := runtime.GOARCH
 	curl := images.File{Name: "usr/bin/curl", Mode: 0o755, Data: []byte("#!/bin/sh\nfor a; do case $a in -*) ;; *) u=$a;; esac; done\nexec wget -qO- \"$u\"\n")}
@@ -208,6 +216,16 @@ func hub(s *set) error {
 		files := with(curl, images.File{Name: "etc/alpine-release", Data: []byte(v + "\n")}, images.File{Name: "usr/bin/env", Mode: 0o755, Link: "bin/busybox"},
 			images.File{Name: "etc/os-release", Data: []byte("NAME=\"Alpine Linux\"\nID=alpine\nVERSION_ID=3.20.0\nPRETTY_NAME=\"Alpine Linux v3.20\"\n")})
 		if err := s.add(tags, arch, files, process{Cmd: []string{"/bin/sh"}}); err != nil {
+			return err
+		}
+	}
+	other := "arm64/v8"
+	if arch == "arm64" {
+		other = "amd64"
+	}
+	for _, tag := range []string{"alpine:3.19", "alpine:3.20", "alpine:3.22"} {
+		s.others = append(s.others, tag)
+		if err := s.add([]string{tag + "-other"}, other, []images.File{{Name: "bin/"}, {Name: "bin/sh", Mode: 0o755}}, process{Cmd: []string{"/bin/sh"}}); err != nil {
 			return err
 		}
 	}
@@ -239,12 +257,14 @@ func hub(s *set) error {
 	}{
 		{[]string{"busybox:latest", "registry:5000/busybox:frozen"}, busybox, process{Cmd: []string{"sh"}}},
 		{[]string{"busybox:1.35.0"}, with(images.File{Name: "etc/version", Data: []byte("1.35")}), process{Cmd: []string{"sh"}}},
-		{[]string{"bash:latest"}, with(images.File{Name: "usr/local/"}, images.File{Name: "usr/local/bin/"}, images.File{Name: "usr/local/bin/bash", Mode: 0o755, Data: ash},
+		{[]string{"bash:latest"}, with(images.File{Name: "usr/local/bin/bash", Mode: 0o755, Data: ash},
 			images.File{Name: "usr/local/bin/docker-entrypoint.sh", Mode: 0o755, Data: passOn}), process{Entrypoint: []string{"docker-entrypoint.sh"}, Cmd: []string{"bash"}}},
 		{[]string{"nginx:latest"}, nginx(), web},
 		{[]string{"nginx:alpine"}, nginx(images.File{Name: "etc/nginx/alpine"}), web},
-		{[]string{"gtardif/sentences-web:latest"}, nginx(append(word, images.File{Name: "web"})...), web},
-		{[]string{"gtardif/sentences-api:latest"}, nginx(append(word, images.File{Name: "api"})...), web},
+		{[]string{"gtardif/sentences-web:latest"}, nginx(append(word, images.File{Name: "dispatcher", Mode: 0o755, Data: server})...),
+			process{Cmd: []string{"/dispatcher"}, ExposedPorts: web.ExposedPorts}},
+		{[]string{"gtardif/sentences-api:latest"}, nginx(images.File{Name: "usr/bin/java", Mode: 0o755, Data: server}),
+			process{Cmd: []string{"java", "-Xmx8m", "-Xms8m", "-jar", "/app/words.jar"}, ExposedPorts: map[string]struct{}{"8080/tcp": {}}}},
 		{[]string{"gtardif/sentences-db:latest"}, nginx(append(word, images.File{Name: "db"})...), web},
 		{[]string{"hello-world:latest"}, []images.File{{Name: "hello", Mode: 0o755, Data: greeting}}, process{Cmd: []string{"/hello"}}},
 		{[]string{"registry:3", "registry:2", "registry:latest"}, registry, process{Entrypoint: []string{"/entrypoint.sh"}, Cmd: []string{"serve", "/etc/distribution/config.yml"},
