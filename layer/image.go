@@ -1,7 +1,6 @@
 package layer
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -9,11 +8,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"cale/filetree"
 	"cale/image"
 	"cale/layer/erofs"
 )
@@ -59,22 +56,29 @@ func (l *Store) unpackImage(ctx context.Context, temp string, src *hashing) (got
 		return got, false, err
 	}
 	defer f.Close()
-	if _, err := f.Seek(erofs.Start, io.SeekStart); err != nil {
-		return got, false, err
-	}
-	src.to = f
-	c := newConverter(l.Limits)
+	src.to = &sparse{f: f, at: erofs.Start}
+	c := newConverter(l.Limits, l.arriving)
+	defer c.release()
 	unsuited := c.read(ctx, src, func() int64 { return erofs.Start + src.at })
-	if unsuited != nil && !errors.Is(unsuited, erofs.ErrUnsuited) {
-		return got, false, unsuited
+	if unsuited != nil {
+		c.release()
+		if !errors.Is(unsuited, erofs.ErrUnsuited) && !errors.Is(unsuited, errNoRoom) {
+			return got, false, unsuited
+		}
 	}
 	// What the archive says is settled; its bytes are wanted to the last.
 	if err := src.drain(ctx); err != nil {
 		return got, false, fmt.Errorf("read archive: %w", err)
 	}
 	src.to = nil
+	if err := f.Truncate(erofs.Start + src.at); err != nil { // it may end with a gap
+		return got, false, err
+	}
+	sum := c.sum
 	if unsuited == nil {
 		_, unsuited = erofs.Write(f, erofs.Start+src.at, c.root())
+	} else if errors.Is(unsuited, errNoRoom) {
+		sum, unsuited = l.convertAgain(ctx, f, src.at)
 	}
 	if unsuited == nil {
 		err := os.WriteFile(filepath.Join(temp, tarFile), fmt.Appendf(nil, "%d %d\n", layoutVersion, src.at), 0o600)
@@ -84,16 +88,81 @@ func (l *Store) unpackImage(ctx context.Context, temp string, src *hashing) (got
 		if err == nil {
 			err = seal(temp)
 		}
-		return c.sum, true, err
+		return sum, true, err
 	}
-	if !errors.Is(unsuited, erofs.ErrUnsuited) {
+	if !errors.Is(unsuited, erofs.ErrUnsuited) && !errors.Is(unsuited, errNoRoom) {
 		return got, false, unsuited
 	}
-	got, err = l.extract(ctx, temp, io.NewSectionReader(f, erofs.Start, src.at))
+	got, err = l.extract(ctx, temp, &consumed{f: f, at: erofs.Start, end: erofs.Start + src.at})
 	if err != nil {
 		return got, false, err
 	}
 	return got, false, os.Remove(path)
+}
+
+// convertAgain writes the metadata of an archive that is in a file already, of
+// which there was no memory to hold the tree while it and others came. One at a
+// time has that.
+func (l *Store) convertAgain(ctx context.Context, f *os.File, size int64) (Extracted, error) {
+	select {
+	case l.again <- struct{}{}:
+		defer func() { <-l.again }()
+	case <-ctx.Done():
+		return Extracted{}, ctx.Err()
+	}
+	archive := io.NewSectionReader(f, erofs.Start, size)
+	c := newConverter(l.Limits, newTreeRoom(againMemory))
+	err := c.read(ctx, archive, func() int64 {
+		at, _ := archive.Seek(0, io.SeekCurrent) // of a section it can't fail
+		return erofs.Start + at
+	})
+	if err == nil {
+		_, err = erofs.Write(f, erofs.Start+size, c.root())
+	}
+	return c.sum, err
+}
+
+// sparse writes a file with gaps for zeros, so that a layer which holds little
+// else takes no room.
+type sparse struct {
+	f  *os.File
+	at int64
+}
+
+var nothing [chunkSize]byte
+
+func (s *sparse) Write(b []byte) (n int, err error) {
+	if n = len(b); n > len(nothing) || !bytes.Equal(b, nothing[:n]) {
+		n, err = s.f.WriteAt(b, s.at)
+	}
+	s.at += int64(n)
+	return n, err
+}
+
+// consumed reads a file from at to end and gives back the room that what was read
+// takes, where the filesystem can: a layer is not on the disk twice.
+type consumed struct {
+	f       *os.File
+	at, end int64
+	gone    int64 // up to where
+}
+
+const consumeStep = 4 << 20
+
+func (c *consumed) Read(p []byte) (int, error) {
+	if c.at >= c.end {
+		return 0, io.EOF
+	}
+	if c.at-c.gone >= consumeStep {
+		_ = unix.Fallocate(int(c.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, c.gone, c.at-c.gone)
+		c.gone = c.at
+	}
+	n, err := c.f.ReadAt(p[:min(int64(len(p)), c.end-c.at)], c.at)
+	c.at += int64(n)
+	if n > 0 {
+		err = nil
+	}
+	return n, err
 }
 
 // drain reads on to the end.
@@ -129,274 +198,6 @@ func (r *hashing) Seek(n int64, whence int) (int64, error) {
 		n -= k
 	}
 	return r.at, nil
-}
-
-// converter makes the tree of a layer's archive, as Extract does, in memory.
-type converter struct {
-	limits Limits
-	top    *erofs.Node
-	opaque map[*erofs.Node]bool
-	sum    Extracted
-	held   int64
-}
-
-// Bytes of memory that what is known of an archive may take, and what a file
-// takes beside its names.
-const (
-	imageMemory = 64 << 20
-	imageEach   = 300
-)
-
-func newConverter(limits Limits) *converter {
-	if limits.Bytes == 0 {
-		limits.Bytes = defaultBytes
-	}
-	if limits.Entries == 0 {
-		limits.Entries = defaultEntries
-	}
-	return &converter{limits: limits, top: newDir(), opaque: map[*erofs.Node]bool{}}
-}
-
-func newDir() *erofs.Node {
-	return &erofs.Node{Mode: unix.S_IFDIR | 0o755, Children: map[string]*erofs.Node{}}
-}
-
-// root is the tree, once all is read.
-func (c *converter) root() *erofs.Node {
-	for n := range c.opaque {
-		attrs := map[string][]byte{"trusted.overlay.opaque": []byte("y")}
-		for k, v := range n.Xattrs {
-			attrs[k] = v
-		}
-		n.Xattrs = attrs
-	}
-	return c.top
-}
-
-// read takes in an archive; at tells where in the image what is read next will
-// lie. The error is of class erofs.ErrUnsuited for all that Extract should judge.
-func (c *converter) read(ctx context.Context, r io.Reader, at func() int64) error {
-	tr := tar.NewReader(r)
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		h, err := tr.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("%w: %w", erofs.ErrUnsuited, err)
-		}
-		if err := c.entry(h, at()); err != nil {
-			return fmt.Errorf("archive entry %s: %w", quote(h.Name), err)
-		}
-	}
-}
-
-func (c *converter) entry(h *tar.Header, at int64) error {
-	if h.Typeflag == tar.TypeXGlobalHeader {
-		return nil
-	}
-	if c.sum.Entries++; c.sum.Entries > c.limits.Entries {
-		return fmt.Errorf("%w of %d entries", ErrTooLarge, c.limits.Entries)
-	}
-	if c.held += int64(imageEach + len(h.Name) + len(h.Linkname)); c.held > imageMemory {
-		return fmt.Errorf("%w: too many files", erofs.ErrUnsuited)
-	}
-	name, err := entryName(h.Name)
-	if err != nil {
-		return fmt.Errorf("%w: %w", erofs.ErrUnsuited, err)
-	}
-	if name == "" {
-		if h.Typeflag != tar.TypeDir {
-			return fmt.Errorf("%w: a root that is no directory", erofs.ErrUnsuited)
-		}
-		return c.attributes(c.top, h)
-	}
-	parent, base := "", name
-	if i := strings.LastIndexByte(name, '/'); i >= 0 {
-		parent, base = name[:i], name[i+1:]
-	}
-	if strings.HasPrefix(base, ".wh.") || strings.Contains(parent, ".wh..wh.") {
-		return c.whiteout(parent, base)
-	}
-	dir, err := c.dir(parent)
-	if err != nil {
-		return err
-	}
-	old := dir.Children[base]
-	if h.Typeflag == tar.TypeDir {
-		n := old
-		if n == nil || n.Mode&unix.S_IFMT != unix.S_IFDIR {
-			n = newDir()
-			if hides(old) {
-				c.opaque[n] = true
-			}
-			dir.Children[base] = n
-		}
-		return c.attributes(n, h)
-	}
-	n, err := c.node(h, at)
-	if err != nil {
-		return err
-	}
-	dir.Children[base] = n
-	return nil
-}
-
-// hides tells whether a node is a whiteout.
-func hides(n *erofs.Node) bool {
-	return n != nil && n.Mode&unix.S_IFMT == unix.S_IFCHR && n.Rdev == 0
-}
-
-// node makes what is no directory, or finds what a hard link leads to.
-func (c *converter) node(h *tar.Header, at int64) (*erofs.Node, error) {
-	n := &erofs.Node{}
-	switch h.Typeflag {
-	case tar.TypeLink:
-		return c.linked(h.Linkname)
-	case tar.TypeReg, tar.TypeCont:
-		if h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.map"] != "" {
-			return nil, fmt.Errorf("%w: its content has gaps", erofs.ErrUnsuited)
-		}
-		if h.Size < 0 || h.Size > c.limits.Bytes-c.sum.Bytes {
-			return nil, fmt.Errorf("%w of %d bytes", ErrTooLarge, c.limits.Bytes)
-		}
-		c.sum.Bytes += h.Size
-		n.Mode, n.Size, n.Offset = unix.S_IFREG, h.Size, at
-	case tar.TypeSymlink:
-		if h.Linkname == "" || len(h.Linkname) >= unix.PathMax {
-			return nil, fmt.Errorf("%w: a link to %d bytes", erofs.ErrUnsuited, len(h.Linkname))
-		}
-		n.Mode, n.Target = unix.S_IFLNK, h.Linkname
-	case tar.TypeChar, tar.TypeBlock:
-		n.Mode = unix.S_IFCHR
-		if h.Typeflag == tar.TypeBlock {
-			n.Mode = unix.S_IFBLK
-		}
-		if h.Devmajor < 0 || h.Devmajor > 0xfff || h.Devminor < 0 || h.Devminor > 0xfffff {
-			return nil, fmt.Errorf("%w: device %d:%d", erofs.ErrUnsuited, h.Devmajor, h.Devminor)
-		}
-		n.Rdev = unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))
-	case tar.TypeFifo:
-		n.Mode = unix.S_IFIFO
-	default:
-		return nil, fmt.Errorf("%w: type %q", erofs.ErrUnsuited, h.Typeflag)
-	}
-	return n, c.attributes(n, h)
-}
-
-// linked finds what a hard link leads to.
-func (c *converter) linked(target string) (*erofs.Node, error) {
-	name, err := entryName(target)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", erofs.ErrUnsuited, err)
-	}
-	n := c.top
-	for part := range strings.SplitSeq(name, "/") {
-		if n = n.Children[part]; n == nil {
-			break
-		}
-	}
-	if n == nil || n.Mode&unix.S_IFMT == unix.S_IFDIR || hides(n) {
-		return nil, fmt.Errorf("%w: a hard link to %s", erofs.ErrUnsuited, quote(target))
-	}
-	return n, nil
-}
-
-// dir finds a directory of the tree. One that the archive has not brought would
-// depend on the layers below; one behind a link, on more than can be seen here.
-func (c *converter) dir(name string) (*erofs.Node, error) {
-	n := c.top
-	if name == "" {
-		return n, nil
-	}
-	for part := range strings.SplitSeq(name, "/") {
-		next := n.Children[part]
-		if hides(next) {
-			next = newDir()
-			c.opaque[next] = true
-			n.Children[part] = next
-		}
-		if next == nil || next.Mode&unix.S_IFMT != unix.S_IFDIR {
-			return nil, fmt.Errorf("%w: no directory %s", erofs.ErrUnsuited, quote(name))
-		}
-		n = next
-	}
-	return n, nil
-}
-
-// whiteout is extractor.whiteout.
-func (c *converter) whiteout(parent, base string) error {
-	if base == ".wh..wh..opq" && parent == "" {
-		c.sum.Opaque = true
-		return nil
-	}
-	if base != ".wh..wh..opq" && (strings.HasPrefix(base, ".wh..wh.") || strings.Contains(parent, ".wh..wh.")) {
-		return nil
-	}
-	dir, err := c.dir(parent)
-	if err != nil {
-		return err
-	}
-	if base == ".wh..wh..opq" {
-		c.opaque[dir] = true
-		return nil
-	}
-	hidden := base[len(".wh."):]
-	if hidden == "" || hidden == "." || hidden == ".." {
-		return fmt.Errorf("%w: a whiteout that hides no name", erofs.ErrUnsuited)
-	}
-	switch old := dir.Children[hidden]; {
-	case old == nil:
-		dir.Children[hidden] = &erofs.Node{Mode: unix.S_IFCHR}
-	case old.Mode&unix.S_IFMT == unix.S_IFDIR:
-		c.opaque[old] = true
-	}
-	return nil
-}
-
-// attributes sets what all kinds of files have.
-func (c *converter) attributes(n *erofs.Node, h *tar.Header) error {
-	const most = 1<<32 - 2
-	if h.Uid < 0 || h.Uid > most || h.Gid < 0 || h.Gid > most {
-		return fmt.Errorf("%w: owner %d:%d", erofs.ErrUnsuited, h.Uid, h.Gid)
-	}
-	n.UID, n.GID = uint32(h.Uid), uint32(h.Gid)
-	n.Mode = n.Mode&unix.S_IFMT | uint32(h.Mode)&0o7777
-	if h.Typeflag == tar.TypeSymlink {
-		n.Mode = unix.S_IFLNK | 0o777
-	}
-	t := timespec(h.ModTime)
-	n.Sec, n.Nsec = t.Sec, uint32(t.Nsec)
-	n.Xattrs = nil
-	for k, v := range h.PAXRecords {
-		key, ok := strings.CutPrefix(k, xattrPrefix)
-		if !ok || !filetree.PortableXattr(key) {
-			continue
-		}
-		user := strings.HasPrefix(key, "user.")
-		if kind := n.Mode & unix.S_IFMT; user && kind != unix.S_IFREG && kind != unix.S_IFDIR {
-			continue
-		}
-		// The kernel checks and changes what others are set to.
-		if !user && !(key == "security.capability" && plainCapability(v) && n.Mode&unix.S_IFMT == unix.S_IFREG) {
-			return fmt.Errorf("%w: attribute %s", erofs.ErrUnsuited, quote(key))
-		}
-		if n.Xattrs == nil {
-			n.Xattrs = map[string][]byte{}
-		}
-		n.Xattrs[key] = []byte(v)
-		c.held += int64(len(key) + len(v))
-	}
-	return nil
-}
-
-// plainCapability tells the form of file capabilities that has been in use since
-// Linux 2.6.25: version 2, with or without the effective bit.
-func plainCapability(v string) bool {
-	return len(v) == 20 && v[3] == 2 && v[1] == 0 && v[2] == 0 && v[0] <= 1
 }
 
 // IsImage tells whether a layer is an EROFS image.
@@ -501,7 +302,7 @@ func (l *Store) VerifyImage(ctx context.Context, diffID image.Digest) error {
 	}
 	h := diffID.Hash()
 	archive := &counted{r: io.TeeReader(io.NewSectionReader(f, erofs.Start, size), h)}
-	c := newConverter(l.Limits)
+	c := newConverter(l.Limits, nil)
 	broken := c.read(ctx, archive, func() int64 { return erofs.Start + archive.n })
 	if _, err := io.Copy(io.Discard, archive); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)

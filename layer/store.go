@@ -56,8 +56,10 @@ type Store struct {
 
 	sweep sync.Mutex // one removal of trees at a time
 
-	images   sync.Once // whether the kernel mounts images is found out
-	noImages error     // why it does not
+	images   sync.Once     // whether the kernel mounts images is found out
+	noImages error         // why it does not
+	arriving *treeRoom     // of layers that become images while they come
+	again    chan struct{} // of one that does so afterwards
 	mounting sync.Mutex
 	shown    map[image.Digest]bool // by this process, of a store that it shares
 
@@ -89,6 +91,7 @@ func Open(dir string) (*Store, error) {
 	return &Store{
 		dir: dir, temp: dir, tag: tempPrefix + hex.EncodeToString(b[:]) + "-",
 		known: map[image.Digest]info{}, running: map[image.Digest]chan struct{}{},
+		arriving: newTreeRoom(arrivingMemory), again: make(chan struct{}, 1),
 		fitted: map[image.Digest]string{}, shown: map[image.Digest]bool{},
 	}, nil
 }

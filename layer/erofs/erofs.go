@@ -58,13 +58,13 @@ type Node struct {
 	Xattrs   map[string][]byte
 	Children map[string]*Node // of directories
 
+	// A layer may have a hundred thousand files: what is short-lived is not here.
 	nid    uint64 // number of the inode: where it is in the metadata
 	ino    uint32
 	nlink  uint32
-	xattrs []byte // as they follow the inode
+	xattrs uint32 // bytes of the attributes that follow the inode
 	data   uint32 // block where data begins
-	names  []entry
-	blocks int
+	blocks uint32 // of a directory's data
 }
 
 type entry struct {
@@ -106,10 +106,12 @@ func Write(w io.WriterAt, at int64, root *Node) (size int64, err error) {
 		return 0, fmt.Errorf("%w: more than 2 TiB", ErrUnsuited)
 	}
 	out := &sequence{w: bufio.NewWriterSize(&offsetWriter{w, first * Block}, 256<<10)}
+	dirs := l.dirs
 	for _, n := range l.order {
 		switch {
 		case n.isDir():
-			n.writeEntries(out)
+			out.entries(dirs[0])
+			dirs = dirs[1:]
 		case n.isLink() && !n.inline():
 			out.string(n.Target)
 			out.pad(Block)
@@ -118,7 +120,7 @@ func Write(w io.WriterAt, at int64, root *Node) (size int64, err error) {
 	base := out.n
 	for _, n := range l.order {
 		out.zeros(base + int64(n.nid)*slot - out.n)
-		n.write(out)
+		out.inode(n)
 	}
 	out.pad(Block)
 	// A page at a time is how it is read.
@@ -147,12 +149,13 @@ func (n *Node) isLink() bool { return n.Mode&unix.S_IFMT == unix.S_IFLNK }
 
 // inline tells whether a link's target follows its inode. Behind attributes there
 // may be no place where a long one does not cross the end of a block.
-func (n *Node) inline() bool { return len(n.Target) < Block && len(n.xattrs) == 0 }
+func (n *Node) inline() bool { return len(n.Target) < Block && n.xattrs == 0 }
 
 // layout numbers the inodes.
 type layout struct {
 	order []*Node
-	at    int64 // in the metadata
+	dirs  [][]entry // of the directories in that order, by name
+	at    int64     // in the metadata
 	err   error
 }
 
@@ -164,16 +167,19 @@ func (l *layout) visit(n, parent *Node) {
 		n.nlink++ // one more name
 		return
 	}
-	if n.xattrs, l.err = packXattrs(n.Xattrs); l.err != nil {
+	attrs, err := packXattrs(n.Xattrs)
+	if err != nil {
+		l.err = err
 		return
 	}
+	n.xattrs = uint32(len(attrs))
 	if l.at == 0 {
 		l.at = slot // nobody is number 0, which listings leave out
 	}
 	l.at = align(l.at, slot)
 	if n.isLink() && n.inline() {
 		// The target may not cross the end of a block.
-		head := int64(inodeSize + len(n.xattrs))
+		head := inodeSize + int64(n.xattrs)
 		if room := Block - (l.at+head)%Block; room < int64(len(n.Target)) {
 			l.at = align(l.at+room, slot)
 			for Block-(l.at+head)%Block < int64(len(n.Target)) {
@@ -182,7 +188,7 @@ func (l *layout) visit(n, parent *Node) {
 		}
 	}
 	n.nid, n.nlink, n.ino = uint64(l.at/slot), 1, uint32(len(l.order)+1)
-	l.at += int64(inodeSize + len(n.xattrs))
+	l.at += inodeSize + int64(n.xattrs)
 	if n.isLink() && n.inline() {
 		l.at += int64(len(n.Target))
 	}
@@ -191,8 +197,8 @@ func (l *layout) visit(n, parent *Node) {
 		return
 	}
 	n.nlink = 2
-	n.names = make([]entry, 0, len(n.Children)+2)
-	n.names = append(n.names, entry{".", n}, entry{"..", parent})
+	names := make([]entry, 0, len(n.Children)+2)
+	names = append(names, entry{".", n}, entry{"..", parent})
 	for name, c := range n.Children {
 		if name == "" || len(name) > unix.NAME_MAX || strings.ContainsAny(name, "/\x00") {
 			l.err = fmt.Errorf("%w: name %.300q", ErrUnsuited, name)
@@ -201,14 +207,15 @@ func (l *layout) visit(n, parent *Node) {
 		if c.isDir() {
 			n.nlink++
 		}
-		n.names = append(n.names, entry{name, c})
+		names = append(names, entry{name, c})
 	}
-	slices.SortFunc(n.names, func(a, b entry) int { return strings.Compare(a.name, b.name) })
+	l.dirs = append(l.dirs, names)
+	slices.SortFunc(names, func(a, b entry) int { return strings.Compare(a.name, b.name) })
 	n.blocks = 0
-	for rest := n.names; len(rest) > 0; n.blocks++ {
+	for rest := names; len(rest) > 0; n.blocks++ {
 		rest = rest[fit(rest):]
 	}
-	for _, e := range n.names {
+	for _, e := range names {
 		if e.name != "." && e.name != ".." {
 			if e.node.isDir() && e.node.nlink > 0 {
 				l.err = fmt.Errorf("%w: a directory with two names", ErrUnsuited)
@@ -230,10 +237,10 @@ func fit(list []entry) int {
 	return len(list)
 }
 
-// writeEntries writes a directory's data: blocks of entries sorted by name, each
-// with its names behind its entries.
-func (n *Node) writeEntries(out *sequence) {
-	for rest := n.names; len(rest) > 0; {
+// entries writes a directory's data: blocks of entries sorted by name, each with
+// its names behind its entries.
+func (out *sequence) entries(names []entry) {
+	for rest := names; len(rest) > 0; {
 		block := rest[:fit(rest)]
 		rest = rest[len(block):]
 		at := len(block) * direntSize
@@ -250,7 +257,6 @@ func (n *Node) writeEntries(out *sequence) {
 		}
 		out.pad(Block)
 	}
-	n.names = n.names[:0:0]
 }
 
 // dirSize is the size of a directory's data: all blocks but the last are full.
@@ -276,8 +282,8 @@ func fileType(mode uint32) byte {
 	return 0
 }
 
-// write writes an inode and what follows it.
-func (n *Node) write(out *sequence) {
+// inode writes an inode and what follows it.
+func (out *sequence) inode(n *Node) {
 	var b [inodeSize]byte
 	le := binary.LittleEndian
 	format, size := uint16(flatPlain), n.Size
@@ -293,8 +299,8 @@ func (n *Node) write(out *sequence) {
 		size = 0
 	}
 	le.PutUint16(b[0:], 1|format<<1)
-	if len(n.xattrs) > 0 {
-		le.PutUint16(b[2:], uint16((len(n.xattrs)-xattrHead)/4+1))
+	if n.xattrs > 0 {
+		le.PutUint16(b[2:], uint16((n.xattrs-xattrHead)/4+1))
 	}
 	le.PutUint16(b[4:], uint16(n.Mode))
 	le.PutUint64(b[8:], uint64(size))
@@ -312,56 +318,14 @@ func (n *Node) write(out *sequence) {
 	le.PutUint32(b[40:], n.Nsec)
 	le.PutUint32(b[44:], n.nlink)
 	out.bytes(b[:])
-	out.bytes(n.xattrs)
+	if n.xattrs > 0 {
+		attrs, err := packXattrs(n.Xattrs)
+		out.err = cmp.Or(out.err, err)
+		out.bytes(attrs)
+	}
 	if format == flatInline {
 		out.string(n.Target)
 	}
-}
-
-// xattrHead comes before an inode's attributes.
-const xattrHead = 12
-
-// prefixes of the attributes' names, and their numbers; the first that fits.
-var prefixes = []struct {
-	text   string
-	number byte
-}{
-	{"system.posix_acl_access", 2}, {"system.posix_acl_default", 3}, {"user.", 1}, {"trusted.", 4}, {"security.", 6},
-}
-
-func packXattrs(all map[string][]byte) ([]byte, error) {
-	if len(all) == 0 {
-		return nil, nil
-	}
-	names := make([]string, 0, len(all))
-	for name := range all {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	out := make([]byte, xattrHead)
-	for _, name := range names {
-		i := slices.IndexFunc(prefixes, func(p struct {
-			text   string
-			number byte
-		}) bool {
-			return strings.HasPrefix(name, p.text)
-		})
-		value := all[name]
-		if i < 0 || len(name)-len(prefixes[i].text) > 255 || len(value) > 1<<16-1 {
-			return nil, fmt.Errorf("%w: attribute %.300q of %d bytes", ErrUnsuited, name, len(value))
-		}
-		rest := name[len(prefixes[i].text):]
-		out = append(out, byte(len(rest)), prefixes[i].number, byte(len(value)), byte(len(value)>>8))
-		out = append(out, rest...)
-		out = append(out, value...)
-		for len(out)%4 != 0 {
-			out = append(out, 0)
-		}
-	}
-	if len(out) > maxXattrs {
-		return nil, fmt.Errorf("%w: attributes of %d bytes", ErrUnsuited, len(out))
-	}
-	return out, nil
 }
 
 // sequence writes one thing after the other.
