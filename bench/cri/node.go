@@ -8,8 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -27,7 +25,8 @@ type node struct {
 	name string
 	runtimeapi.RuntimeServiceClient
 	images      runtimeapi.ImageServiceClient
-	supervisors []string // programs that a pod keeps running, by file name; pause is always one
+	program     string   // of the daemon, by file name
+	supervisors []string // programs that a pod keeps running, likewise; pause is always one
 	stop        func()
 }
 
@@ -120,7 +119,7 @@ func startCale(ctx context.Context, bin, _ string) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return connect(ctx, &node{name: "cale", supervisors: []string{"cale-shim"}, stop: stop}, filepath.Join(dir, "run", "cri.sock"))
+	return connect(ctx, &node{name: "cale", program: "cale-cri", supervisors: []string{"cale-shim"}, stop: stop}, filepath.Join(dir, "run", "cri.sock"))
 }
 
 func startContainerd(ctx context.Context, _, image string) (*node, error) {
@@ -165,7 +164,7 @@ state = "%[1]s/state"
 	if err != nil {
 		return nil, err
 	}
-	n, err := connect(ctx, &node{name: "containerd", supervisors: []string{"containerd-shim-runc-v2"}, stop: stop}, filepath.Join(dir, "sock"))
+	n, err := connect(ctx, &node{name: "containerd", program: "containerd", supervisors: []string{"containerd-shim-runc-v2"}, stop: stop}, filepath.Join(dir, "sock"))
 	if err == nil {
 		err = n.pull(ctx, registry+"/pause:latest")
 	}
@@ -254,53 +253,4 @@ func (n *node) exec(ctx context.Context, p pod) error {
 		err = fmt.Errorf("true ended with %d", r.ExitCode)
 	}
 	return err
-}
-
-// memory adds up the PSS, in KiB, of what pods keep running beside their containers: supervisors, which are in our
-// mount namespace, and the pause processes that are their children.
-func (n *node) memory() (kib int) {
-	own, err := os.Readlink("/proc/self/ns/mnt")
-	if err != nil {
-		return 0
-	}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return 0
-	}
-	ours := map[string]bool{}
-	var pauses []string
-	for _, e := range entries {
-		exe, err := os.Readlink("/proc/" + e.Name() + "/exe")
-		if err != nil {
-			continue
-		}
-		ns, _ := os.Readlink("/proc/" + e.Name() + "/ns/mnt")
-		switch {
-		case ns == own && slices.Contains(n.supervisors, filepath.Base(exe)):
-			ours[e.Name()] = true
-		case filepath.Base(exe) == "pause":
-			pauses = append(pauses, e.Name())
-		}
-	}
-	for _, pid := range pauses {
-		if stat, err := os.ReadFile("/proc/" + pid + "/stat"); err == nil {
-			_, rest, _ := strings.Cut(string(stat), ") ")
-			if f := strings.Fields(rest); len(f) > 1 && ours[f[1]] {
-				ours[pid] = true
-			}
-		}
-	}
-	for pid := range ours {
-		text, err := os.ReadFile("/proc/" + pid + "/smaps_rollup")
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(text)) {
-			if v, ok := strings.CutPrefix(line, "Pss:"); ok {
-				k, _ := strconv.Atoi(strings.Fields(v)[0])
-				kib += k
-			}
-		}
-	}
-	return kib
 }
