@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -138,6 +139,9 @@ func (a *App) logsCommand() *cobra.Command {
 		}
 		if l.Until, err = option.Time(l.Until, now); err != nil {
 			return fmt.Errorf(`invalid value for "until": %w`, err)
+		}
+		if n, err := strconv.Atoi(l.Tail); l.Tail != "all" && (err != nil || n < -1) {
+			return fmt.Errorf(`invalid value for "tail": %q is neither a number of lines nor "all"`, l.Tail)
 		}
 		d, err := api.ContainerInspect(ctx, args[0])
 		if err != nil {

@@ -44,7 +44,7 @@ func (e *Engine) ExecCreate(ctx context.Context, ref string, s ExecSpec) (string
 	if err != nil {
 		return "", err
 	}
-	if len(s.Cmd) == 0 || s.Cmd[0] == "" {
+	if len(s.Cmd) == 0 {
 		return "", invalid("No exec command specified")
 	}
 	c.mu.Lock()
@@ -55,14 +55,6 @@ func (e *Engine) ExecCreate(ctx context.Context, ref string, s ExecSpec) (string
 	}
 	if status == Paused {
 		return "", conflict("Container %s is paused, unpause the container before exec", ref)
-	}
-	if s.User != "" {
-		// Better now than in the middle of a stream. Whose the container itself is, was looked up when it started.
-		if r, err := c.running(); err == nil {
-			if _, err := e.execUser(c, r, &s); err != nil {
-				return "", err
-			}
-		}
 	}
 	raw := make([]byte, 32)
 	rand.Read(raw)
@@ -175,7 +167,7 @@ func (e *Engine) startSession(ctx context.Context, x *session, detach bool) (*st
 	if err := x.keep(); err != nil {
 		return nil, fmt.Errorf("exec %s: %w", x.id, err)
 	}
-	if err := r.shim.Exec(ctx, req); err != nil {
+	if err := c.call(ctx, func(ctx context.Context) error { return r.shim.Exec(ctx, req) }); err != nil {
 		x.unkeep()
 		return nil, execError(c, err)
 	}
@@ -187,7 +179,11 @@ func (e *Engine) startSession(ctx context.Context, x *session, detach bool) (*st
 			return nil, fmt.Errorf("attach to exec %s: %w", x.id, err)
 		}
 	}
-	pid, err := r.shim.Start(ctx, c.id, x.id)
+	var pid uint32
+	err = c.call(ctx, func(ctx context.Context) (err error) {
+		pid, err = r.shim.Start(ctx, c.id, x.id)
+		return err
+	})
 	if err != nil {
 		if conn != nil {
 			conn.Close()

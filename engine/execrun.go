@@ -80,7 +80,12 @@ func (e *Engine) ExecRun(ctx context.Context, ref string, x ExecSpec, o RunOptio
 	command := strings.Join(x.Cmd, " ")
 	e.emit(c, "exec_create: "+command, "execID", req.RunID)
 	e.emit(c, "exec_start: "+command, "execID", req.RunID)
-	status, killed, err := r.shim.Run(ctx, req)
+	var status uint32
+	var killed bool
+	err = c.call(ctx, func(ctx context.Context) (err error) {
+		status, killed, err = r.shim.Run(ctx, req)
+		return err
+	})
 	if err == nil || ctx.Err() != nil {
 		e.emit(c, "exec_die", "execID", req.RunID, "exitCode", strconv.Itoa(int(status)))
 	}

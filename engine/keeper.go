@@ -82,6 +82,15 @@ func (e *Engine) launchOf(s supervisor) shim.Launch {
 	return shim.Launch{Binary: s.program, Namespace: "cale", ID: s.id, Bundle: s.bundle, Keeper: e.keeperSocket()}
 }
 
+// call calls the container's shim, and says so if that is stopped, instead of waiting for ever.
+func (c *container) call(ctx context.Context, do func(ctx context.Context) error) error {
+	bundle := c.pod
+	if c.group != nil {
+		bundle = c.group.run
+	}
+	return shim.Unstopped(ctx, bundle, do)
+}
+
 // startSupervisor starts a shim that another will take over from if it dies.
 func (e *Engine) startSupervisor(ctx context.Context, s supervisor) (*shim.Client, error) {
 	if e.needKeeper() { // the last one died just now, or there was none

@@ -124,7 +124,15 @@ func (e *Engine) stopRun(ctx context.Context, c *container, r *run, sig syscall.
 
 // killRun ends a run for certain.
 func (e *Engine) killRun(ctx context.Context, c *container, r *run) error {
-	if err := e.signal(ctx, c, r, unix.SIGKILL); err != nil && !gone(err) {
+	err := e.signal(ctx, c, r, unix.SIGKILL)
+	if stopped := (*shim.StoppedError)(nil); errors.As(err, &stopped) {
+		// Whoever takes over from it answers.
+		e.cfg.Log("container %s: %v; it is killed", c.id, err)
+		if err = unix.Kill(stopped.Pid, unix.SIGKILL); err == nil {
+			err = e.signal(ctx, c, r, unix.SIGKILL)
+		}
+	}
+	if err != nil && !gone(err) {
 		return fmt.Errorf("cannot kill container: %s: %w", c.id, err)
 	}
 	t := time.NewTimer(killGrace)
@@ -145,7 +153,7 @@ func gone(err error) bool {
 
 // signal sends a signal to the first process. One that is frozen goes on so that it can receive it.
 func (e *Engine) signal(ctx context.Context, c *container, r *run, sig syscall.Signal) error {
-	if err := r.shim.Kill(ctx, c.id, "", uint32(sig), false); err != nil {
+	if err := c.call(ctx, func(ctx context.Context) error { return r.shim.Kill(ctx, c.id, "", uint32(sig), false) }); err != nil {
 		return err
 	}
 	e.emit(c, "kill", "signal", strconv.Itoa(int(sig)))
@@ -205,6 +213,9 @@ func (e *Engine) Kill(ctx context.Context, ref, signal string) error {
 		return conflict("cannot kill container: %s: container %s is not running", ref, c.id)
 	}
 	if err := e.signal(ctx, c, r, sig); err != nil {
+		if shim.IsUnavailable(err) && !hasEnded(c) {
+			return fail(ErrUnavailable, "cannot kill container: %s: its supervisor died over it; the signal may have come or not", ref)
+		}
 		if gone(err) {
 			return conflict("cannot kill container: %s: container %s is not running", ref, c.id)
 		}

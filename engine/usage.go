@@ -36,16 +36,9 @@ func (e *Engine) imageUsage(ctx context.Context, u *Usage) (err error) {
 	if u.Images, err = e.Images(ctx, false); err != nil {
 		return err
 	}
-	// Content by image, to tell what several have.
-	parts := make([]map[image.Digest]int64, len(u.Images))
-	users := map[image.Digest]int{}
-	for i := range u.Images {
-		if parts[i], err = e.contentOf(&u.Images[i]); err != nil {
-			return err
-		}
-		for d := range parts[i] {
-			users[d]++
-		}
+	users, err := e.shareSizes(u.Images)
+	if err != nil {
+		return err
 	}
 	held, err := e.Build().Held(context.Background())
 	if err != nil {
@@ -73,15 +66,35 @@ func (e *Engine) imageUsage(ctx context.Context, u *Usage) (err error) {
 			u.LayersSize += n
 		}
 	}
-	for i := range u.Images {
-		img := &u.Images[i]
+	return nil
+}
+
+// ShareSizes fills in how much of each image others of the list have too.
+func (e *Engine) ShareSizes(images []Image) error {
+	_, err := e.shareSizes(images)
+	return err
+}
+
+// shareSizes also says how many of the images have each content.
+func (e *Engine) shareSizes(images []Image) (users map[image.Digest]int, err error) {
+	parts := make([]map[image.Digest]int64, len(images))
+	users = map[image.Digest]int{}
+	for i := range images {
+		if parts[i], err = e.contentOf(&images[i]); err != nil {
+			return nil, err
+		}
+		for d := range parts[i] {
+			users[d]++
+		}
+	}
+	for i := range images {
 		for d, n := range parts[i] {
 			if users[d] > 1 {
-				img.Shared += n
+				images[i].Shared += n
 			}
 		}
 	}
-	return nil
+	return users, nil
 }
 
 // contentOf is content by what an image is described as.

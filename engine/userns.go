@@ -2,10 +2,13 @@ package engine
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -84,41 +87,34 @@ func (e *Engine) takeIDs(s *Spec, id string) (*IDMap, error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	taken := e.takenIDs()
 	for _, r := range free {
-		for first := uint64(r.Host); first+uint64(size) <= uint64(r.Host)+uint64(r.Size); {
-			mine := IDRange{Host: uint32(first), Size: size}
-			other, taken := e.holderOf(mine)
-			if !taken {
-				e.ids[id] = mine
-				return &IDMap{UIDs: []IDRange{mine}, GIDs: []IDRange{mine}}, nil
+		first := uint64(r.Host)
+		for _, other := range taken {
+			if uint64(other.Host) >= first+uint64(size) {
+				break // before it there is room
 			}
-			first = uint64(other.Host) + uint64(other.Size)
+			first = max(first, uint64(other.Host)+uint64(other.Size))
+		}
+		if first+uint64(size) <= uint64(r.Host)+uint64(r.Size) {
+			mine := IDRange{Host: uint32(first), Size: size}
+			e.ids[id] = mine
+			return &IDMap{UIDs: []IDRange{mine}, GIDs: []IDRange{mine}}, nil
 		}
 	}
 	return nil, conflict("no range of %d ids is free for a user namespace: other containers have them", size)
 }
 
-// holderOf finds a range that one of a container or a pod would have in common with. It needs mu.
-func (e *Engine) holderOf(r IDRange) (IDRange, bool) {
-	for _, other := range e.ids {
-		if r.overlaps(other) {
-			return other, true
-		}
-	}
+// takenIDs lists what containers and pods have, the lowest first. It needs mu.
+func (e *Engine) takenIDs() []IDRange {
+	list := slices.Collect(maps.Values(e.ids))
 	for _, p := range e.pods {
 		if m := p.spec().User; m != nil {
-			for _, other := range append(m.UIDs[:len(m.UIDs):len(m.UIDs)], m.GIDs...) {
-				if r.overlaps(other) {
-					return other, true
-				}
-			}
+			list = append(append(list, m.UIDs...), m.GIDs...)
 		}
 	}
-	return IDRange{}, false
-}
-
-func (r IDRange) overlaps(o IDRange) bool {
-	return uint64(r.Host) < uint64(o.Host)+uint64(o.Size) && uint64(o.Host) < uint64(r.Host)+uint64(r.Size)
+	slices.SortFunc(list, func(a, b IDRange) int { return cmp.Compare(a.Host, b.Host) })
+	return list
 }
 
 // giveIDs is for a container that is gone.

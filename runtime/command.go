@@ -25,6 +25,10 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 func emitLookup(p *launch.Program, command string, env []string) launch.Reg {
 	found := p.Reg()
 	p.Step(stepLookup)
+	if command == "" {
+		p.Error(unix.ENOENT)
+		return found
+	}
 	if strings.Contains(command, "/") {
 		name := p.Str(command)
 		p.Set(found, name)
@@ -98,6 +102,10 @@ func commandError(err error, command string) error {
 			e.text = fmt.Sprintf("exec: %q: %v", command, le.Errno)
 		}
 	case stepExec:
+		if command == "" { // which nobody has looked for
+			e.class, e.text = ErrCommandNotFound, `exec: "": executable file not found in $PATH`
+			break
+		}
 		if le.Errno == unix.ENOENT {
 			e.class = ErrCommandNotFound // its interpreter, since the file itself was there
 		}

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"cale/runtime/cgroup"
 	"cale/shim/task"
 	"cale/shim/ttrpc"
@@ -94,7 +96,7 @@ func (c *Client) successor(ctx context.Context, dead *ttrpc.Client) *ttrpc.Clien
 
 // repeatable are the methods that may be called again when it isn't known whether they were carried out.
 var repeatable = map[string]bool{
-	"State": true, "Wait": true, "Kill": true, "Pids": true, "Stats": true, "ResizePty": true, "CloseIO": true,
+	"State": true, "Wait": true, "Pids": true, "Stats": true, "ResizePty": true, "CloseIO": true,
 	"Delete": true, "Update": true, "ReopenLog": true,
 }
 
@@ -181,7 +183,14 @@ func (c *Client) Exec(ctx context.Context, r ExecRequest) error {
 
 // Kill sends a signal to one process, or to all of the container.
 func (c *Client) Kill(ctx context.Context, id, execID string, signal uint32, all bool) error {
-	return c.call(ctx, "Kill", &task.KillRequest{ID: id, ExecID: execID, Signal: signal, All: all}, nil)
+	for {
+		// A signal comes once: a program that gets SIGTERM twice may do something else. Being killed twice is nothing.
+		rpc := c.current()
+		err := c.call(ctx, "Kill", &task.KillRequest{ID: id, ExecID: execID, Signal: signal, All: all}, nil)
+		if signal != uint32(unix.SIGKILL) || !IsUnavailable(err) || ctx.Err() != nil || c.successor(ctx, rpc) == nil {
+			return err
+		}
+	}
 }
 
 // Wait blocks until the process has ended. Its output is in the log by then.

@@ -56,6 +56,12 @@ func (s *Server) imageList(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	shared := r.flag("shared-size")
+	if shared {
+		if err := s.engine.ShareSizes(images); err != nil {
+			return err
+		}
+	}
 	out := []image.Summary{}
 	for _, img := range images {
 		switch {
@@ -79,6 +85,9 @@ func (s *Server) imageList(w http.ResponseWriter, r *request) error {
 		sum := image.Summary{
 			ID: img.ID, Created: img.Created.Unix(), Labels: img.Labels, RepoTags: orNone(img.Names), RepoDigests: orNone(img.Digests),
 			Size: img.Size, SharedSize: -1, Containers: int64(img.Containers), Descriptor: imageDescriptor(&img),
+		}
+		if shared {
+			sum.SharedSize = img.Shared
 		}
 		if r.flag("manifests") && !r.before("1.47") {
 			if sum.Manifests, err = s.imageManifests(r, img.Target); err != nil {

@@ -348,7 +348,8 @@ func (r *request) summary(c *engine.Info) container.Summary {
 		out.Ports = append(out.Ports, container.PortSummary{IP: p.HostIP, PrivatePort: p.Number, PublicPort: p.HostPort, Type: p.Protocol})
 	}
 	for _, p := range c.Run.Exposed {
-		if !seen[p] && len(c.Endpoints) > 0 {
+		// As Docker has it: of what doesn't run no port is shown.
+		if running := c.State.Status == engine.Running || c.State.Status == engine.Paused; running && !seen[p] && len(c.Endpoints) > 0 {
 			out.Ports = append(out.Ports, container.PortSummary{PrivatePort: p.Number, Type: p.Protocol})
 		}
 	}

@@ -2,6 +2,7 @@ package keep
 
 import (
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +17,7 @@ type keeper struct {
 	held     map[Key]*held
 	watchers []int
 	buf      []byte
+	spare    int // a descriptor that is given up for a moment when there are no others
 }
 
 type held struct {
@@ -32,7 +34,8 @@ func Listen(path string) (int, error) {
 // Serve is the keeper: it holds what it is sent at a listening socket, and ends when it holds nothing and nobody
 // watches it.
 func Serve(listener int) error {
-	k := &keeper{held: map[Key]*held{}, buf: make([]byte, maxPacket)}
+	k := &keeper{held: map[Key]*held{}, buf: make([]byte, maxPacket), spare: spareFD()}
+	defer func() { unix.Close(k.spare) }()
 	if err := unix.SetNonblock(listener, true); err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}
@@ -58,8 +61,12 @@ func Serve(listener int) error {
 		}
 		for {
 			fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+			if err == unix.EMFILE || err == unix.ENFILE {
+				k.turnAway(listener)
+				continue
+			}
 			if err != nil {
-				break // none is left, or there is no descriptor for it: the next round tries again
+				break // none is left
 			}
 			k.serve(fd)
 		}
@@ -70,6 +77,28 @@ func Serve(listener int) error {
 			return nil
 		}
 	}
+}
+
+func spareFD() int {
+	fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+// turnAway ends a connection that there is no descriptor for: left waiting, it would keep us awake for as long as it
+// waits. Whose it is does without a keeper.
+func (k *keeper) turnAway(listener int) {
+	if k.spare < 0 {
+		time.Sleep(100 * time.Millisecond)
+	} else {
+		unix.Close(k.spare)
+	}
+	if fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC); err == nil {
+		unix.Close(fd)
+	}
+	k.spare = spareFD()
 }
 
 func (k *keeper) unwatch(fd int) {

@@ -38,7 +38,7 @@ func (s *Supervisor) run(ctx context.Context, r *task.RunRequest) (*task.RunResp
 	}
 	defer c.dropRun(r.RunID)
 	ended := make(chan end, 1)
-	pid, err := s.startRun(c, r, ended)
+	pid, err := s.startRun(ctx, c, r, ended)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func (s *Supervisor) run(ctx context.Context, r *task.RunRequest) (*task.RunResp
 	}
 }
 
-func (s *Supervisor) startRun(c *container, r *task.RunRequest, ended chan<- end) (pid int, err error) {
+func (s *Supervisor) startRun(ctx context.Context, c *container, r *task.RunRequest, ended chan<- end) (pid int, err error) {
 	var streams Streams
 	for _, o := range []struct {
 		path string
@@ -67,7 +67,7 @@ func (s *Supervisor) startRun(c *container, r *task.RunRequest, ended chan<- end
 	}
 	s.reaper.begin()
 	defer s.reaper.end()
-	if pid, err = c.box().Exec(context.Background(), r.RunID, r.Spec, streams); err != nil {
+	if pid, err = c.box().Exec(ctx, r.RunID, r.Spec, streams); err != nil {
 		return 0, err
 	}
 	s.watch(c, r.RunID, nil, pid, func(how end) { ended <- how })

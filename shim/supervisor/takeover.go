@@ -92,18 +92,15 @@ func (s *Supervisor) holdAll() {
 	}
 }
 
-// lockFile is locked by the supervisor that has the bundle's containers, so that there is never a second one.
-const lockFile = "supervisor.lock"
-
 // lockPatience is how long a supervisor that takes over waits for the other to be gone.
 const lockPatience = 5 * time.Second
 
 // Lock makes this process the only supervisor of the working directory. The lock ends with the process: it is not one
 // that a child inherits, which may outlive it.
 func Lock() error {
-	fd, err := unix.Open(lockFile, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	fd, err := unix.Open(shim.LockFile, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: lockFile, Err: err}
+		return &os.PathError{Op: "open", Path: shim.LockFile, Err: err}
 	}
 	for deadline := time.Now().Add(lockPatience); ; time.Sleep(5 * time.Millisecond) {
 		err = unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})

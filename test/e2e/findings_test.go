@@ -1,0 +1,66 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"cale/test/stack"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestEmptyCommand: the empty command is one that isn't found, in run and in exec.
+func TestEmptyCommand(t *testing.T) {
+	each(t, func(t *testing.T, s *stack.Stack, client string) {
+		r := s.Do("", client, "run", "--rm", s.Busybox(), "")
+		if r.Code != 127 || !strings.Contains(r.Stderr, `exec: "": executable file not found in $PATH`) {
+			t.Errorf("run: %d %s", r.Code, r.Stderr)
+		}
+		s.Do("", client, "run", "-d", "--name", "box", s.Busybox(), "sleep", "1000").OK(t)
+		defer s.Do("", client, "rm", "-f", "box")
+		if r := s.Do("", client, "exec", "box", ""); r.Code != 127 {
+			t.Errorf("exec: %d %s", r.Code, r.Stderr)
+		}
+		if r := s.Do("", client, "exec", "-u", "nosuchuser", "box", "true"); r.Code != 126 || !strings.Contains(r.Stderr+r.Stdout, "unable to find user nosuchuser") {
+			t.Errorf("exec as nobody known: %d %s", r.Code, r.Stderr)
+		}
+	})
+}
+
+// TestStoppedSupervisor: a supervisor that somebody has stopped holds nobody up for ever, and is told of; its container
+// can be removed.
+func TestStoppedSupervisor(t *testing.T) {
+	s := stack.New(t)
+	id := strings.TrimSpace(s.Cale("run", "-d", "--name", "box", s.Busybox(), "sleep", "1000").OK(t))
+	pid := s.Supervisor(id)
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if r := s.Cale("exec", "box", "true"); r.Code != 126 || !strings.Contains(r.Stderr+r.Stdout, "is stopped (SIGSTOP)") {
+		t.Errorf("exec: %d %s", r.Code, r.Stderr)
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("that takes %s", took)
+	}
+	unix.Kill(pid, unix.SIGCONT)
+	s.Cale("exec", "box", "true").OK(t)
+	unix.Kill(pid, unix.SIGSTOP)
+	s.Cale("rm", "-f", "box").OK(t)
+}
+
+// TestPortsOfStopped: as Docker has it, no port is shown of what doesn't run.
+func TestPortsOfStopped(t *testing.T) {
+	each(t, func(t *testing.T, s *stack.Stack, client string) {
+		s.Do("", client, "run", "-d", "--name", "box", "--expose", "90", s.Busybox(), "sleep", "1000").OK(t)
+		defer s.Do("", client, "rm", "-f", "box")
+		if out := s.Do("", client, "ps", "--format", "{{.Ports}}").OK(t); out != "90/tcp\n" {
+			t.Errorf("running: %q", out)
+		}
+		s.Do("", client, "stop", "-t", "0", "box").OK(t)
+		if out := s.Do("", client, "ps", "-a", "--format", "{{.Ports}}").OK(t); out != "\n" {
+			t.Errorf("stopped: %q", out)
+		}
+	})
+}
