@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -137,7 +138,7 @@ func (r *registries) serve(how docker.RegistrySettings) (string, error) {
 		return "", err
 	}
 	how.Address = l.Addr().String()
-	o.Domain = how.Address
+	o.Domain, o.Aliases = how.Address, aliases(l.Addr())
 	var h http.Handler = server.New(r.store, o)
 	if !r.open && how.Htpasswd == "" {
 		h = r.localOnly(h)
@@ -157,6 +158,35 @@ func (r *registries) serve(how docker.RegistrySettings) (string, error) {
 		}
 	}()
 	return how.Address, nil
+}
+
+// aliases are the other hosts by which clients reach an address on which a registry listens: only these may become
+// part of images' names at a client's word.
+func aliases(at net.Addr) []string {
+	tcp, ok := at.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsLoopback() && !tcp.IP.IsUnspecified() {
+		return nil
+	}
+	hosts := []string{"localhost", "127.0.0.1", "::1"}
+	if tcp.IP.IsUnspecified() {
+		if name, err := os.Hostname(); err == nil {
+			hosts = append(hosts, name)
+		}
+		all, _ := net.InterfaceAddrs() // without them, images pushed there have the address of listening in their name
+		for _, a := range all {
+			if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() {
+				hosts = append(hosts, n.IP.String())
+			}
+		}
+	}
+	var out []string
+	for _, h := range hosts {
+		host := net.JoinHostPort(h, strconv.Itoa(tcp.Port))
+		if ref, err := image.ParseReference(host + "/any"); err == nil && ref.Domain == host && host != at.String() {
+			out = append(out, host)
+		}
+	}
+	return out
 }
 
 // options are the registry's part of the settings.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"sort"
 	"strconv"
+	"strings"
 	"time"
 
 	"cale/image"
@@ -37,6 +38,10 @@ func (g *registry) sendBlob(w http.ResponseWriter, r *http.Request, d image.Dige
 	h.Set("Docker-Content-Digest", d.String())
 	h.Set("ETag", strconv.Quote(d.String()))
 	if size, err := g.store.Known(d); err == nil && r.Method == http.MethodHead {
+		if has(r, d) {
+			w.WriteHeader(http.StatusNotModified)
+			return nil
+		}
 		h.Set("Accept-Ranges", "bytes")
 		h.Set("Content-Length", strconv.FormatInt(size, 10))
 		return nil
@@ -63,6 +68,20 @@ func (g *registry) sendBlob(w http.ResponseWriter, r *http.Request, d image.Dige
 	defer b.Close()
 	http.ServeContent(steadyWriter{w, http.NewResponseController(w)}, r, "", time.Time{}, b)
 	return nil
+}
+
+// has tells whether a client says that it has the content of this digest
+// (RFC 9110, 13.1.2).
+func has(r *http.Request, d image.Digest) bool {
+	for _, list := range r.Header.Values("If-None-Match") {
+		for tag := range strings.SplitSeq(list, ",") {
+			tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/")
+			if tag == "*" || tag == strconv.Quote(d.String()) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (g *registry) deleteBlob(w http.ResponseWriter, repo string, d image.Digest) error {

@@ -27,7 +27,8 @@ func (g *registry) find(repo, at string) (image.Digest, error) {
 	if !image.ValidTag(at) {
 		return image.Digest{}, manifestUnknown()
 	}
-	for _, domain := range g.domains() {
+	domains, _ := g.domains()
+	for _, domain := range domains {
 		d, err := g.store.Resolve(image.Reference{Domain: domain, Path: repo, Tag: at}.String())
 		if err == nil {
 			return d.Digest, nil
@@ -64,7 +65,7 @@ func (g *registry) getManifest(w http.ResponseWriter, r *http.Request, repo, at 
 	h := w.Header()
 	h.Set("Docker-Content-Digest", d.String())
 	h.Set("ETag", strconv.Quote(d.String()))
-	if r.Header.Get("If-None-Match") == h.Get("ETag") {
+	if has(r, d) {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
@@ -113,7 +114,7 @@ func (g *registry) putManifest(w http.ResponseWriter, r *http.Request, repo, at 
 	if err := g.store.PutAs(image.Descriptor{MediaType: doc.desc.MediaType, Digest: d, Size: doc.desc.Size}, raw); err != nil {
 		return err
 	}
-	if err := g.enter(repo, tags, doc); err != nil {
+	if err := g.enter(r.Host, repo, tags, doc); err != nil {
 		return err
 	}
 	// What waited for its manifest is held by it now, and goes with it.
@@ -204,8 +205,8 @@ func (g *registry) complete(repo string, doc *document, pin *store.Pin) error {
 }
 
 // enter makes a manifest known in its repository, under its tags if there are
-// any.
-func (g *registry) enter(repo string, tags []string, doc *document) error {
+// any, for a client that knows this registry as host.
+func (g *registry) enter(host, repo string, tags []string, doc *document) error {
 	g.change.Lock()
 	defer g.change.Unlock()
 	d := doc.desc.Digest
@@ -217,7 +218,10 @@ func (g *registry) enter(repo string, tags []string, doc *document) error {
 	}
 	target := image.Descriptor{MediaType: doc.desc.MediaType, Digest: d, Size: doc.desc.Size}
 	for _, tag := range tags {
-		name := g.name(repo, tag)
+		name, err := g.name(host, repo, tag)
+		if err != nil {
+			return err
+		}
 		old, err := g.store.Resolve(name)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
@@ -265,18 +269,27 @@ func (g *registry) deleteTag(repo, tag string) error {
 	if !image.ValidTag(tag) {
 		return manifestUnknown()
 	}
-	name := g.name(repo, tag)
-	target, err := g.store.Resolve(name)
-	if errors.Is(err, store.ErrNotFound) {
-		return manifestUnknown()
-	}
+	list, err := g.entries(repo)
 	if err != nil {
 		return err
 	}
-	if err := g.store.AddLease(g.lease(repo, target.Digest), target.Digest); err != nil {
-		return err
+	known := false
+	for _, e := range list {
+		if e.tag != tag || !g.owned(e.domain) {
+			continue
+		}
+		known = true
+		if err := g.store.AddLease(g.lease(repo, e.target), e.target); err != nil {
+			return err
+		}
+		if err := g.store.RemoveName(e.name()); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
 	}
-	return g.store.RemoveName(name)
+	if !known {
+		return manifestUnknown()
+	}
+	return nil
 }
 
 // deleteDigest removes a manifest and all tags that name it. What an index
@@ -288,7 +301,7 @@ func (g *registry) deleteDigest(repo string, d image.Digest) error {
 	}
 	var doc *document
 	for _, e := range list {
-		if e.target != d || e.domain != g.opts.Domain {
+		if e.target != d || !g.owned(e.domain) {
 			continue
 		}
 		if doc == nil {
@@ -306,7 +319,7 @@ func (g *registry) deleteDigest(repo string, d image.Digest) error {
 		if e.tag == "" {
 			err = g.store.RemoveLease(g.lease(repo, d))
 		} else {
-			err = g.store.RemoveName(g.name(repo, e.tag))
+			err = g.store.RemoveName(e.name())
 		}
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err

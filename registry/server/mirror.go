@@ -152,7 +152,11 @@ func (g *registry) whole(repo string) error {
 			if err != nil || len(missing) > 0 {
 				continue
 			}
-			if err := g.store.SetName(g.name(repo, tag), image.Descriptor{MediaType: target.MediaType, Digest: target.Digest, Size: target.Size}); err != nil {
+			name, err := g.name("", repo, tag)
+			if err != nil {
+				return err
+			}
+			if err := g.store.SetName(name, image.Descriptor{MediaType: target.MediaType, Digest: target.Digest, Size: target.Size}); err != nil {
 				return err
 			}
 			g.mirror.mu.Lock()

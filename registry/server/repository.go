@@ -1,6 +1,8 @@
 package server
 
 import (
+	"errors"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -10,16 +12,37 @@ import (
 	"cale/image/store"
 )
 
-// names are the domains whose names a read finds, in order.
-func (g *registry) domains() []string {
-	if g.opts.Domain == image.DefaultDomain {
-		return []string{g.opts.Domain}
+// domains are those whose names a read finds, in order; the first own of them
+// are this registry's.
+func (g *registry) domains() (list []string, own int) {
+	list = append([]string{g.opts.Domain}, g.opts.Aliases...)
+	own = len(list)
+	if !slices.Contains(list, image.DefaultDomain) {
+		list = append(list, image.DefaultDomain)
 	}
-	return []string{g.opts.Domain, image.DefaultDomain}
+	return list, own
 }
 
-func (g *registry) name(repo, tag string) string {
-	return image.Reference{Domain: g.opts.Domain, Path: repo, Tag: tag}.String()
+// owned tells whether names with a domain are this registry's.
+func (g *registry) owned(domain string) bool {
+	list, own := g.domains()
+	return slices.Contains(list[:own], domain)
+}
+
+// name is how the store calls a tag: as it is there already, or else as the
+// client calls it whose request had this host.
+func (g *registry) name(host, repo, tag string) (string, error) {
+	list, own := g.domains()
+	for _, domain := range list[:own] {
+		name := image.Reference{Domain: domain, Path: repo, Tag: tag}.String()
+		if _, err := g.store.Resolve(name); !errors.Is(err, store.ErrNotFound) {
+			return name, err
+		}
+	}
+	if !g.owned(host) {
+		host = g.opts.Domain
+	}
+	return image.Reference{Domain: host, Path: repo, Tag: tag}.String(), nil
 }
 
 // leasePrefix begins the leases that hold a repository's untagged manifests.
@@ -37,6 +60,10 @@ type entry struct {
 	target image.Digest
 }
 
+func (e entry) name() string {
+	return image.Reference{Domain: e.domain, Path: e.repo, Tag: e.tag}.String()
+}
+
 // entries lists the entries of a repository, or of all when repo is empty.
 func (g *registry) entries(repo string) ([]entry, error) {
 	names, err := g.store.Names()
@@ -44,18 +71,17 @@ func (g *registry) entries(repo string) ([]entry, error) {
 		return nil, err
 	}
 	var list []entry
-	for _, domain := range g.domains() {
-		for _, n := range names {
-			rest, ok := strings.CutPrefix(n.Name, domain+"/")
-			if !ok || (repo != "" && !strings.HasPrefix(rest, repo)) {
-				continue
-			}
-			ref, err := image.ParseReference(n.Name)
-			if err != nil || ref.Domain != domain || (repo != "" && ref.Path != repo) {
-				continue
-			}
-			list = append(list, entry{domain, ref.Path, ref.Tag, n.Target.Digest})
+	domains, _ := g.domains()
+	for _, n := range names {
+		domain, rest, ok := strings.Cut(n.Name, "/")
+		if !ok || !slices.Contains(domains, domain) || !strings.HasPrefix(rest, repo) {
+			continue
 		}
+		ref, err := image.ParseReference(n.Name)
+		if err != nil || ref.Domain != domain || (repo != "" && ref.Path != repo) {
+			continue
+		}
+		list = append(list, entry{domain, ref.Path, ref.Tag, n.Target.Digest})
 	}
 	for id, digests := range g.store.Leases() {
 		rest, ok := strings.CutPrefix(id, g.leasePrefix())

@@ -36,6 +36,10 @@ type Options struct {
 	// repositories have: repository foo/bar with tag 1 is "<Domain>/foo/bar:1".
 	// Reads also find docker.io names. Empty means "localhost".
 	Domain string
+	// Aliases are other hosts by which clients reach this registry: what is
+	// pushed by way of one has it in its names, as whoever pushed it calls it.
+	// Names of all of them are one repository's.
+	Aliases []string
 	// MaxBlob bounds one blob in bytes; 0 means 64 GiB.
 	MaxBlob int64
 	// Password, if not nil, decides who is let in, by HTTP's basic scheme.
