@@ -16,7 +16,7 @@ func TestCopyHoldsNobodyUp(t *testing.T) {
 	b := newBench(t)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	id := b.create(sh("head -c 5000000 /dev/urandom > /big; exec sleep 1000"))
+	id := b.create(sh("[ -e /big ] || head -c 5000000 /dev/urandom > /big; exec sleep 1000"))
 	if err := b.Start(ctx, id, StartOptions{}); err != nil {
 		t.Fatal(err)
 	}

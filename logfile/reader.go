@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -81,33 +82,71 @@ func (r *reader) run(ctx context.Context, w *watcher) error {
 	return r.follow(ctx, src, w)
 }
 
-// openAll opens the log and its rotated files, newest first. A rotation in
-// between shows as the same file twice.
+// rotationTime bounds how long openAll waits for a rotation to be over, which takes a few renames.
+const rotationTime = 2 * time.Second
+
+// openAll opens the log and its rotated files, newest first. While the writer rotates, files are missing and others are
+// seen under two names: it looks again until nothing has moved over a look.
 func openAll(path string) (files []*os.File, err error) {
+	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
+		files, err := openNow(path)
+		if err != nil || still(path, files) || time.Since(begun) > rotationTime {
+			return slices.DeleteFunc(files, func(f *os.File) bool { return f == nil }), err
+		}
+		closeAll(files)
+	}
+}
+
+// openNow opens what is there, by number; the log itself is nil if it isn't there.
+func openNow(path string) (files []*os.File, err error) {
 	for n := 0; n <= maxRotated; n++ {
 		f, err := os.Open(rotated(path, n))
 		if errors.Is(err, os.ErrNotExist) {
-			if n == 0 {
-				continue
+			if n > 0 {
+				break
 			}
-			break
-		}
-		if err != nil {
+			f = nil
+		} else if err != nil {
 			closeAll(files)
 			return nil, err
-		}
-		if len(files) > 0 && same(files[len(files)-1], f) {
-			f.Close()
-			continue
 		}
 		files = append(files, f)
 	}
 	return files, nil
 }
 
+// still says whether files are what bears the names, and no other does.
+func still(path string, files []*os.File) bool {
+	for n, f := range files {
+		now, err := os.Stat(rotated(path, n))
+		if f == nil {
+			// The log may not have been begun; with older ones there it is being rotated.
+			if !errors.Is(err, os.ErrNotExist) || len(files) > 1 {
+				return false
+			}
+			continue
+		}
+		if err != nil {
+			return false
+		}
+		own, err := f.Stat()
+		if err != nil || !os.SameFile(own, now) {
+			return false
+		}
+	}
+	for n := len(files); n <= min(len(files)+1, maxRotated); n++ { // a file is missing before its next has its name
+		if _, err := os.Lstat(rotated(path, n)); err == nil {
+			return false
+		}
+	}
+	return true
+}
+
 func closeAll(files []*os.File) {
 	for _, f := range files {
-		f.Close()
+		if f != nil {
+			f.Close()
+		}
 	}
 }
 
