@@ -93,7 +93,7 @@ func New(e *engine.Engine, o Options) (*Server, error) {
 	}
 	s.listen = l
 	s.web = &http.Server{Handler: http.HandlerFunc(s.serveStream), ReadHeaderTimeout: 30 * time.Second, MaxHeaderBytes: 64 << 10}
-	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.WaitForHandlers(true), grpc.Creds(caller.Credentials()),
+	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.WaitForHandlers(true), grpc.Creds(caller.Credentials()), grpc.ForceServerCodecV2(newCodec()),
 		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream))
 	runtimeapi.RegisterRuntimeServiceServer(s.grpc, s)
 	runtimeapi.RegisterImageServiceServer(s.grpc, s)
