@@ -1,7 +1,10 @@
 package cgroup
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
+	"io"
 	"os"
 	"path"
 	"strings"
@@ -156,24 +159,37 @@ func (m mount) is(controller string) bool {
 	return false
 }
 
+// readMounts reads the mount table as a stream: it has some lines for each container, and who reads it may be a container's
+// supervisor, which is to stay small.
 func readMounts() ([]mount, error) {
-	text, err := os.ReadFile("/proc/self/mountinfo")
+	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
+	defer f.Close()
 	var mounts []mount
-	for line := range strings.Lines(string(text)) {
-		left, right, ok := strings.Cut(line, " - ")
-		if !ok || !strings.HasPrefix(right, "cgroup") {
+	for r := bufio.NewReaderSize(f, 4096); ; {
+		line, err := r.ReadSlice('\n')
+		long := err == bufio.ErrBufferFull // an overlay's: those of control groups are short
+		for err == bufio.ErrBufferFull {
+			_, err = r.ReadSlice('\n')
+		}
+		if err == io.EOF {
+			return mounts, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		left, right, ok := bytes.Cut(line, []byte(" - "))
+		if long || !ok || !bytes.HasPrefix(right, []byte("cgroup")) {
 			continue
 		}
-		l, r := strings.Fields(left), strings.Fields(right)
+		l, r := strings.Fields(string(left)), strings.Fields(string(right))
 		if len(l) < 5 || len(r) < 3 || (r[0] != "cgroup" && r[0] != "cgroup2") {
 			continue
 		}
 		mounts = append(mounts, mount{unescape(l[3]), unescape(l[4]), r[0] == "cgroup2", strings.Split(r[2], ",")})
 	}
-	return mounts, nil
 }
 
 // unescape undoes mountinfo's octal escapes.
