@@ -121,10 +121,22 @@ func whyEnded(rec *record) (out []Reason) {
 	default:
 		add("exit", "cale logs "+rec.Name, "its first process ended by itself, with %d", code)
 	}
+	if code != 0 {
+		out = append(out, readOnlyRoot(rec)...)
+	}
 	if unhealthy {
 		add("health", "", "it was unhealthy at last, after %d failed checks in a row", h.FailingStreak)
 	}
 	return out
+}
+
+// readOnlyRoot says that files could not be written, of a container for which that is so: whether it tried, nobody notes.
+func readOnlyRoot(rec *record) []Reason {
+	if !rec.Spec.Security.ReadOnly {
+		return nil
+	}
+	return []Reason{{Topic: "limit", Hint: "--tmpfs PATH or --volume NAME:PATH gives it a place to write to",
+		Text: "its root is read-only: what it writes anywhere but to its mounts is refused with EROFS, Read-only file system"}}
 }
 
 // whyHeld explains what a container that runs can't do, and what holds it back.
@@ -150,6 +162,7 @@ func (e *Engine) whyHeld(ctx context.Context, c *container, rec *record, r *run)
 			add("limit", "update --cpus", "it had to wait for its share of processor time in %d of %d periods, %s in all", p.ThrottledPeriods, p.Periods, time.Duration(p.ThrottledTime).Round(time.Millisecond))
 		}
 	}
+	out = append(out, readOnlyRoot(rec)...)
 	out = append(out, heldBack(r.pid)...)
 	r.healthReason(&out)
 	return out
@@ -234,6 +247,9 @@ func kernelSaid(id string, since time.Time) (out []Reason) {
 		if strings.Contains(text, "oom-kill:") {
 			text, _, _ = strings.Cut(text, "\n")
 			out = append(out, Reason{Topic: "oom", Text: "the kernel's log: " + text})
+		}
+		if strings.Contains(text, "fork rejected by pids controller") {
+			out = append(out, Reason{Topic: "limit", Hint: "--pids-limit (also by update)", Text: "it had as many processes as it may, and was refused more (fork: Resource temporarily unavailable)"})
 		}
 	}
 	return out

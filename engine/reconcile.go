@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"cale/atomicfile"
 	"cale/image"
@@ -220,6 +221,11 @@ func (e *Engine) lookThrough(ctx context.Context, client *shim.Client, pod strin
 		f.run.netns = filepath.Join(pod, "net")
 	}
 	st, err := client.State(ctx, id, "")
+	// A shim that has just taken over may not have seen yet that the process died with its last one.
+	for try := 0; try < 100 && err == nil && st.Status == shim.StatusRunning && processEnded(int(st.Pid)); try++ {
+		time.Sleep(20 * time.Millisecond)
+		st, err = client.State(ctx, id, "")
+	}
 	if still := filepath.Join(pod, stillMark); err == nil && isFile(still) {
 		if st.Status == shim.StatusPaused || st.Status == shim.StatusPausing {
 			if err := client.Resume(ctx, id); err != nil {
@@ -264,6 +270,18 @@ func (e *Engine) lookThrough(ctx context.Context, client *shim.Client, pod strin
 		}
 	}
 	return f
+}
+
+// processEnded says whether a process has ended, though it may be waited for yet.
+func processEnded(pid int) bool {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return errors.Is(err, unix.ESRCH)
+	}
+	defer unix.Close(fd)
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(poll, 0)
+	return err == nil && n > 0
 }
 
 // bury cleans up after a run that ended, or never really began, while nobody looked.

@@ -21,8 +21,16 @@ func TestExplain(t *testing.T) {
 		{"missing", []string{"/nothing"}, []string{"missing is created.", "start:", "no such program"}},
 		{"refused", []string{"/etc/passwd"}, []string{"start:", "may not be executed"}},
 		{"memory", []string{"sh", "-c", "head -c 100000000 /dev/zero > /dev/shm/x"}, []string{"oom:", "its limit is 16MiB", "--memory"}},
+		{"forks", []string{"sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait; exit 4"}, []string{"as many processes as it may, and was refused more", "--pids-limit"}},
+		{"readonly", []string{"touch", "/file"}, []string{"its root is read-only", "--tmpfs"}},
 	} {
 		args := []string{"run", "--name", c.name}
+		switch c.name {
+		case "forks":
+			args = append(args, "--pids-limit", "4")
+		case "readonly":
+			args = append(args, "--read-only")
+		}
 		if c.name == "memory" {
 			args = append(args, "--memory", "16m", "--memory-swap", "16m", "--shm-size", "200m")
 		}
