@@ -38,6 +38,7 @@ import (
 	"cale/audit"
 	"cale/audit/caller"
 	"cale/build/cachemount"
+	"cale/build/lent"
 	"cale/build/names"
 	"cale/build/step"
 	"cale/network"
@@ -56,6 +57,7 @@ type Builder struct {
 	steps      *step.Runner
 	sessions   *session.Manager
 	mounts     *cachemount.Mounts
+	folders    *lent.Source
 	server     *grpc.Server
 	stop       chan struct{}
 }
@@ -117,6 +119,10 @@ func open(ctx context.Context, o Options) (_ *Builder, err error) {
 		return nil, err
 	}
 	w.CacheMgr = b.mounts.Manager()
+	if b.folders, err = lent.NewSource(w.CacheMgr); err != nil {
+		return nil, err
+	}
+	w.SourceManager.Register(b.folders)
 	b.worker = &worker.Controller{}
 	if err := b.worker.Add(storing{preferred{w, &names.Store{Keeper: o.Keeper}, b.books.blobs}}); err != nil {
 		return nil, err
@@ -223,6 +229,11 @@ func (b *Builder) Sessions() *session.Manager { return b.sessions }
 
 // Mounts are the builder's cache mounts.
 func (b *Builder) Mounts() *cachemount.Mounts { return b.mounts }
+
+// Lend has the builder read folders directly that a session of this process has.
+func (b *Builder) Lend(session string, folders map[string]lent.Folder) (done func()) {
+	return b.folders.Lend(session, folders)
+}
 
 // Renew holds in the image store, anew, all that the cache needs.
 func (b *Builder) Renew(ctx context.Context) error { return b.books.holds.Renew(ctx) }

@@ -71,7 +71,11 @@ func (a *away) Folder(path string) (fsutil.FS, error) {
 		return nil, err
 	}
 	a.open = append(a.open, f)
-	return &folder{f}, nil
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, err
+	}
+	return &folder{f, fmt.Sprintf("%x:%x", st.Dev, st.Ino)}, nil
 }
 
 func (a *away) Logins() (*configfile.ConfigFile, error) {

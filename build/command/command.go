@@ -18,6 +18,7 @@ import (
 	"github.com/moby/buildkit/frontend/subrequests/lint"
 	"github.com/moby/buildkit/frontend/subrequests/outline"
 	"github.com/moby/buildkit/frontend/subrequests/targets"
+	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/auth/authprovider"
 	"github.com/moby/buildkit/session/sshforward/sshprovider"
 	"github.com/moby/buildkit/solver/errdefs"
@@ -27,6 +28,7 @@ import (
 
 	"cale/atomicfile"
 	"cale/build"
+	"cale/build/lent"
 )
 
 // Streams are the command's.
@@ -44,7 +46,15 @@ type Command struct {
 	flags *flags
 	where string
 	opt   *client.SolveOpt // once it is prepared
+	lend  Lend
 }
+
+// Lend has a builder in this process read a session's folders directly until
+// the function that it returns is called.
+type Lend func(session string, folders map[string]lent.Folder) (done func())
+
+// Lends is set where the builder is in this process.
+func (c *Command) Lends(l Lend) { c.lend = l }
 
 // Parse reads a command line that was written at a place; help, if it is asked
 // for, goes to out.
@@ -104,13 +114,36 @@ func (c *Command) Run(ctx context.Context, s Streams, open Builder) error {
 			return errors.Join(err, closer())
 		}
 	}
-	err = f.build(ctx, s, dial, c.opt)
+	done, err := c.lent(ctx)
+	if err == nil {
+		err = f.build(ctx, s, dial, c.opt)
+		done()
+	}
 	for _, a := range f.mountsTo {
 		if err == nil {
 			err = exportMounts(ctx, dial, a)
 		}
 	}
 	return errors.Join(err, closer())
+}
+
+// lent lends the folders that this process reads itself.
+func (c *Command) lent(ctx context.Context) (done func(), err error) {
+	folders := map[string]lent.Folder{}
+	for name, fs := range c.opt.LocalMounts {
+		if f, ok := fs.(lent.Folder); ok {
+			folders[name] = f
+		}
+	}
+	if c.lend == nil || len(folders) == 0 {
+		return func() {}, nil
+	}
+	s, err := session.NewSession(context.WithoutCancel(ctx), "")
+	if err != nil {
+		return nil, err
+	}
+	c.opt.SharedSession = s
+	return c.lend(s.ID(), folders), nil
 }
 
 func (f *flags) build(ctx context.Context, s Streams, dial func(context.Context) (net.Conn, error), opt *client.SolveOpt) error {

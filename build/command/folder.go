@@ -21,7 +21,10 @@ import (
 
 // folder is a tree by its descriptor: no link leads out of it. It shows files
 // as fsutil's own does, so that they are the same to the build cache.
-type folder struct{ dir *os.File }
+type folder struct {
+	dir *os.File
+	key string
+}
 
 // tree is the folder for as long as one call: the descriptor is f's.
 func (t *folder) tree() (*filetree.Root, error) {
@@ -31,6 +34,9 @@ func (t *folder) tree() (*filetree.Root, error) {
 	}
 	return filetree.FromFD(fd, t.dir.Name()), nil
 }
+
+// Key implements lent.Folder.
+func (t *folder) Key() string { return t.key }
 
 // Open implements fsutil.FS.
 func (t *folder) Open(path string) (io.ReadCloser, error) {
@@ -82,6 +88,9 @@ func (e *entry) Name() string { return filepath.Base(e.path) }
 
 // Type implements gofs.DirEntry.
 func (e *entry) Type() gofs.FileMode { return fileMode(e.Entry.Stat.Mode).Type() }
+
+// Changed implements lent.Changed.
+func (e *entry) Changed() time.Time { return time.Unix(e.Entry.Stat.Ctim.Unix()) }
 
 // Info implements gofs.DirEntry; its Sys is a *types.Stat.
 func (e *entry) Info() (gofs.FileInfo, error) {

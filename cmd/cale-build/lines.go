@@ -20,6 +20,7 @@ type lines struct {
 	ctx      context.Context // the builder's
 	settings settings
 	builder  *apibuild.Split
+	lend     command.Lend
 }
 
 func (s *lines) take(conn net.Conn) {
@@ -51,6 +52,7 @@ func (s *lines) take(conn net.Conn) {
 	if err != nil {
 		return
 	}
+	c.Lends(s.lend)
 	err = c.Run(ctx, command.Streams{Out: t.Out, Err: t.Err}, func(context.Context, string, string, bool) (func(context.Context) (net.Conn, error), func() error, error) {
 		dial := func(ctx context.Context) (net.Conn, error) { return s.builder.DialFor(ctx, t.Peer) }
 		return dial, func() error { return nil }, nil

@@ -125,7 +125,7 @@ func serve(ctx context.Context, args []string) error {
 	}
 	counted := &counting{Listener: l}
 	split := apibuild.NewSplit(counted)
-	split.Lines = (&lines{ctx: ctx, settings: s, builder: split}).take
+	split.Lines = (&lines{ctx: ctx, settings: s, builder: split, lend: b.Lend}).take
 	docker := &http.Server{Handler: apibuild.NewServer(split, b.Sessions(), b.Mounts()), ReadHeaderTimeout: 30 * time.Second, ConnContext: apibuild.ConnContext}
 	failed := make(chan error, 3)
 	go func() { failed <- b.Server().Serve(split.HTTP2()) }()

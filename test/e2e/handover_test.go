@@ -83,3 +83,30 @@ func TestBuildHandedOverCancelled(t *testing.T) {
 		t.Errorf("exit status %d after %v: %s", code, time.Since(begin), text)
 	}
 }
+
+// TestBuildSameSizeAndTime: a file that was changed and has its size and time
+// as before is built anew; the field takes it for unchanged.
+func TestBuildSameSizeAndTime(t *testing.T) {
+	s := stack.New(t)
+	dir := folder(t, map[string]string{"Dockerfile": "FROM " + s.Busybox() + "\nCOPY . /all/\n", "one": "first", "sub/two": "first"})
+	at := time.Unix(1_700_000_000, 0)
+	for i, text := range []string{"first", "other", "third"} {
+		for _, name := range []string{"one", "sub/two"} {
+			path := filepath.Join(dir, name)
+			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chtimes(path, at, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// The builder is started by the first, and carries out the others.
+		s.Cale("build", "-q", "-t", "same", dir).OK(t)
+		if i == 0 {
+			s.Cale("build", "-q", "-t", "same", dir).OK(t)
+		}
+		if got := s.Cale("run", "--rm", "same", "cat", "/all/one", "/all/sub/two").OK(t); got != text+text {
+			t.Errorf("built of %q, the image has %q", text, got)
+		}
+	}
+}
