@@ -16,7 +16,10 @@ import (
 // ErrAbsent is a place where control groups can't be had at all.
 var ErrAbsent = errors.New("no cgroup hierarchy is mounted")
 
-const mountDir = "/sys/fs/cgroup"
+const (
+	mountDir   = "/sys/fs/cgroup"
+	mountTable = "/proc/self/mountinfo"
+)
 
 // hierarchy is one mounted tree of groups.
 type hierarchy struct {
@@ -51,7 +54,7 @@ func find() ([]hierarchy, error) {
 		if h.mount == "" {
 			// Not at its usual place: worth reading the mount table, which may be long.
 			if mounts == nil {
-				mounts, err = readMounts()
+				mounts, err = readMounts(mountTable)
 				if err != nil {
 					return nil, err
 				}
@@ -105,7 +108,7 @@ func (h hierarchy) ownDir() (string, error) {
 	if h.own == "" || h.own == "/" {
 		return "/", nil
 	}
-	mounts, err := readMounts()
+	mounts, err := readMounts(mountTable)
 	if err != nil {
 		return "", err
 	}
@@ -161,8 +164,8 @@ func (m mount) is(controller string) bool {
 
 // readMounts reads the mount table as a stream: it has some lines for each container, and who reads it may be a container's
 // supervisor, which is to stay small.
-func readMounts() ([]mount, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+func readMounts(table string) ([]mount, error) {
+	f, err := os.Open(table)
 	if err != nil {
 		return nil, err
 	}
