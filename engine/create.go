@@ -14,6 +14,7 @@ import (
 	"cale/atomicfile"
 	"cale/engine/ocispec"
 	"cale/image/store"
+	"cale/logfile"
 )
 
 var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
@@ -239,10 +240,17 @@ func (e *Engine) checkSpec(s *Spec) error {
 	}
 	switch s.Log.Driver {
 	case "", "json-file", "local", "none":
-	case "awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog":
-		return fail(ErrUnsupported, "failed to initialize logging driver: no log driver named '%s' is registered: it is not built in Cale yet, json-file, local and none are", s.Log.Driver)
+	case "journald":
+		if _, err := os.Stat(logfile.JournalSocket); err != nil {
+			return fail(ErrUnsupported, "failed to initialize logging driver: journald is not enabled on this host: %v", err)
+		}
+	case "awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "splunk", "syslog":
+		return fail(ErrUnsupported, "failed to initialize logging driver: no log driver named '%s' is registered: it is not built in Cale yet, json-file, local, journald and none are", s.Log.Driver)
 	default:
-		return invalid("logger: no log driver named '%s' is registered: there are json-file, local and none", s.Log.Driver)
+		return invalid("logger: no log driver named '%s' is registered: there are json-file, local, journald and none", s.Log.Driver)
+	}
+	if _, err := logTag(&record{Spec: *s}); err != nil {
+		return err
 	}
 	if _, _, err := logLimits(s.Log); err != nil {
 		return err

@@ -39,7 +39,7 @@ func logLimits(l Log) (size int64, files int, err error) {
 			return 0, 0, invalid("unknown log opt '%s' for %s log driver", k, driver)
 		}
 	}
-	if l.Driver == "local" {
+	if l.Driver == "local" || l.Driver == "journald" { // which has the file to read from
 		// Its defaults; the file itself is as json-file's.
 		if size == 0 {
 			size = 20 << 20
@@ -70,6 +70,37 @@ func logAttrs(rec *record) map[string]string {
 		return nil
 	}
 	return attrs
+}
+
+// logTag is what the journal calls a container: by the option tag, a text with the names that Docker's templates have in
+// it, or its short id.
+func logTag(rec *record) (string, error) {
+	text := rec.Spec.Log.Options["tag"]
+	if text == "" {
+		text = "{{.ID}}"
+	}
+	short := func(id string) string { return id[:min(len(id), 12)] }
+	id := strings.TrimPrefix(rec.ImageID, "sha256:")
+	text = strings.NewReplacer("{{.ID}}", short(rec.ID), "{{.FullID}}", rec.ID, "{{.Name}}", rec.Name, "{{.ImageID}}", short(id), "{{.ImageFullID}}", rec.ImageID,
+		"{{.ImageName}}", rec.Spec.Image, "{{.DaemonName}}", "cale").Replace(text)
+	if strings.Contains(text, "{{") {
+		return "", invalid("invalid log opt tag: %s: there are .ID, .FullID, .Name, .ImageID, .ImageFullID, .ImageName and .DaemonName", rec.Spec.Log.Options["tag"])
+	}
+	return text, nil
+}
+
+// journalFields are what the journal has of a container with each line, by Docker's names.
+func journalFields(rec *record) map[string]string {
+	tag, err := logTag(rec)
+	if err != nil {
+		tag = rec.ID[:12]
+	}
+	fields := map[string]string{"CONTAINER_ID": rec.ID[:12], "CONTAINER_ID_FULL": rec.ID, "CONTAINER_NAME": rec.Name, "CONTAINER_TAG": tag,
+		"SYSLOG_IDENTIFIER": tag, "IMAGE_NAME": rec.Spec.Image}
+	for k, v := range logAttrs(rec) {
+		fields[k] = v
+	}
+	return fields
 }
 
 // Logs reads what a container wrote. Following ends with the container's run.

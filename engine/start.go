@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"cale/logfile"
 	"cale/network"
 	"cale/runtime/cgroup"
 	"cale/shim"
@@ -249,6 +250,9 @@ func (e *Engine) stdioOf(c *container, rec *record, r *shim.CreateRequest) error
 	}
 	u := stdio.URI{Log: c.logPath(), Driver: "json-file", MaxSize: size, MaxFile: files, Attach: c.attachSocket(),
 		Stdin: s.OpenStdin, StdinOnce: s.StdinOnce, Attrs: logAttrs(rec)}
+	if s.Log.Driver == "journald" {
+		u.Journal, u.Fields = logfile.JournalSocket, journalFields(rec)
+	}
 	if s.Log.Driver == "none" {
 		u.Log, u.Driver = "", "none"
 	}

@@ -20,6 +20,8 @@ type Options struct {
 	MaxFiles int
 	// Attrs are written with every entry of a JSON log.
 	Attrs map[string]string
+	// Journal gets every entry too; may be nil.
+	Journal *Journal
 }
 
 // Writer appends the output of one container to its log. It is safe for
@@ -30,6 +32,7 @@ type Writer struct {
 	maxSize  int64
 	maxFiles int
 	attrs    string
+	journal  *journal // nil without one
 
 	mu      sync.Mutex
 	file    *os.File
@@ -53,6 +56,12 @@ func Open(o Options) (*Writer, error) {
 	case JSON, CRI:
 	default:
 		return nil, ErrUnknownFormat
+	}
+	if o.Journal != nil {
+		var err error
+		if w.journal, err = openJournal(o.Journal); err != nil {
+			return nil, err
+		}
 	}
 	return w, w.open()
 }
@@ -176,6 +185,10 @@ func (w *Writer) Close() error {
 	}
 	err := w.file.Close()
 	w.file = nil
+	if w.journal != nil {
+		w.journal.close()
+		w.journal = nil
+	}
 	return err
 }
 
@@ -198,6 +211,9 @@ func (w *Writer) keep(buf []byte) {
 // entry appends an encoded entry to buf; before one that would not fit into the
 // file any more it flushes and rotates.
 func (w *Writer) entry(buf []byte, s Stream, line []byte, at time.Time, err error) ([]byte, error) {
+	if w.journal != nil {
+		_ = w.journal.send(s, line, at) // what it doesn't take is in the file
+	}
 	before := len(buf)
 	if w.format == CRI {
 		buf = appendCRI(buf, s, line, at)

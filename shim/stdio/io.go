@@ -193,10 +193,14 @@ func (o *IO) Hold(closing func(), hold func(Ends)) {
 // targets opens the log and the fifos or files.
 func (o *IO) targets() error {
 	if o.uri.Log != "" {
-		w, err := logfile.Open(logfile.Options{
+		lo := logfile.Options{
 			Path: o.uri.Log, Format: logfile.Format(o.uri.Driver),
 			MaxSize: o.uri.MaxSize, MaxFiles: o.uri.MaxFile, Attrs: o.uri.Attrs,
-		})
+		}
+		if o.uri.Journal != "" {
+			lo.Journal = &logfile.Journal{Socket: o.uri.Journal, Fields: o.uri.Fields}
+		}
+		w, err := logfile.Open(lo)
 		if err != nil {
 			return err
 		}

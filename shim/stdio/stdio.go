@@ -29,12 +29,19 @@ type URI struct {
 	Stdin, StdinOnce bool
 	// Attrs are written with every line of a json-file log (Docker's "details").
 	Attrs map[string]string
+	// Journal is the socket of systemd's journal, which gets the log too; "" is
+	// none. Fields go with each of its entries.
+	Journal string
+	Fields  map[string]string
 }
 
 const scheme = "cale"
 
 // attrPrefix marks the query parameters that are attributes.
 const attrPrefix = "attr."
+
+// fieldPrefix marks those that are fields of the journal's.
+const fieldPrefix = "field."
 
 // String returns the URI's text.
 func (u URI) String() string {
@@ -61,6 +68,10 @@ func (u URI) String() string {
 	}
 	for k, v := range u.Attrs {
 		q.Set(attrPrefix+k, v)
+	}
+	set("journal", u.Journal)
+	for k, v := range u.Fields {
+		q.Set(fieldPrefix+k, v)
 	}
 	return scheme + ":///?" + q.Encode()
 }
@@ -101,7 +112,16 @@ func ParseURI(s string) (URI, error) {
 			u.Stdin, err = strconv.ParseBool(v)
 		case "stdinonce":
 			u.StdinOnce, err = strconv.ParseBool(v)
+		case "journal":
+			u.Journal = v
 		default:
+			if name, ok := strings.CutPrefix(k, fieldPrefix); ok {
+				if u.Fields == nil {
+					u.Fields = make(map[string]string)
+				}
+				u.Fields[name] = v
+				continue
+			}
 			name, ok := strings.CutPrefix(k, attrPrefix)
 			if !ok {
 				return u, errors.New("stdio URI: unknown parameter " + strconv.Quote(k))

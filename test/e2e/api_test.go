@@ -85,7 +85,7 @@ func TestAPIRefusals(t *testing.T) {
 		{"GET", "/containers/json?filters={\"status\":[\"rubbish\"]}", "", "", 400, "invalid filter 'status=rubbish'"},
 		{"GET", "/volumes?filters={\"rubbish\":[\"1\"]}", "", "", 400, "invalid filter 'rubbish': there are "},
 		{"POST", "/networks/create", jsonBody, `{"Name":"n","IPAM":{"Config":[{"Subnet":"10.99.0.1/24"}]}}`, 400, "invalid subnet 10.99.0.1/24: it should be 10.99.0.0/24"},
-		{"POST", "/containers/create", jsonBody, `{` + image + `,"HostConfig":{"LogConfig":{"Type":"journald"}}}`, 501, "no log driver named 'journald' is registered: it is not built in Cale yet"},
+		{"POST", "/containers/create", jsonBody, `{` + image + `,"HostConfig":{"LogConfig":{"Type":"syslog"}}}`, 501, "no log driver named 'syslog' is registered: it is not built in Cale yet"},
 		{"POST", "/containers/create", jsonBody, `{` + image + `,"HostConfig":{"LogConfig":{"Type":"rubbish"}}}`, 400, "no log driver named 'rubbish' is registered: there are json-file"},
 		{"POST", "/containers/create", jsonBody, `{` + image + `,"HostConfig":{"Runtime":"rubbish"}}`, 400, "unknown or invalid runtime name: rubbish: there are cale"},
 		{"POST", "/session", "", "", 400, "no upgrade proto"},
@@ -256,5 +256,19 @@ func TestKnownToClients(t *testing.T) {
 	major, _, _ := strings.Cut(out, ".")
 	if n, err := strconv.Atoi(major); err != nil || n < 28 || !strings.Contains(out, "+cale.") {
 		t.Errorf("the engine's version is %s", out)
+	}
+}
+
+// TestRefusedBuild: that a build is refused is what the client is told, whatever of the context was still on its way.
+func TestRefusedBuild(t *testing.T) {
+	s := stack.New(t)
+	a := newAPI(t, s)
+	for _, size := range []int{100, 100_000} {
+		context := oneFile("Dockerfile", "FROM busybox\n#"+strings.Repeat("x", size))
+		for range 30 {
+			if code, text := a.call("POST", "/build?platform=foobar", "Content-Type: application/x-tar", context); code != 400 || !strings.Contains(text, "unknown operating system or architecture") {
+				t.Fatalf("a context of %d bytes: %d %s", size, code, text)
+			}
+		}
 	}
 }
