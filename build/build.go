@@ -146,8 +146,9 @@ func newWorker(ctx context.Context, o Options, b *books, nets *network.Store) (*
 	if c := o.Config.DNS; c != nil {
 		dns = &oci.DNSConfig{Nameservers: c.Nameservers, Options: c.Options, SearchDomains: c.SearchDomains}
 	}
+	proxy := step.NewProxy(filepath.Join(o.Run, "build"), networks)
 	run, err := step.New(step.Options{
-		Dir: filepath.Join(o.Run, "build", "steps"), CgroupParent: instance.Cgroup(o.Run), Networks: networks, DNS: dns, Devices: devices, Log: o.Log,
+		Dir: filepath.Join(o.Run, "build", "steps"), CgroupParent: instance.Cgroup(o.Run), Networks: networks, Proxy: proxy, DNS: dns, Devices: devices, Log: o.Log,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -170,6 +171,7 @@ func newWorker(ctx context.Context, o Options, b *books, nets *network.Store) (*
 		GCPolicy:         gcPolicy(o.Config.Workers.OCI.GCConfig, b.dir),
 		BuildkitVersion:  buildkitVersion(),
 		NetworkProviders: networks,
+		ProxyProvider:    proxy,
 		Executor:         run,
 		Snapshotter:      containerdsnapshot.NewSnapshotter(snapshotter, b.meta.Snapshotter(snapshotter), namespace, nil),
 		ContentStore:     b.content,

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/moby/buildkit/executor"
+	"github.com/moby/buildkit/util/network"
 	"golang.org/x/sys/unix"
 
 	"cale/runtime"
@@ -172,6 +173,9 @@ func (r *Runner) Exec(ctx context.Context, id string, process executor.ProcessIn
 		return errNoStep(id)
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+	if process.Meta.Proxy != nil && len(process.Meta.Env) > 0 {
+		process.Meta.Env = executor.ReplaceEnv(process.Meta.Env, network.FilterProxyEnv(run.spec.Process.Env))
 	}
 	ps, err := run.execProcess(process.Meta)
 	if err != nil {

@@ -42,6 +42,7 @@ type Options struct {
 	// CgroupParent is the group that steps' groups are made below.
 	CgroupParent string
 	Networks     map[pb.NetMode]network.Provider
+	Proxy        network.ProxyProvider
 	DNS          *oci.DNSConfig
 	// Log takes what failed after a step's end.
 	Log     func(format string, args ...any)
@@ -143,18 +144,15 @@ func (r *Runner) Run(ctx context.Context, id string, root executor.Mount, mounts
 
 func (r *Runner) run(ctx context.Context, id string, root executor.Mount, mounts []executor.Mount, process executor.ProcessInfo, run *running, started func()) (err error) {
 	meta := process.Meta
-	if meta.Proxy != nil {
-		return errors.New("the proxy network is not built yet in Cale")
-	}
-	provider, ok := r.opts.Networks[meta.NetMode]
-	if !ok {
-		return fmt.Errorf("network mode %s is not to be had here", meta.NetMode)
-	}
-	ns, err := provider.New(ctx, meta.Hostname, network.NamespaceOptions{})
+	ns, err := r.network(ctx, &meta)
 	if err != nil {
 		return err
 	}
 	defer r.later(ns.Close)
+	proxy, proxied := ns.(network.ProxyNamespace)
+	if proxied {
+		meta.Env = executor.ReplaceEnv(meta.Env, proxy.ProxyEnv())
+	}
 
 	resolv, hosts, clean, err := r.files(ctx, &meta)
 	if err != nil {
@@ -174,6 +172,17 @@ func (r *Runner) run(ctx context.Context, id string, root executor.Mount, mounts
 	}
 	defer unmount()
 	defer executor.MountStubsCleaner(context.WithoutCancel(ctx), run.rootfs, mounts, meta.RemoveMountStubsRecursive)()
+	if proxied {
+		restore, fault := executor.InjectProxyCA(run.rootfs, proxy.ProxyCACert())
+		if fault != nil {
+			return fmt.Errorf("the proxy's certificate: %w", fault)
+		}
+		defer func() {
+			if fault := restore(); fault != nil {
+				err = errors.Join(err, fmt.Errorf("failed to clean up proxy CA: %w", fault))
+			}
+		}()
+	}
 
 	uid, gid, groups, err := oci.GetUser(run.rootfs, meta.User)
 	if err != nil {
@@ -230,6 +239,19 @@ func (r *Runner) run(ctx context.Context, id string, root executor.Mount, mounts
 		return fmt.Errorf("take the step's container down: %w", err)
 	}
 	return exitError(ctx, status, oomed, meta.ValidExitCodes)
+}
+
+// network is a step's own, in which what it fetches is kept account of if that
+// was asked for.
+func (r *Runner) network(ctx context.Context, meta *executor.Meta) (network.Namespace, error) {
+	if meta.Proxy != nil {
+		return r.opts.Proxy.NewProxy(ctx, &network.ProxyConfig{Policy: meta.Proxy.Policy, Capture: meta.Proxy.Capture, EgressMode: meta.NetMode})
+	}
+	provider, ok := r.opts.Networks[meta.NetMode]
+	if !ok {
+		return nil, fmt.Errorf("network mode %s is not to be had here", meta.NetMode)
+	}
+	return provider.New(ctx, meta.Hostname, network.NamespaceOptions{})
 }
 
 // confinement is the AppArmor profile of a step's processes, as a container's;
