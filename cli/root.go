@@ -44,7 +44,7 @@ func (a *App) rootCommand() *cobra.Command {
 	root.SetHelpFunc(func(c *cobra.Command, _ []string) { help(c, c.OutOrStdout()) })
 	root.SetVersionTemplate("")
 	f := root.Flags()
-	f.StringVarP(&a.host, "host", "H", a.host, "Engine to connect to (unix:///path, tcp://address:port, ssh://[user@]host)")
+	f.StringVarP(&a.host, "host", "H", a.host, "Engine to connect to (unix:///path, tcp://address:port, ssh://[user@]host; also CALE_HOST)")
 	f.StringVar(&a.root, "root", a.root, "Data of the engine that is started on demand")
 	f.StringVar(&a.run, "run", a.run, "Run-time folder, with the engine's socket")
 	f.BoolP("version", "v", false, "Print version information and quit")

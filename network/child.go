@@ -34,6 +34,7 @@ const (
 // <linux/if_link.h>
 var (
 	macvlanModes = map[string]uint32{"private": 1, "vepa": 2, "": 4, "bridge": 4, "passthru": 8}
+	ipvlanModes  = map[string]uint16{"": 0, "l2": 0, "l3": 1, "l3s": 2}
 	ipvlanFlags  = map[string]uint16{"": 0, "bridge": 0, "private": 1, "vepa": 2}
 )
 
@@ -76,12 +77,15 @@ func (s *Store) completeChild(d *Definition) error {
 	if _, ok := ipvlanFlags[d.Options[optIPvlanFlag]]; !ok {
 		return fmt.Errorf("%w %s %q: it can be bridge, private or vepa", ErrInvalid, optIPvlanFlag, d.Options[optIPvlanFlag])
 	}
-	switch d.Options[optIPvlanMode] {
-	case "", "l2":
-	case "l3", "l3s":
-		return fmt.Errorf("%w %s %s: only l2 is built in Cale yet", ErrInvalid, optIPvlanMode, d.Options[optIPvlanMode])
-	default:
-		return fmt.Errorf("%w %s %q: it can be l2", ErrInvalid, optIPvlanMode, d.Options[optIPvlanMode])
+	mode, ok := ipvlanModes[d.Options[optIPvlanMode]]
+	if !ok {
+		return fmt.Errorf("%w %s %q: it can be l2, l3 or l3s", ErrInvalid, optIPvlanMode, d.Options[optIPvlanMode])
+	}
+	// In the kernel the mode is the parent's: another one would be forced upon who is there.
+	for _, n := range s.nets {
+		if d.Driver == IPvlan && n.def.Driver == IPvlan && n.def.Parent == d.Parent && ipvlanModes[n.def.Options[optIPvlanMode]] != mode {
+			return fmt.Errorf("%w %s: network %s has another one on %s, and all on a device have the same", ErrInvalid, optIPvlanMode, n.def.Name, d.Parent)
+		}
 	}
 	return nil
 }
@@ -169,7 +173,7 @@ func (s *Store) addChild(n *network, e *Endpoint, ns int) error {
 		}
 		m = rtnl.NewMacvlan(c, macvlanModes[n.def.Options[optMacvlanMode]], mac)
 	} else {
-		m = rtnl.NewIPvlan(c, ipvlanFlags[n.def.Options[optIPvlanFlag]])
+		m = rtnl.NewIPvlan(c, ipvlanModes[n.def.Options[optIPvlanMode]], ipvlanFlags[n.def.Options[optIPvlanFlag]])
 	}
 	err := s.route.Do(m)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOTSUP) {

@@ -148,7 +148,39 @@ func TestChildDefinitions(t *testing.T) {
 			t.Errorf("%v: %v", options, err)
 		}
 	}
-	if _, err := s.Create(t.Context(), Definition{Name: "bad", Driver: IPvlan, Options: map[string]string{"parent": "wan", "ipvlan_mode": "l3"}}); !errors.Is(err, ErrInvalid) {
-		t.Errorf("ipvlan l3: %v", err)
+	create(t, s, Definition{Name: "routed", Driver: IPvlan, NoIPv6: true, Options: map[string]string{"parent": "wan", "ipvlan_mode": "l3"}})
+	for _, mode := range []string{"l2", "l4"} { // another than the parent's, and none at all
+		if _, err := s.Create(t.Context(), Definition{Name: "bad", Driver: IPvlan, Options: map[string]string{"parent": "wan", "ipvlan_mode": mode}}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("ipvlan %s: %v", mode, err)
+		}
+	}
+}
+
+// TestIPvlanRouted: in mode L3 containers of different subnets on one parent reach each other, and others by routes alone.
+func TestIPvlanRouted(t *testing.T) {
+	wan := outside(t)
+	wan.serve(80)
+	s := openStore(t, Config{})
+	for i, name := range []string{"one", "two"} {
+		create(t, s, Definition{Name: name, Driver: IPvlan, NoIPv6: true, Options: map[string]string{"parent": "wan", "ipvlan_mode": "l3"},
+			Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, byte(i), 0}), 24)})
+	}
+	a, b := newBox(t), newBox(t)
+	if _, err := s.Attach(t.Context(), Attach{ID: "a", Network: "one", NetNS: a.path}); errors.Is(err, unix.EOPNOTSUPP) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	eb := attach(t, s, b, Attach{ID: "b", Network: "two"})
+	b.serve(81)
+	if _, err := a.ask("tcp", eb.IPv4.Addr().String()+":81", patience); err != nil {
+		t.Errorf("a container of another subnet: %v", err)
+	}
+	route := exec.Command("ip", "route", "add", "10.77.0.0/16", "via", "198.51.100.1")
+	if err := rtnl.In(wan.fd, route.Run); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := a.ask("tcp", "198.51.100.2:80", patience); err != nil || !strings.HasPrefix(got, "10.77.0.") {
+		t.Errorf("another machine, which has a route: %q, %v", got, err)
 	}
 }

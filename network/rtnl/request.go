@@ -112,10 +112,11 @@ func NewMacvlan(c Child, mode uint32, mac net.HardwareAddr) *Message {
 	return m.Attr(unix.IFLA_ADDRESS, mac)
 }
 
-// NewIPvlan asks for a device that shares the parent's hardware address, in mode L2; flags are IPVLAN_F_….
-func NewIPvlan(c Child, flags uint16) *Message {
-	const ipvlanMode, ipvlanFlags, l2 = 1, 2, 0 // IFLA_IPVLAN_MODE, IFLA_IPVLAN_FLAGS, IPVLAN_MODE_L2
-	return c.message("ipvlan", func(m *Message) { m.Attr(ipvlanMode, u16(l2)).Attr(ipvlanFlags, u16(flags)) })
+// NewIPvlan asks for a device that shares the parent's hardware address; mode is one of IPVLAN_MODE_…, and that of all of
+// the parent's, flags are IPVLAN_F_….
+func NewIPvlan(c Child, mode, flags uint16) *Message {
+	const ipvlanMode, ipvlanFlags = 1, 2 // IFLA_IPVLAN_MODE, IFLA_IPVLAN_FLAGS
+	return c.message("ipvlan", func(m *Message) { m.Attr(ipvlanMode, u16(mode)).Attr(ipvlanFlags, u16(flags)) })
 }
 
 func u16(v uint16) []byte { return native.AppendUint16(nil, v) }
