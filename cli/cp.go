@@ -129,6 +129,9 @@ func (a *App) copyFrom(ctx context.Context, api *client.Client, container, src, 
 	if srcBase == "/" { // the whole container
 		srcBase, from = ".", "."
 	}
+	if exists && local.Mode()&(fs.ModeDevice|fs.ModeIrregular) != 0 {
+		return notOverDevice(dst)
+	}
 	p, err := destination(src, srcBase, fs.FileMode(st.Mode).IsDir(), dst, exists, exists && local.IsDir())
 	if err != nil {
 		return err
@@ -155,6 +158,9 @@ func (a *App) copyTo(ctx context.Context, api *client.Client, src, container, ds
 	}
 	exists := err == nil
 	isDir := exists && fs.FileMode(st.Mode).IsDir()
+	if exists && fs.FileMode(st.Mode)&(fs.ModeDevice|fs.ModeIrregular) != 0 {
+		return notOverDevice(container + ":" + dst) // it would not be written to, but a file would take its place
+	}
 	if src == "-" {
 		if !isDir {
 			return fmt.Errorf("destination \"%s:%s\" must be a directory", container, dst)
@@ -227,4 +233,8 @@ func (c *countReader) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
 	return n, err
+}
+
+func notOverDevice(name string) error {
+	return fmt.Errorf("destination %q must be a directory or a regular file: got a device", name)
 }

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -63,4 +65,24 @@ func TestPortsOfStopped(t *testing.T) {
 			t.Errorf("stopped: %q", out)
 		}
 	})
+}
+
+// TestCopyOntoDevice: a file that is copied onto a device doesn't take its place, in a container or here.
+func TestCopyOntoDevice(t *testing.T) {
+	s := stack.New(t)
+	s.Cale("run", "-d", "--name", "box", s.Busybox(), "sleep", "1000").OK(t)
+	if r := s.Cale("cp", "/etc/hostname", "box:/dev/null"); r.Code != 1 || !strings.Contains(r.Stderr, `destination "box:/dev/null" must be a directory or a regular file`) {
+		t.Errorf("into the container: %d %s", r.Code, r.Stderr)
+	}
+	s.Cale("exec", "box", "test", "-c", "/dev/null").OK(t)
+	node := filepath.Join(t.TempDir(), "null")
+	if err := unix.Mknod(node, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))); err != nil {
+		t.Skip(err)
+	}
+	if r := s.Cale("cp", "box:/etc/passwd", node); r.Code != 1 || !strings.Contains(r.Stderr, "got a device") {
+		t.Errorf("out of it: %d %s", r.Code, r.Stderr)
+	}
+	if st, err := os.Stat(node); err != nil || st.Mode()&os.ModeCharDevice == 0 {
+		t.Errorf("the device is %v, %v", st.Mode(), err)
+	}
 }
