@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -101,11 +100,11 @@ func verdict(allow bool) int32 {
 	return 0
 }
 
-// The parts of union bpf_attr that are used.
+// The parts of union bpf_attr that are used. Addresses are pointers, so that what lies on a stack may move with it.
 type (
 	attrLoad struct {
 		kind, count     uint32
-		insns, license  uint64
+		insns, license  unsafe.Pointer
 		logLevel, logSz uint32
 		logBuf          uint64
 		kernel, flags   uint32
@@ -116,7 +115,7 @@ type (
 	}
 	attrQuery struct {
 		target, kind, queryFlags, attachFlags uint32
-		ids                                   uint64
+		ids                                   unsafe.Pointer
 		count                                 uint32
 		_                                     uint32
 	}
@@ -145,13 +144,11 @@ func loadDevices(rules []rule) (int, error) {
 	attr := attrLoad{
 		kind:    unix.BPF_PROG_TYPE_CGROUP_DEVICE,
 		count:   uint32(len(p)),
-		insns:   uint64(uintptr(unsafe.Pointer(&p[0]))),
-		license: uint64(uintptr(unsafe.Pointer(&license[0]))),
+		insns:   unsafe.Pointer(&p[0]),
+		license: unsafe.Pointer(&license[0]),
 	}
 	copy(attr.name[:], "cale_devices")
 	fd, err := bpf(unix.BPF_PROG_LOAD, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
-	runtime.KeepAlive(p)
-	runtime.KeepAlive(license)
 	if err != nil {
 		return -1, fmt.Errorf("load the device program (%d instructions): %w", len(p), err)
 	}
@@ -193,9 +190,8 @@ func (c *Cgroup) attachDevices(dir string, rules []rule) error {
 func attachedDevices(target int) ([]uint32, error) {
 	ids := make([]uint32, 64) // BPF_CGROUP_MAX_PROGS
 	attr := attrQuery{target: uint32(target), kind: unix.BPF_CGROUP_DEVICE,
-		ids: uint64(uintptr(unsafe.Pointer(&ids[0]))), count: uint32(len(ids))}
+		ids: unsafe.Pointer(&ids[0]), count: uint32(len(ids))}
 	_, err := bpf(unix.BPF_PROG_QUERY, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
-	runtime.KeepAlive(ids)
 	return ids[:min(int(attr.count), len(ids))], err
 }
 

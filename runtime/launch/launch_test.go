@@ -3,6 +3,8 @@ package launch
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -270,6 +272,73 @@ func TestExplain(t *testing.T) {
 	for _, s := range []string{"name the machine", "openat", "r1"} {
 		if !strings.Contains(b.String(), s) {
 			t.Errorf("%q is missing in\n%s", s, b.String())
+		}
+	}
+}
+
+// A child ends if its caller was killed while it waits for it, though nothing else ends it then.
+func TestCallerKilledAtSync(t *testing.T) {
+	if os.Getenv("LAUNCH_CALLER") != "" {
+		p := New()
+		p.Step("wait for the caller")
+		p.Sync(1)
+		exec(p, "sleep 60")
+		_, err := Run(context.Background(), Config{Program: p, Sync: func(*Proc, Point) error {
+			os.Stdout.WriteString("reached")
+			return unix.Kill(os.Getpid(), unix.SIGKILL)
+		}})
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	caller, err := os.StartProcess("/proc/self/exe", []string{"launch", "-test.run=^TestCallerKilledAtSync$"}, &os.ProcAttr{
+		Env: append(os.Environ(), "LAUNCH_CALLER=1"), Files: []*os.File{nil, w, os.Stderr},
+	})
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := caller.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	// It ends when nobody has the pipe any more.
+	if got, err := io.ReadAll(r); err != nil || string(got) != "reached" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// A stack that grows on the way to the fork takes nothing with it that the kernel writes to.
+func TestGrowingStack(t *testing.T) {
+	var deep func(n int) error
+	deep = func(n int) error {
+		if n > 0 {
+			return deep(n - 1)
+		}
+		p := New()
+		defer p.Free()
+		exec(p, "exit 0")
+		proc, err := Run(context.Background(), Config{Program: p})
+		if err != nil {
+			return err
+		}
+		defer proc.Kill()
+		pid, err := pidOf(proc.PidFD)
+		if err == nil && pid != proc.Pid && !errors.Is(err, ErrDied) {
+			err = fmt.Errorf("descriptor %d is of process %d, not %d", proc.PidFD.Fd(), pid, proc.Pid)
+		}
+		return err
+	}
+	for n := range 200 {
+		done := make(chan error)
+		go func() { done <- deep(n) }()
+		if err := <-done; err != nil {
+			t.Fatalf("%d calls deep: %v", n, err)
 		}
 	}
 }

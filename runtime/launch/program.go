@@ -40,6 +40,8 @@ const (
 
 	// ReportReg is the register with the descriptor to which failures are written.
 	ReportReg Reg = 0
+	// callerReg is the register with the caller's end of what that descriptor is one of.
+	callerReg Reg = 1
 
 	noReg Reg = -1
 )
@@ -91,8 +93,10 @@ type Program struct {
 
 // New returns an empty program.
 func New() *Program {
-	p := &Program{names: []string{"start"}, labels: make([]int32, 1, 64), nregs: 1}
+	p := &Program{names: []string{"start"}, labels: make([]int32, 1, 64), nregs: 2}
 	p.regs = (*[maxRegs]uintptr)(p.mem.take(maxRegs * unsafe.Sizeof(uintptr(0))))
+	// With its copy of it, a child would wait forever for the answer of a caller that has died.
+	p.Call(unix.SYS_CLOSE, callerReg.Arg())
 	return p
 }
 

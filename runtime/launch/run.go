@@ -2,6 +2,7 @@ package launch
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -92,11 +93,11 @@ func Run(ctx context.Context, c Config) (*Proc, error) {
 	}
 	sock := fds[0]
 	defer unix.Close(sock)
-	p.regs[ReportReg] = uintptr(fds[1])
-	var pidfd int32
+	p.regs[ReportReg], p.regs[callerReg] = uintptr(fds[1]), uintptr(sock)
+	pidfd := p.Mem(4) // a variable would move with the stack, and the kernel write to where it was
 	ca := &cloneArgs{
 		flags:      c.Flags | unix.CLONE_PIDFD,
-		pidfd:      uint64(uintptr(unsafe.Pointer(&pidfd))),
+		pidfd:      uint64(Ptr(pidfd).Addr()),
 		exitSignal: uint64(unix.SIGCHLD),
 	}
 	if c.Cgroup != nil {
@@ -109,7 +110,7 @@ func Run(ctx context.Context, c Config) (*Proc, error) {
 	if err != nil {
 		return nil, err
 	}
-	proc := &Proc{Pid: pid, PidFD: os.NewFile(uintptr(pidfd), "pidfd")}
+	proc := &Proc{Pid: pid, PidFD: os.NewFile(uintptr(binary.NativeEndian.Uint32(pidfd)), "pidfd")}
 	stop := context.AfterFunc(ctx, func() { unix.Shutdown(sock, unix.SHUT_RDWR) })
 	err = serve(sock, proc, c)
 	if !stop() && err == nil {
