@@ -3,6 +3,7 @@ package engine
 import (
 	"archive/tar"
 	"bytes"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -124,5 +125,39 @@ func TestUserNamespaceAuto(t *testing.T) {
 	host.Image, host.UsernsMode, host.Network.Mode = "busybox", "auto", "host"
 	if _, _, err := b.Create(ctx, host); err == nil {
 		t.Error("a user namespace with the host's network was created")
+	}
+}
+
+// Ranges are taken where there is room, also between those of others, and never twice; many take no time.
+func TestTakeIDs(t *testing.T) {
+	e := &Engine{ids: map[string]IDRange{}, pods: map[string]*pod{}}
+	take := func(mode, id string) IDRange {
+		t.Helper()
+		m, err := e.takeIDs(&Spec{UsernsMode: mode}, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.UIDs[0]
+	}
+	for i := range 1000 {
+		take("auto:size=1000", fmt.Sprint(i))
+	}
+	seen := map[uint32]bool{}
+	for _, r := range e.ids {
+		if r.Size != 1000 || seen[r.Host] {
+			t.Fatalf("%+v is taken twice", r)
+		}
+		seen[r.Host] = true
+	}
+	if len(seen) != 1000 {
+		t.Errorf("%d ranges of 1000 differ", len(seen))
+	}
+	gap := e.ids["500"]
+	e.giveIDs("500")
+	if got := take("auto:size=2000", "large"); got.Host == gap.Host {
+		t.Errorf("%+v lies over others'", got)
+	}
+	if got := take("auto:size=1000", "fits"); got != gap {
+		t.Errorf("the gap %+v is not used: %+v", gap, got)
 	}
 }

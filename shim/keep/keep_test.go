@@ -1,9 +1,14 @@
 package keep
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -124,5 +129,77 @@ func TestKeeper(t *testing.T) {
 	}
 	if err := c.Drop(one); !IsGone(err) {
 		t.Errorf("without a keeper: %v", err)
+	}
+}
+
+// A keeper that has no descriptor left turns away who comes, goes on with what it has, and doesn't spin.
+func TestNoDescriptorsLeft(t *testing.T) {
+	const mark = "CALE_TEST_KEEPER"
+	if os.Getenv(mark) != "" {
+		limit := unix.Rlimit{Cur: 24, Max: 24}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+		t.Fatal(Serve(3))
+	}
+	socket := filepath.Join(t.TempDir(), "keep.sock")
+	fd, err := Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener := os.NewFile(uintptr(fd), "listener")
+	cmd := exec.Command("/proc/self/exe", "-test.run", "^TestNoDescriptorsLeft$")
+	cmd.Env = append(os.Environ(), mark+"=1")
+	cmd.ExtraFiles = []*os.File{listener}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	listener.Close()
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	c := Client{Socket: socket}
+	watch, err := c.Watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Close()
+	r, _ := pipe(t)
+	if err := c.Put(&Entry{Key: Key{Supervisor: "s", Container: "first"}, Files: Files{Stdio: stdio.Ends{Stdout: r}}}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 40 {
+		c.Put(&Entry{Key: Key{Supervisor: "s", Container: fmt.Sprint(i)}, Files: Files{Stdio: stdio.Ends{Stdout: r}}})
+	}
+	used := func() uint64 {
+		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')'):]))
+		user, _ := strconv.ParseUint(f[12], 10, 64)
+		system, _ := strconv.ParseUint(f[13], 10, 64)
+		return user + system // hundredths of a second
+	}
+	time.Sleep(200 * time.Millisecond)
+	before := used()
+	time.Sleep(time.Second)
+	if took := used() - before; took > 30 {
+		t.Errorf("doing nothing it takes %d0 ms of a second", took)
+	}
+	for i := range 40 { // lets go of some, as far as it hears
+		c.Drop(Key{Supervisor: "s", Container: fmt.Sprint(i)})
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		list, err := c.Take("s")
+		for _, e := range list {
+			e.Files.Close()
+		}
+		if err == nil && len(list) > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("what it had is lost: %v", err)
+		}
+		c.Drop(Key{Supervisor: "s", Container: "0"})
 	}
 }
