@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -291,16 +292,17 @@ func (e *Engine) RestoreBlob(ctx context.Context, d image.Digest) error {
 	return pull.Restore(ctx, e.store, e.registry, d)
 }
 
-// LendBlob is RestoreBlob for who tells when the blob is not needed any more. One that is always kept is
+// LendBlob is RestoreBlob for a registry of this engine's, which tells when it does not need the blob any more. One that
+// somebody else is bringing back, who may be asking for it, is pass; see pull.Lend. One that is always kept is
 // store.ErrNotFound.
-func (e *Engine) LendBlob(ctx context.Context, d image.Digest) (done func(), err error) {
+func (e *Engine) LendBlob(ctx context.Context, d image.Digest, own func(domain string) bool) (pass io.ReadCloser, done func(), err error) {
 	if _, err := e.store.Origin(d); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := e.RestoreBlob(ctx, d); err != nil {
-		return nil, err
+	if pass, err = pull.Lend(ctx, e.store, e.registry, d, own); err != nil {
+		return nil, nil, err
 	}
-	return e.collectSoon, nil
+	return pass, e.collectSoon, nil
 }
 
 // restoreImage brings all blobs of an image, of the platforms that are here.

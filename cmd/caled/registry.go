@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -27,8 +28,8 @@ import (
 // registries are the addresses on which the image store is served as a registry.
 type registries struct {
 	store *store.Store
-	// restore brings a blob that the store doesn't keep, until done is called.
-	restore func(ctx context.Context, d image.Digest) (done func(), err error)
+	// restore brings a blob that the store doesn't keep: server.Options.Restore.
+	restore func(ctx context.Context, d image.Digest, own func(domain string) bool) (pass io.ReadCloser, done func(), err error)
 	// upstream makes a client of other registries, with the credentials given.
 	upstream func(func(host string) (user, password string)) *client.Client
 	group    string

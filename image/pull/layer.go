@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -64,6 +65,7 @@ func (j *job) run(ctx context.Context, room *room) error {
 	if done {
 		j.event("Already exists", 0)
 		if j.p.Drop {
+			j.another(ctx)
 			return nil // a blob that is here was brought back for a push or a save, and goes when that ends
 		}
 		return j.settle()
@@ -102,7 +104,20 @@ func (j *job) arrived(ctx context.Context) error {
 	if err := j.known(ctx); err != nil {
 		return err
 	}
-	return j.p.Store.SetOrigin(store.Origin{Blob: j.desc, DiffID: j.diffID, From: j.p.Ref})
+	return j.p.Store.SetOrigin(store.Origin{Blob: j.desc, DiffID: j.diffID, From: []image.Reference{j.p.Ref}})
+}
+
+// another notes of a blob which is not kept that this repository has it too:
+// where it came from may be gone one day. That it is not noted costs nothing now.
+func (j *job) another(ctx context.Context) {
+	o, err := j.p.Store.Origin(j.desc.Digest)
+	if err != nil || slices.ContainsFunc(o.From, func(r image.Reference) bool { return r.Name() == j.p.Ref.Name() }) {
+		return
+	}
+	if has, err := j.p.Client.HasBlob(ctx, j.p.Ref, j.desc.Digest); err == nil && has {
+		o.From = []image.Reference{j.p.Ref}
+		_ = j.p.Store.SetOrigin(o)
+	}
 }
 
 // fetch fetches and unpacks. Another pull of the same blob may hold the ingest;

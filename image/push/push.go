@@ -66,6 +66,7 @@ func Push(ctx context.Context, o Options) (image.Descriptor, error) {
 	if err := p.blobs(ctx); err != nil {
 		return target, err
 	}
+	p.noteOrigins()
 	for i, m := range p.manifests {
 		ref := o.Ref.WithDigest(m.desc.Digest)
 		if i == len(p.manifests)-1 && o.Ref.Tag != "" {
@@ -270,6 +271,17 @@ func (p *pusher) send(ctx context.Context, d image.Descriptor, report func(statu
 	return nil
 }
 
+// noteOrigins notes of layers that are not kept packed that this repository has
+// them too. That it is not noted is no reason to call the push failed.
+func (p *pusher) noteOrigins() {
+	for _, l := range p.layers {
+		if o, err := p.Store.Origin(l.Digest); err == nil {
+			o.From = []image.Reference{p.Ref}
+			_ = p.Store.SetOrigin(o)
+		}
+	}
+}
+
 // findSources guesses from the names in the store which other repositories of
 // the registry have the blobs, and knows it of those that are not kept.
 func (p *pusher) findSources() {
@@ -277,8 +289,14 @@ func (p *pusher) findSources() {
 	p.sources = map[image.Digest]string{}
 	defer func() {
 		for _, l := range p.layers {
-			if o, err := p.Store.Origin(l.Digest); err == nil && o.From.Domain == p.Ref.Domain && o.From.Path != p.Ref.Path {
-				p.sources[l.Digest] = o.From.Path
+			o, err := p.Store.Origin(l.Digest)
+			if err != nil {
+				continue
+			}
+			for _, from := range o.From {
+				if from.Domain == p.Ref.Domain && from.Path != p.Ref.Path {
+					p.sources[l.Digest] = from.Path
+				}
 			}
 		}
 	}()

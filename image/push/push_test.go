@@ -2,6 +2,8 @@ package push
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net/http/httptest"
 	"os"
 	"strings"
@@ -60,12 +62,19 @@ func TestPushDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Our own registry shows the image whole, and gives what it does not keep.
-	own := httptest.NewServer(server.New(st, server.Options{Domain: src.Domain, Restore: func(ctx context.Context, d image.Digest) (func(), error) {
-		return func() {}, pull.Restore(ctx, st, c, d)
-	}}))
+	own := httptest.NewUnstartedServer(nil)
+	here := image.Reference{Domain: own.Listener.Addr().String(), Path: "a", Tag: "1"}
+	own.Config.Handler = server.New(st, server.Options{Domain: here.Domain, Restore: func(ctx context.Context, d image.Digest, own func(string) bool) (io.ReadCloser, func(), error) {
+		pass, err := pull.Lend(ctx, st, c, d, own)
+		return pass, func() {}, err
+	}})
+	own.Start()
 	defer own.Close()
+	if target, err := st.Resolve(src.String()); err != nil || st.SetName(here.String(), target) != nil {
+		t.Fatal(err)
+	}
 	other := open(t)
-	if _, err := pull.Pull(ctx, pull.Options{Store: other, Client: c, Ref: image.Reference{Domain: own.Listener.Addr().String(), Path: "a", Tag: "1"}}); err != nil {
+	if _, err := pull.Pull(ctx, pull.Options{Store: other, Client: c, Ref: here}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := st.GC(ctx); err != nil {
@@ -91,7 +100,26 @@ func TestPushDropped(t *testing.T) {
 	if _, err := st.GC(ctx); err != nil {
 		t.Fatal(err)
 	}
+	// Where it came from is gone: where it was pushed has it too, until that is gone as well.
 	from.Close()
+	to.Domain = registry(t)
+	if _, err := Push(ctx, Options{Store: st, Client: c, Ref: to, Name: src.String()}); err != nil {
+		t.Error(err)
+	}
+	for _, l := range img.Layers {
+		d, _ := image.ParseDigest(l.Digest())
+		o, err := st.Origin(d)
+		if err != nil || len(o.From) < 3 || o.From[0].Domain != to.Domain {
+			t.Errorf("it comes from %v, %v", o.From, err)
+		}
+		o.From = []image.Reference{src}
+		if err := errors.Join(st.Keep(d), st.SetOrigin(o)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := st.GC(ctx); err != nil {
+		t.Fatal(err)
+	}
 	to.Domain = registry(t)
 	_, err = Push(ctx, Options{Store: st, Client: c, Ref: to, Name: src.String()})
 	if err == nil || !strings.Contains(err.Error(), "kept unpacked only") {

@@ -36,11 +36,29 @@ type Writer struct {
 // waits for the first to end, or for ctx. Pin the digest first, or GC may take
 // the blob as soon as it is complete.
 func (s *Store) Writer(ctx context.Context, desc image.Descriptor) (*Writer, error) {
+	return s.writer(desc, func(key string) error { return s.acquire(ctx, key) })
+}
+
+// TryWriter is Writer for who must not wait: while another is open it fails
+// with ErrBusy.
+func (s *Store) TryWriter(desc image.Descriptor) (*Writer, error) {
+	return s.writer(desc, func(key string) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if _, busy := s.busy[key]; busy {
+			return fmt.Errorf("ingest %s: %w", desc.Digest, ErrBusy)
+		}
+		s.busy[key] = make(chan struct{})
+		return nil
+	})
+}
+
+func (s *Store) writer(desc image.Descriptor, acquire func(key string) error) (*Writer, error) {
 	if desc.Digest.IsZero() || desc.Size < 0 {
 		return nil, fmt.Errorf("ingest: descriptor without digest or size")
 	}
 	key := desc.Digest.Algorithm() + "-" + desc.Digest.Encoded()
-	if err := s.acquire(ctx, key); err != nil {
+	if err := acquire(key); err != nil {
 		return nil, err
 	}
 	w := &Writer{s: s, desc: desc, key: key}

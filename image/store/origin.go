@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"cale/atomicfile"
@@ -17,24 +18,41 @@ import (
 type Origin struct {
 	Blob   image.Descriptor
 	DiffID image.Digest
-	From   image.Reference // a repository that has it
+	From   []image.Reference // repositories that have it, the latest first
 }
+
+// maxFrom bounds how many repositories are remembered.
+const maxFrom = 4
 
 // originRecord is an Origin as the file origins/<alg>-<hex> of the blob holds it.
 type originRecord struct {
 	Blob       image.Descriptor `json:"blob"`
 	DiffID     image.Digest     `json:"diffID"`
-	Repository string           `json:"repository"`
+	Repository string           `json:"repository"` // the first of them; the only one in what earlier versions wrote
+	Others     []string         `json:"others,omitempty"`
 }
 
 func (s *Store) originPath(d image.Digest) string {
 	return filepath.Join(s.root, "origins", d.Algorithm()+"-"+d.Encoded())
 }
 
-// SetOrigin notes where a blob comes from, which Drop and GC may remove from
-// then on, once its layer is unpacked.
+// SetOrigin notes where a blob comes from, beside what was noted before. Drop and
+// GC may remove it from then on, once its layer is unpacked.
 func (s *Store) SetOrigin(o Origin) error {
-	raw, err := json.Marshal(originRecord{o.Blob, o.DiffID, o.From.Name()})
+	s.originChange.Lock()
+	defer s.originChange.Unlock()
+	r := originRecord{Blob: o.Blob, DiffID: o.DiffID}
+	if before, err := s.Origin(o.Blob.Digest); err == nil && before.DiffID == o.DiffID {
+		o.From = append(slices.Clone(o.From), before.From...)
+	}
+	for _, ref := range o.From {
+		if name := ref.Name(); r.Repository == "" {
+			r.Repository = name
+		} else if name != r.Repository && !slices.Contains(r.Others, name) && len(r.Others) < maxFrom-1 {
+			r.Others = append(r.Others, name)
+		}
+	}
+	raw, err := json.Marshal(r)
 	if err == nil {
 		err = os.MkdirAll(filepath.Join(s.root, "origins"), 0o700)
 	}
@@ -61,8 +79,12 @@ func (s *Store) Origin(d image.Digest) (Origin, error) {
 		err = json.Unmarshal(raw, &r)
 	}
 	o := Origin{Blob: r.Blob, DiffID: r.DiffID}
-	if err == nil {
-		o.From, err = image.ParseReference(r.Repository)
+	for _, name := range append([]string{r.Repository}, r.Others...) {
+		var ref image.Reference
+		if err == nil {
+			ref, err = image.ParseReference(name)
+		}
+		o.From = append(o.From, ref)
 	}
 	if err != nil {
 		return Origin{}, fmt.Errorf("where blob %s comes from: %w", d, err)

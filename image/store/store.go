@@ -36,6 +36,7 @@ import (
 var (
 	ErrNotFound = errors.New("not found")
 	ErrExists   = errors.New("blob exists")
+	ErrBusy     = errors.New("blob is being written")
 	ErrLocked   = errors.New("image store is in use by another process")
 	ErrFormat   = errors.New("image store has a format this version does not know")
 )
@@ -79,6 +80,8 @@ type Store struct {
 	closeErr error
 
 	lease leaseWriter
+
+	originChange sync.Mutex
 }
 
 // Open opens the store below root, which it makes if need be.

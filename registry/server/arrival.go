@@ -35,10 +35,14 @@ func (g *registry) fetch(repo string, desc image.Descriptor) *arrival {
 	if a != nil && a.join() {
 		return a
 	}
+	before := a
 	ctx, stop := context.WithCancel(client.WithoutMirrors(context.Background()))
 	a = &arrival{desc: desc, stop: stop, moved: make(chan struct{}), waiting: 1}
 	g.mirror.coming[desc.Digest] = a
 	go func() {
+		if before != nil {
+			_, _ = before.wait(ctx, desc.Size) // it has the blob's part until it has ended
+		}
 		err := g.bring(ctx, repo, a)
 		stop()
 		g.mirror.mu.Lock()
@@ -51,9 +55,9 @@ func (g *registry) fetch(repo string, desc image.Descriptor) *arrival {
 	return a
 }
 
-// bring fetches a blob into the store.
+// bring fetches a blob into the store, unless somebody else does: store.ErrBusy.
 func (g *registry) bring(ctx context.Context, repo string, a *arrival) error {
-	in, err := g.store.Writer(ctx, a.desc)
+	in, err := g.store.TryWriter(a.desc)
 	if errors.Is(err, store.ErrExists) {
 		return g.whole(repo)
 	}

@@ -22,8 +22,10 @@ func (g *registry) getBlob(w http.ResponseWriter, r *http.Request, repo string, 
 	if err != nil {
 		return err
 	}
-	if !ok && g.opts.Upstream != nil {
-		return g.mirrorBlob(w, r, repo, d)
+	if g.opts.Upstream != nil {
+		if _, err := g.store.Stat(d); !ok || errors.Is(err, store.ErrNotFound) {
+			return g.mirrorBlob(w, r, repo, d)
+		}
 	}
 	if !ok {
 		return blobUnknown()
@@ -50,12 +52,21 @@ func (g *registry) sendBlob(w http.ResponseWriter, r *http.Request, d image.Dige
 	defer func() { pin.Release(); done() }()
 	pin.Add(d)
 	if g.opts.Restore != nil {
-		sent, err := g.opts.Restore(r.Context(), d)
+		pass, sent, err := g.opts.Restore(r.Context(), d, g.owned)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return upstreamError(err, blobUnknown)
 		}
 		if err == nil {
 			done = sent
+		}
+		if pass != nil {
+			size, err := g.store.Known(d)
+			if err != nil {
+				pass.Close()
+				return err
+			}
+			passBlob(w, pass, size)
+			return nil
 		}
 	}
 	b, err := g.store.Open(d)
@@ -68,6 +79,15 @@ func (g *registry) sendBlob(w http.ResponseWriter, r *http.Request, d image.Dige
 	defer b.Close()
 	http.ServeContent(steadyWriter{w, http.NewResponseController(w)}, r, "", time.Time{}, b)
 	return nil
+}
+
+// passBlob sends a blob as it comes from elsewhere, without keeping it.
+func passBlob(w http.ResponseWriter, body io.ReadCloser, size int64) {
+	defer body.Close()
+	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+	if n, err := io.Copy(steadyWriter{w, http.NewResponseController(w)}, body); err != nil || n != size {
+		panic(http.ErrAbortHandler) // the answer has begun: all that can be told is that it is not whole
+	}
 }
 
 // has tells whether a client says that it has the content of this digest

@@ -182,7 +182,13 @@ func (g *registry) mirrorBlob(w http.ResponseWriter, r *http.Request, repo strin
 	desc, ok := g.mirror.blobs[repo+"@"+d.String()]
 	g.mirror.mu.Unlock()
 	if !ok {
-		return blobUnknown()
+		known, err := g.hasBlob(repo, d)
+		if err == nil && known {
+			err = g.sendBlob(w, r, d)
+		} else if err == nil {
+			err = blobUnknown()
+		}
+		return err
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/octet-stream")
@@ -200,7 +206,16 @@ func (g *registry) mirrorBlob(w http.ResponseWriter, r *http.Request, repo strin
 	}
 	a := g.fetch(repo, desc)
 	defer a.leave()
-	if _, err := a.wait(r.Context(), -1); err != nil {
+	_, err := a.wait(r.Context(), -1)
+	if errors.Is(err, store.ErrBusy) {
+		// Whoever writes it may be a pull of this store, from this registry.
+		var body io.ReadCloser
+		if body, _, err = g.opts.Upstream.Blob(client.WithoutMirrors(r.Context()), g.upstreamRef(repo, d.String()), desc, 0); err == nil {
+			passBlob(w, body, desc.Size)
+			return nil
+		}
+	}
+	if err != nil {
 		return upstreamError(err, blobUnknown)
 	}
 	h.Set("Content-Length", strconv.FormatInt(desc.Size, 10))

@@ -12,6 +12,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -45,8 +46,10 @@ type Options struct {
 	// Password, if not nil, decides who is let in, by HTTP's basic scheme.
 	Password func(user, password string) bool
 	// Restore, if not nil, brings back a blob that the store does not keep
-	// (store.Origin). done is called when it has been sent.
-	Restore func(ctx context.Context, d image.Digest) (done func(), err error)
+	// (store.Origin), not from any domain that is this registry's own. done is
+	// called when it has been sent. If it can't be brought to the store, as
+	// somebody else is doing that and may wait for this registry, pass is the blob.
+	Restore func(ctx context.Context, d image.Digest, own func(domain string) bool) (pass io.ReadCloser, done func(), err error)
 	// Upstream, if not nil, is a registry that this one mirrors: what is asked
 	// for and not here is fetched from there, under the same repository of
 	// UpstreamDomain, and kept. A mirror is read only.
