@@ -3,8 +3,12 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -138,7 +142,62 @@ func (s *Supervisor) Adopt(ctx context.Context) error {
 			}
 		}
 	}
+	s.mu.Lock()
+	all := slices.Collect(maps.Values(s.containers))
+	s.mu.Unlock()
+	for _, c := range all {
+		if c != nil {
+			s.endStrays(c)
+		}
+	}
 	return nil
+}
+
+// endStrays ends what nobody waits for any more: commands that were to be run from start to end (probes), and those that
+// the other supervisor was just making. Whoever asked for them was told that it died. They are known by having come into
+// the container's pid namespace from outside, as no child of a process inside is.
+func (s *Supervisor) endStrays(c *container) {
+	if _, ok := c.box().(Remote); ok {
+		return
+	}
+	pids, err := c.box().Pids()
+	if err != nil {
+		return
+	}
+	known := map[int]bool{c.init.pid: true}
+	c.mu.Lock()
+	for _, p := range c.execs {
+		known[p.pid] = true
+	}
+	c.mu.Unlock()
+	for _, pid := range pids {
+		if known[pid] {
+			continue
+		}
+		if parent, nested := parentage(pid); nested && parent > 0 && !slices.Contains(pids, parent) {
+			s.logf("container " + c.id + ": ending a command that the other supervisor ran")
+			killTree(pid)
+		}
+	}
+}
+
+// parentage is a process's parent, and whether it is in another pid namespace than this process.
+func parentage(pid int) (parent int, nested bool) {
+	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(raw)) {
+		name, value, _ := strings.Cut(line, ":")
+		f := strings.Fields(value)
+		switch {
+		case name == "PPid" && len(f) == 1:
+			parent, _ = strconv.Atoi(f[0])
+		case name == "NSpid":
+			nested = len(f) > 1
+		}
+	}
+	return parent, nested
 }
 
 func (s *Supervisor) adopt(ctx context.Context, e *keep.Entry) error {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"cale/test/stack"
 )
 
@@ -190,4 +192,25 @@ func TestSupervisorDiesUnnoticed(t *testing.T) {
 	if want := "got first\n" + strings.Repeat("got word\ngot more words\n", 3); err != nil || string(all) != want {
 		t.Errorf("logs -f: %q, %v", all, err)
 	}
+}
+
+// TestSupervisorDiesOverProbe: a health check that was under way when the supervisor died ends with it; what an exec has
+// left in the background goes on.
+func TestSupervisorDiesOverProbe(t *testing.T) {
+	s := stack.New(t)
+	id := strings.TrimSpace(s.Cale("run", "-d", "--name", "box", "--health-cmd", "echo $$ >>/probes; sleep 1000; true", "--health-interval", "200ms",
+		"--health-timeout", "1h", s.Busybox(), "sleep", "1000").OK(t))
+	s.Cale("exec", "box", "sh", "-c", "sleep 999 >/dev/null 2>&1 & echo $! >/left").OK(t)
+	stack.Until(t, "a probe is under way", func() bool { return s.Cale("exec", "box", "test", "-s", "/probes").Code == 0 })
+	if err := unix.Kill(s.Supervisor(id), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	stack.Until(t, "the probe is gone", func() bool {
+		r := s.Cale("exec", "box", "sh", "-c", "kill -0 $(head -n 1 /probes)")
+		return r.Code == 1 && strings.Contains(r.Stderr, "No such process")
+	})
+	s.Cale("exec", "box", "sh", "-c", "kill -0 $(cat /left)").OK(t)
+	stack.Until(t, "checks go on", func() bool {
+		return strings.Count(s.Cale("exec", "box", "cat", "/probes").Stdout, "\n") > 1
+	})
 }
