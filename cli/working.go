@@ -42,6 +42,7 @@ func workingCommands() []entry {
 		{name: "containers", aliases: []string{"list", "ls", "ps"}, short: "List working containers", build: (*App).workingListCommand},
 		{name: "rm", aliases: []string{"delete"}, short: "Remove working containers", build: (*App).workingRemoveCommand},
 		{name: "rename", short: "Rename a working container", build: (*App).workingRenameCommand},
+		{name: "push", short: "Upload an image to a registry", build: (*App).workingPushCommand},
 	}
 }
 
@@ -223,6 +224,7 @@ func (a *App) workingConfigCommand() *cobra.Command {
 	dir := f.String("workingdir", "", "Set the working directory")
 	signal := f.String("stop-signal", "", "Set the stop signal")
 	shell := f.String("shell", "", "Set the shell of commands that are lines")
+	health := workingHealth(f)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.change(cmd.Context(), args[0], func(cfg *client.Config) error {
 			if f.Changed("entrypoint") {
@@ -265,7 +267,7 @@ func (a *App) workingConfigCommand() *cobra.Command {
 			cfg.ExposedPorts = members(cfg.ExposedPorts, *ports)
 			cfg.Volumes = members(cfg.Volumes, *volumes)
 			cfg.OnBuild = append(cfg.OnBuild, *onbuild...)
-			return nil
+			return health(cfg)
 		})
 	}
 	return c
@@ -518,7 +520,16 @@ func (a *App) removeWorking(ctx context.Context, api *client.Client, container s
 	if _, err := a.unmount(ctx, api, container); err != nil {
 		return err
 	}
-	return api.ContainerRemove(ctx, container, true, true, false)
+	d, err := api.ContainerInspect(ctx, container)
+	if err != nil {
+		return err
+	}
+	if err := api.ContainerRemove(ctx, container, true, true, false); err != nil || d.Config.Labels[workingLabel] != "scratch" {
+		return err
+	}
+	// The image of nothing goes with it, unless somebody else has come to use it.
+	_, _ = api.ImageRemove(ctx, d.Image, false, false)
+	return nil
 }
 
 func (a *App) workingRenameCommand() *cobra.Command {

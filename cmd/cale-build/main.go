@@ -4,9 +4,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"os"
 	"os/signal"
 
@@ -22,6 +25,7 @@ var (
 )
 
 func main() {
+	log.SetOutput(quietHTTP2{os.Stderr})
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	// The second signal ends the command whatever it is doing.
 	context.AfterFunc(ctx, stop)
@@ -48,6 +52,17 @@ func run(ctx context.Context, args []string) error {
 		return nil
 	}
 	return fmt.Errorf("unknown command %q", args[0])
+}
+
+// quietHTTP2 is a log without what the library of HTTP/2 writes there of its own
+// accord: that a connection ended is no news when a build has.
+type quietHTTP2 struct{ w io.Writer }
+
+func (q quietHTTP2) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte("http2: ")) {
+		return len(line), nil
+	}
+	return q.w.Write(line)
 }
 
 func isHelp(err error) bool { return errors.Is(err, pflag.ErrHelp) }

@@ -232,6 +232,9 @@ RUN false
 	if r := build(); r.Code == 0 || !strings.Contains(r.Stderr, "exit code: 1") || !strings.Contains(r.Stderr, ">>> RUN false") {
 		t.Errorf("a step that fails: %+v", r)
 	}
+	if r := build("-o", "type=bogus"); r.Code != 1 || r.Stderr != "cale: failed to solve: exporter \"bogus\" could not be found\n" {
+		t.Errorf("an output that nobody knows: %+v", r)
+	}
 	for _, c := range []struct{ args, says string }{
 		{"build", "requires 1 argument"}, {"build /nonexistent-folder", "not found"}, {"build --nonsense .", "unknown flag"},
 	} {

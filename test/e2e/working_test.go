@@ -108,11 +108,20 @@ func TestScriptedBuild(t *testing.T) {
 	scratch := b("from", "scratch")
 	b("copy", scratch, "/bin/busybox", "/bin/echo")
 	b("config", "--entrypoint", `["/bin/echo"]`, scratch)
+	b("config", "--healthcheck", "CMD true", "--healthcheck-interval", "7s", "--healthcheck-retries", "2", scratch)
 	b("commit", scratch, "scratched")
+	if got := s.Cale("inspect", "-f", "{{json .Config.Healthcheck}}", "scratched").OK(t); got != `{"Interval":7000000000,"Retries":2,"Test":["CMD-SHELL","true"]}`+"\n" {
+		t.Errorf("the health check: %s", got)
+	}
+	b("push", "-q", "scratched", "docker://"+s.Registry+"/from/scratch")
+	s.Cale("pull", "-q", s.Registry+"/from/scratch").OK(t)
 	if got := s.Cale("run", "--rm", "scratched", "hello").OK(t); got != "hello\n" {
 		t.Errorf("from scratch: %q", got)
 	}
 	b("rm", scratch)
+	if got := s.Cale("images", "-q", "--filter", "dangling=true").OK(t); got != "" {
+		t.Errorf("images are left: %q", got)
+	}
 	for _, c := range []struct{ args, says string }{
 		{"run nothing true", "No such container"}, {"copy " + scratch + " x", "No such container"}, {"rm", "container ID must be specified"},
 	} {
