@@ -82,6 +82,8 @@ type Store struct {
 	lease leaseWriter
 
 	originChange sync.Mutex
+
+	sync func() error // makes all that was written to the filesystem last; tests look at what there is then
 }
 
 // Open opens the store below root, which it makes if need be.
@@ -116,6 +118,7 @@ func open(root string) (*Store, error) {
 		root: root, db: db,
 		busy: map[string]chan struct{}{}, pins: map[*Pin]struct{}{}, leases: map[string][]image.Digest{},
 	}
+	s.sync = s.syncfs
 	if s.Layers, err = layer.Open(filepath.Join(root, "layers")); err == nil {
 		err = s.recover()
 	}
@@ -265,7 +268,7 @@ func (s *Store) commit(change func(tx *bolt.Tx) error) error {
 
 func (s *Store) commitWith(blobs, layers []image.Digest, change func(tx *bolt.Tx) error) error {
 	if len(blobs)+len(layers) > 0 {
-		if err := s.syncfs(); err != nil {
+		if err := s.sync(); err != nil {
 			return fmt.Errorf("sync image store: %w", err)
 		}
 	} else if change == nil {
