@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -107,6 +108,50 @@ func TestBuildSameSizeAndTime(t *testing.T) {
 		}
 		if got := s.Cale("run", "--rm", "same", "cat", "/all/one", "/all/sub/two").OK(t); got != text+text {
 			t.Errorf("built of %q, the image has %q", text, got)
+		}
+	}
+}
+
+// TestBuildManyFiles: a project of many small files, then one changed, one
+// gone and one new.
+func TestBuildManyFiles(t *testing.T) {
+	s := stack.New(t)
+	files := map[string]string{"Dockerfile": "FROM " + s.Busybox() + " AS list\nCOPY . /src/\nRUN cd /src && find . -type f ! -name Dockerfile | sort | xargs cat | sha256sum > /sum\n" +
+		"FROM scratch\nCOPY --from=list /sum /src/d7/f700 /\n"}
+	for i := range 3000 {
+		files[fmt.Sprintf("d%d/f%d", i/100, i)] = fmt.Sprintf("the file %d\n", i)
+	}
+	dir := folder(t, files)
+	sum := func() string {
+		t.Helper()
+		out := t.TempDir()
+		s.Cale("build", "-q", "-t", "many", dir).OK(t)
+		id := strings.TrimSpace(s.Cale("create", "many", "none").OK(t))
+		s.Cale("cp", id+":/sum", filepath.Join(out, "sum")).OK(t)
+		s.Cale("rm", id).OK(t)
+		text, err := os.ReadFile(filepath.Join(out, "sum"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	want := func() string {
+		t.Helper()
+		r := s.Do("", "sh", "-c", `cd "$1" && find . -type f ! -name Dockerfile | LC_ALL=C sort | xargs cat | sha256sum`, "sh", dir)
+		return r.OK(t)
+	}
+	for _, change := range []func() error{
+		func() error { return nil },
+		func() error { return nil }, // now by the builder itself
+		func() error { return os.WriteFile(filepath.Join(dir, "d7/f700"), []byte("changed\n"), 0o644) },
+		func() error { return os.Remove(filepath.Join(dir, "d8/f801")) },
+		func() error { return os.WriteFile(filepath.Join(dir, "d9/new"), []byte("new\n"), 0o644) },
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := sum(), want(); got != want {
+			t.Errorf("built of other files: %q, not %q", got, want)
 		}
 	}
 }
