@@ -40,12 +40,17 @@ func NewServer(split *Split, sessions *session.Manager, mounts Mounts) *Server {
 	} {
 		s.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			if err := do(w, r); err != nil {
+				// Who is still sending a context would see a broken connection, not the answer.
+				_, _ = io.CopyN(io.Discard, r.Body, mostRefused)
 				fail(w, err)
 			}
 		})
 	}
 	return s
 }
+
+// mostRefused bounds what is read, in bytes, of a request that is refused.
+const mostRefused = 64 << 20
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
+	"time"
 
 	"cale/audit"
 	"cale/engine"
@@ -63,12 +65,18 @@ func (s *Server) buildPrune(w http.ResponseWriter, r *request) error {
 }
 
 func (s *Server) passOn(w http.ResponseWriter, r *request, path string) error {
+	sent := &untilEnd{ReadCloser: r.Body}
+	r.Body = sent
 	a, err := s.askBuilder(r, path)
 	if err != nil {
 		return err
 	}
 	defer a.Body.Close()
 	w.Header().Set("Content-Type", a.Header.Get("Content-Type"))
+	if !sent.ended.Load() {
+		// What the builder leaves of a request is still being read when this one is over: no other may follow it.
+		w.Header().Set("Connection", "close")
+	}
 	w.WriteHeader(a.StatusCode)
 	flush := http.NewResponseController(w)
 	// The status goes out at once: the client may be waiting for it to send more.
@@ -91,14 +99,32 @@ func (s *Server) passOn(w http.ResponseWriter, r *request, path string) error {
 	}
 }
 
+// untilEnd notes whether all of a request was read.
+type untilEnd struct {
+	io.ReadCloser
+	ended atomic.Bool
+}
+
+func (u *untilEnd) Read(p []byte) (int, error) {
+	n, err := u.ReadCloser.Read(p)
+	if err == io.EOF {
+		u.ended.Store(true)
+	}
+	return n, err
+}
+
 func (s *Server) askBuilder(r *request, path string) (*http.Response, error) {
 	q, err := s.forward(r.Context(), r, path)
 	if err != nil {
 		return nil, err
 	}
+	q.Close = false
+	q.Header.Del("Connection")
 	t := &http.Transport{
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dialBuilder(ctx) },
-		DisableKeepAlives: true, DisableCompression: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dialBuilder(ctx) },
+		// Not DisableKeepAlives: who is told that the connection ends reads nothing of a request that he refuses, and
+		// his answer is lost to the writing that fails.
+		IdleConnTimeout: time.Second, DisableCompression: true,
 	}
 	return t.RoundTrip(q)
 }

@@ -263,9 +263,9 @@ func TestKnownToClients(t *testing.T) {
 func TestRefusedBuild(t *testing.T) {
 	s := stack.New(t)
 	a := newAPI(t, s)
-	for _, size := range []int{100, 100_000} {
+	for _, size := range []int{100, 100_000, 3_000_000} {
 		context := oneFile("Dockerfile", "FROM busybox\n#"+strings.Repeat("x", size))
-		for range 30 {
+		for range 20 {
 			if code, text := a.call("POST", "/build?platform=foobar", "Content-Type: application/x-tar", context); code != 400 || !strings.Contains(text, "unknown operating system or architecture") {
 				t.Fatalf("a context of %d bytes: %d %s", size, code, text)
 			}
