@@ -68,7 +68,7 @@ func TestRefused(t *testing.T) {
 }
 
 func TestCancelledByWhoAsked(t *testing.T) {
-	socket := listening(t, func(l *Taken, err error) {
+	socket := listening(t, func(l *Taken, _ error) {
 		ctx, err := l.Accept(context.Background())
 		if err != nil {
 			t.Error(err)
