@@ -67,6 +67,9 @@ func (s *Supervisor) startRun(ctx context.Context, c *container, r *task.RunRequ
 	}
 	s.reaper.begin()
 	defer s.reaper.end()
+	// Not given up half way: what another shim has begun has to be known to be ended.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
+	defer cancel()
 	if pid, err = c.box().Exec(ctx, r.RunID, r.Spec, streams); err != nil {
 		return 0, err
 	}
