@@ -312,9 +312,10 @@ func (c *Client) Keep(ctx context.Context) error {
 // it is killed with all that descend from it, and killed is true. Only our own shim can.
 func (c *Client) Run(ctx context.Context, r RunRequest) (status uint32, killed bool, err error) {
 	req := task.RunRequest{ID: r.ID, RunID: r.RunID, Stdout: r.Stdout, Stderr: r.Stderr, Spec: r.Spec, Timeout: r.Timeout}
-	stop := context.AfterFunc(ctx, func() { c.endRun(r.ID, r.RunID) })
-	defer stop()
 	b, err := c.callRaw(ctx, task.ServiceOwn, "Run", req.Append(nil))
+	if ctx.Err() != nil {
+		go c.endRun(r.ID, r.RunID)
+	}
 	if err != nil {
 		return 0, ctx.Err() != nil, err
 	}
@@ -323,18 +324,12 @@ func (c *Client) Run(ctx context.Context, r RunRequest) (status uint32, killed b
 	return resp.ExitStatus, resp.Killed, err
 }
 
-// endRun ends a run that nobody waits for any more. Calls overtake each other, so the shim may hear of the end first.
+// endRun ends a run that nobody waits for any more.
 func (c *Client) endRun(id, run string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	r := task.ProcessRequest{ID: id, ExecID: run}
-	for range 5 {
-		_, err := c.callRaw(ctx, task.ServiceOwn, "EndRun", r.Append(nil))
-		if !IsNotFound(err) {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	_, _ = c.callRaw(ctx, task.ServiceOwn, "EndRun", r.Append(nil)) // a shim that can't be asked ends with its processes
 }
 
 // Pid returns the shim's own pid.

@@ -57,6 +57,13 @@ func TestRun(t *testing.T) {
 		if _, killed, err := b.c.Run(ctx, request("left", "sh", "-c", "sleep 600 & sleep 600")); err == nil || !killed {
 			t.Errorf("nobody waits: %v, %v", killed, err)
 		}
+		for i := range 10 { // the end of it may be heard of before it is
+			ctx, cancel := context.WithCancel(b.ctx())
+			time.AfterFunc(time.Duration(i)*150*time.Microsecond, cancel)
+			if _, _, err := b.c.Run(ctx, request("soon"+strconv.Itoa(i), "sleep", "600")); err == nil {
+				t.Error("it ended by itself")
+			}
+		}
 		for deadline := time.Now().Add(patience); b.processes() > before; time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%d processes, and %d before", b.processes(), before)

@@ -247,6 +247,15 @@ func testExecTimeout(t *testing.T, n *node) {
 	if status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("%v", err)
 	}
+	for range 3 { // when the answer comes, the process is gone: no moment later
+		_, err := n.ExecSync(n.ctx(), &runtimeapi.ExecSyncRequest{ContainerId: c, Cmd: []string{"sleep", "5678"}, Timeout: 1})
+		if status.Code(err) != codes.DeadlineExceeded {
+			t.Errorf("%v", err)
+		}
+		if got := n.sh(c, "ps"); strings.Contains(got, "sleep 5678") {
+			t.Errorf("it is still there: %s", got)
+		}
+	}
 	stack.Until(t, "the whole tree is gone", func() bool { return !strings.Contains(n.sh(c, "ps"), "sleep 432") })
 }
 

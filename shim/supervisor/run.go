@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -37,21 +38,48 @@ func (s *Supervisor) run(ctx context.Context, r *task.RunRequest) (*task.RunResp
 		return nil, &ttrpc.Status{Code: ttrpc.AlreadyExists, Message: "run " + r.RunID + " already exists"}
 	}
 	defer c.dropRun(r.RunID)
-	ended := make(chan end, 1)
-	pid, err := s.startRun(ctx, c, r, ended)
+	var res task.RunResponse
+	gone := make(chan struct{}) // closed when nothing of it runs any more
+	go func() {
+		defer close(gone)
+		ended := make(chan end, 1)
+		var pid int
+		if pid, err = s.startRun(c, r, ended); err != nil {
+			return
+		}
+		select {
+		case how := <-ended:
+			res.ExitStatus = how.status
+		case <-ctx.Done():
+			s.killRun(c, r.RunID, pid)
+			<-ended
+			res = lateRun
+		}
+	}()
+	select {
+	case <-gone:
+	case <-ctx.Done():
+		// Who asks next finds it gone, unless it can't be ended, or another shim takes its time to begin it.
+		select {
+		case <-gone:
+		case <-time.After(killedWait):
+			late := lateRun
+			return &late, nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case how := <-ended:
-		return &task.RunResponse{ExitStatus: how.status}, nil
-	case <-ctx.Done():
-		s.killRun(c, pid)
-		return &task.RunResponse{ExitStatus: 128 + uint32(unix.SIGKILL), Killed: true}, nil
-	}
+	return &res, nil
 }
 
-func (s *Supervisor) startRun(ctx context.Context, c *container, r *task.RunRequest, ended chan<- end) (pid int, err error) {
+// lateRun is the answer for a run that was killed.
+var lateRun = task.RunResponse{ExitStatus: 128 + uint32(unix.SIGKILL), Killed: true}
+
+// killedWait bounds the wait for what was killed.
+const killedWait = 5 * time.Second
+
+func (s *Supervisor) startRun(c *container, r *task.RunRequest, ended chan<- end) (pid int, err error) {
 	var streams Streams
 	for _, o := range []struct {
 		path string
@@ -68,7 +96,7 @@ func (s *Supervisor) startRun(ctx context.Context, c *container, r *task.RunRequ
 	s.reaper.begin()
 	defer s.reaper.end()
 	// Not given up half way: what another shim has begun has to be known to be ended.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
 	defer cancel()
 	if pid, err = c.box().Exec(ctx, r.RunID, r.Spec, streams); err != nil {
 		return 0, err
@@ -96,7 +124,10 @@ func (c *container) dropRun(id string) {
 	delete(c.runs, id)
 }
 
-// endRun kills what a run started.
+// overtaken is how long a run may come after its end.
+const overtaken = 10 * time.Second
+
+// endRun kills what a run started. Calls overtake each other: one that comes later starts nothing.
 func (s *Supervisor) endRun(r *task.ProcessRequest) error {
 	c, _, err := s.find(r.ID, "")
 	if err != nil {
@@ -105,10 +136,14 @@ func (s *Supervisor) endRun(r *task.ProcessRequest) error {
 	c.mu.Lock()
 	end := c.runs[r.ExecID]
 	c.mu.Unlock()
-	if end == nil {
-		return notFound("run " + r.ExecID + " in container " + c.id)
+	switch {
+	case end != nil:
+		end()
+	case c.addRun(r.ExecID, func() {}):
+		time.AfterFunc(overtaken, func() { c.dropRun(r.ExecID) })
+	default: // it came just now
+		return s.endRun(r)
 	}
-	end()
 	return nil
 }
 
@@ -116,7 +151,7 @@ func (s *Supervisor) endRun(r *task.ProcessRequest) error {
 const mostKilled = 10000
 
 // killRun kills a run's process and all that descend from it.
-func (s *Supervisor) killRun(c *container, pid int) {
+func (s *Supervisor) killRun(c *container, id string, pid int) {
 	remote, ok := c.box().(Remote)
 	if !ok {
 		s.reaper.killTree(pid)
@@ -125,7 +160,9 @@ func (s *Supervisor) killRun(c *container, pid int) {
 	// Whoever is in the container is a process of it, if not this one.
 	if pids, err := remote.Pids(); err == nil && slices.Contains(pids, pid) {
 		killTree(pid)
+		return
 	}
+	_ = remote.KillExec(id, int(unix.SIGKILL)) // what is gone can't be killed
 }
 
 // killTree kills a watched child and all that descend from it.
