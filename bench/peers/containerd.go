@@ -30,9 +30,11 @@ func Containerd(ctx context.Context) (s *Stack, stop func(), err error) {
 	if err := cmd.Start(); err != nil {
 		return nil, nil, err
 	}
+	removed := leaves("/default") // which its containers are in, after its namespace
 	stop = func() {
 		_ = cmd.Process.Signal(unix.SIGTERM)
 		_ = cmd.Wait()
+		removed()
 	}
 	s = &Stack{Name: "ctr", Command: []string{"ctr", "-a", dir + "/sock"},
 		Daemons: []string{"containerd"}, Shims: []string{"containerd-shim-runc-v2"}}

@@ -72,9 +72,8 @@ func Stacks(ctx context.Context, bin string, program []byte) (list []*Stack, don
 		Daemons: []string{"dockerd", "containerd"}, Shims: []string{"containerd-shim-runc-v2"}}
 	podman := &Stack{Name: "podman", Command: []string{"podman"}, Shims: []string{"conmon"},
 		Flags: []string{"--pull=never", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"}} // it would raise them, which not every root may
-	// Podman makes this group and leaves it.
-	if g, err := cgroup.Open("/libpod_parent", cgroup.Options{}); err == nil && !g.Exists() {
-		undo = append(undo, func() { _ = g.Destroy() })
+	for _, name := range []string{"/libpod_parent", "/docker"} {
+		undo = append(undo, leaves(name))
 	}
 	for _, s := range []*Stack{ours, docker, podman} {
 		if s.Image = image; s != ours && !TakesPart(s.Name) {
@@ -102,6 +101,15 @@ func Stacks(ctx context.Context, bin string, program []byte) (list []*Stack, don
 		}
 	}
 	return list, done, nil
+}
+
+// leaves is for a control group that a peer makes and leaves: removed takes it away, if it wasn't there before.
+func leaves(name string) (removed func()) {
+	g, err := cgroup.Open(name, cgroup.Options{})
+	if err != nil || g.Exists() {
+		return func() {}
+	}
+	return func() { _ = g.Destroy() }
 }
 
 // dockerd starts a Docker engine with all its state below Dir.
