@@ -114,7 +114,7 @@ func (e *Engine) BuildName(text string, target image.Descriptor) error {
 			name = image.Reference{}
 		}
 	}
-	pin := e.store.Pin()
+	pin := e.store.Pin("naming of what was built")
 	defer pin.Release()
 	pin.Add(target.Digest)
 	if now, err := e.store.Resolve(name.String()); err == nil && now.Digest == target.Digest && !name.IsZero() {

@@ -64,7 +64,7 @@ func (e *Engine) Commit(ctx context.Context, ref string, o CommitOptions) (id st
 	if err != nil {
 		return "", fmt.Errorf("commit container %s: its image: %w", ref, err)
 	}
-	pin := e.store.Pin()
+	pin := e.store.Pin("commit of " + ref)
 	defer pin.Release()
 	pin.Add(parent.ManifestDescriptor.Digest)
 	if o.Pause {

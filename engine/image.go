@@ -231,7 +231,7 @@ func (e *Engine) keepOld(d image.Descriptor) (release func()) {
 	if d.Digest.IsZero() {
 		return func() {}
 	}
-	pin := e.store.Pin()
+	pin := e.store.Pin("pull that moves its name")
 	pin.Add(d.Digest)
 	return pin.Release
 }

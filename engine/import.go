@@ -48,7 +48,7 @@ func (e *Engine) Import(ctx context.Context, r io.Reader, o ImportOptions) (id s
 		return "", invalid("import: %v", err)
 	}
 	defer plain.Close()
-	pin := e.store.Pin()
+	pin := e.store.Pin("import")
 	defer pin.Release()
 	desc, diffID, err := e.store.PutLayer(ctx, pin, func(ctx context.Context, w io.Writer) error {
 		_, err := io.Copy(w, layer.Bound(&cancellable{ctx, plain}, e.store.Layers.MaxBytes()))

@@ -49,7 +49,7 @@ func (e *Engine) MakeIndex(name string, members []string, amend bool) (digest st
 	case !errors.Is(err, ErrNoSuchImage):
 		return "", err
 	}
-	pin := e.store.Pin()
+	pin := e.store.Pin("change of a manifest list")
 	defer pin.Release()
 	docker := true
 	for _, m := range members {
@@ -175,7 +175,7 @@ func (e *Engine) keepIndex(ref image.Reference, x *image.Index) (digest string, 
 	if len(raw) > image.MaxManifestSize {
 		return "", invalid("a manifest list of %d bytes is larger than registries take", len(raw))
 	}
-	pin := e.store.Pin()
+	pin := e.store.Pin("change of a manifest list")
 	defer pin.Release()
 	pin.Add(image.FromBytes(raw))
 	d, err := e.store.Put(x.MediaType, raw)

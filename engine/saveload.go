@@ -70,7 +70,7 @@ func (e *Engine) forPlatform(target image.Descriptor, platform string) (*store.I
 func (e *Engine) SaveImages(ctx context.Context, refs []string, platform string, w io.Writer) error {
 	defer e.begin()()
 	defer e.collectSpare()
-	pin := e.store.Pin()
+	pin := e.store.Pin("save of " + strings.Join(refs, ", "))
 	defer pin.Release()
 	var items []archive.Item
 	add := func(target image.Descriptor, names ...image.Reference) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"cale/build/keep"
 	"cale/image"
 	"cale/image/store"
 )
@@ -20,7 +21,7 @@ type Why struct {
 
 // WhyHolder is one thing that keeps content. Path are the digests from what it holds to what was asked for.
 type WhyHolder struct {
-	Kind string // tag, untagged image, container, registry, transfer or lease
+	Kind string // tag, untagged image, container, registry, build, work (that goes on now) or lease
 	Name string
 	Path []string
 }
@@ -132,8 +133,8 @@ func (e *Engine) kindOf(d image.Digest) string {
 // holder names what holds content.
 func (e *Engine) holder(h store.Holder) (kind, name string) {
 	switch {
-	case h.Transfer:
-		return "transfer", "a pull, push or build under way"
+	case h.Work != "":
+		return "work", h.Work
 	case h.Name != "":
 		if _, err := image.ParseDigest(h.Name); err == nil {
 			return "untagged image", h.Name
@@ -151,6 +152,9 @@ func (e *Engine) holder(h store.Holder) (kind, name string) {
 	}
 	if rest, ok := strings.CutPrefix(h.Lease, "registry/"); ok {
 		return "registry", rest
+	}
+	if keep.IsLease(h.Lease) {
+		return "build", "build cache, or a build or working container"
 	}
 	return "lease", h.Lease
 }

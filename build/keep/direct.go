@@ -18,6 +18,11 @@ const (
 	leaseLayer = store.Only + "build/layer/"
 )
 
+// IsLease tells the leases of builds, by their ids.
+func IsLease(id string) bool {
+	return strings.HasPrefix(id, leaseBlob) || strings.HasPrefix(id, leaseLayer)
+}
+
 // Direct is a Keeper for a store that this process has open itself.
 type Direct struct {
 	Store    *store.Store
@@ -75,7 +80,7 @@ func (d Direct) Added(_ context.Context, c Content, sync bool) error {
 
 // Restore implements Keeper.
 func (d Direct) Restore(ctx context.Context, x image.Digest) error {
-	pin := d.Store.Pin()
+	pin := d.Store.Pin("build")
 	defer pin.Release()
 	pin.Add(x)
 	reg := d.Client

@@ -38,7 +38,7 @@ type Loaded struct {
 // it to set the names; until it has returned nothing is collected. Nothing is
 // found before the whole archive has been read and verified.
 func Load(ctx context.Context, r io.Reader, s *store.Store, found func(Loaded) error) error {
-	pin := s.Pin()
+	pin := s.Pin("load of an archive")
 	defer pin.Release()
 	l := &loader{ctx: ctx, s: s, pin: pin, files: map[string]image.Descriptor{}, links: map[string]string{}, docs: map[string][]byte{}}
 	if err := l.load(r, found); err != nil {

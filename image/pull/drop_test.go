@@ -61,7 +61,7 @@ func TestPullDrop(t *testing.T) {
 					t.Error("a layer that is here was fetched again")
 				}
 			}
-			pin := s.Store.Pin()
+			pin := s.Store.Pin("test")
 			for _, l := range img.Layers {
 				d, _ := image.ParseDigest(l.Digest())
 				pin.Add(d)

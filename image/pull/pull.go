@@ -68,7 +68,7 @@ type Options struct {
 // failure or the end of ctx is kept for the next try until a collection; after
 // one for want of room it is given up.
 func Pull(ctx context.Context, o Options) (image.Descriptor, error) {
-	p := &puller{Options: o, pin: o.Store.Pin(), named: o.Platform != (image.Platform{})}
+	p := &puller{Options: o, pin: o.Store.Pin("pull of " + o.Ref.Familiar()), named: o.Platform != (image.Platform{})}
 	p.Parts = cmp.Or(o.Parts, defaultParts)
 	p.large, p.minPiece = cmp.Or(o.large, large), cmp.Or(o.minPiece, minPiece)
 	p.starving = cmp.Or(o.starving, starving)

@@ -15,7 +15,7 @@ import (
 // that are not kept are fetched again by c. The caller keeps the image from
 // being collected meanwhile.
 func Unpack(ctx context.Context, s *store.Store, c *client.Client, img *store.Image) error {
-	p := &puller{Options: Options{Store: s, Client: c}, pin: s.Pin()}
+	p := &puller{Options: Options{Store: s, Client: c}, pin: s.Pin("unpacking of image " + img.ID.Short())}
 	defer p.pin.Release()
 	p.pin.Add(img.Config.DiffIDs...)
 	g, ctx := errgroup.WithContext(ctx)

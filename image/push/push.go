@@ -53,7 +53,7 @@ func Push(ctx context.Context, o Options) (image.Descriptor, error) {
 	if err != nil {
 		return target, err
 	}
-	pin := o.Store.Pin()
+	pin := o.Store.Pin("push of " + o.Ref.Familiar())
 	defer pin.Release()
 	pin.Add(target.Digest)
 

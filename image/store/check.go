@@ -57,7 +57,7 @@ type Checked struct {
 // nothing, and takes room for the largest layer once more. The error is of the
 // check itself.
 func (s *Store) Check(ctx context.Context) ([]Problem, Checked, error) {
-	c := checker{s: s, pin: s.Pin(), bad: map[image.Digest]bool{}}
+	c := checker{s: s, pin: s.Pin("check of the store"), bad: map[image.Digest]bool{}}
 	defer c.pin.Release()
 	if err := c.run(ctx); err != nil {
 		return c.out, c.done, fmt.Errorf("check image store: %w", err)
@@ -271,7 +271,7 @@ func (s *Store) Repair(ctx context.Context, p Problem) (did string, err error) {
 }
 
 func (s *Store) repairLayer(ctx context.Context, d image.Digest) (did string, err error) {
-	pin := s.Pin()
+	pin := s.Pin("repair of the store")
 	defer pin.Release()
 	pin.Add(d)
 	names, err := s.Names()

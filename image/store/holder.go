@@ -10,11 +10,11 @@ import (
 )
 
 // Holder is something that keeps content from being collected: a name, a
-// lease, or a transfer of this process, of which exactly one is set.
+// lease, or work of this process (a Pin), of which exactly one is set.
 type Holder struct {
-	Name     string
-	Lease    string
-	Transfer bool
+	Name  string
+	Lease string
+	Work  string
 	// Path goes from what is held to what was asked for, both included.
 	Path []image.Digest
 }
@@ -57,17 +57,21 @@ func (s *Store) Holders(ctx context.Context, want ...image.Digest) ([]Holder, er
 		}
 	}
 	s.mu.Lock()
-	var pins [][]image.Digest
+	type pinned struct {
+		who string
+		all []image.Digest
+	}
+	var pins []pinned
 	for p := range s.pins {
 		var all []image.Digest
 		for d := range p.set {
 			all = append(all, d)
 		}
-		pins = append(pins, all)
+		pins = append(pins, pinned{p.who, all})
 	}
 	s.mu.Unlock()
-	for _, all := range pins {
-		if err := add(Holder{Transfer: true}, all...); err != nil {
+	for _, p := range pins {
+		if err := add(Holder{Work: p.who}, p.all...); err != nil {
 			return nil, err
 		}
 	}
@@ -78,7 +82,7 @@ func (s *Store) Holders(ctx context.Context, want ...image.Digest) ([]Holder, er
 		case h.Lease != "":
 			return "1" + h.Lease
 		}
-		return "2"
+		return "2" + h.Work
 	}
 	slices.SortStableFunc(out, func(a, b Holder) int { return strings.Compare(rank(a), rank(b)) })
 	return out, nil

@@ -24,7 +24,7 @@ func TestHolders(t *testing.T) {
 	s.SetName("b", idx)
 	s.SetName("a", one)
 	s.AddLease("c", one.Digest, parts[1])
-	pin := s.Pin()
+	pin := s.Pin("test")
 	defer pin.Release()
 	pin.Add(parts[0])
 	text := func(want ...image.Digest) string {
@@ -34,7 +34,7 @@ func TestHolders(t *testing.T) {
 		}
 		var out []string
 		for _, h := range all {
-			out = append(out, fmt.Sprintf("%s%s%v:%d", h.Name, h.Lease, h.Transfer, len(h.Path)))
+			out = append(out, fmt.Sprintf("%s%s%s:%d", h.Name, h.Lease, h.Work, len(h.Path)))
 			if !slices.Contains(want, h.Path[len(h.Path)-1]) {
 				t.Errorf("%v does not lead to %v", h.Path, want)
 			}
@@ -42,13 +42,13 @@ func TestHolders(t *testing.T) {
 		return strings.Join(out, " ")
 	}
 	// The layer is a blob and, under the same digest, unpacked: the lease holds its config, which is as near.
-	if got := text(parts[0]); got != "afalse:2 bfalse:3 cfalse:2 true:1" {
+	if got := text(parts[0]); got != "a:2 b:3 c:2 test:1" {
 		t.Error(got)
 	}
-	if got := text(idx.Digest); got != "bfalse:1" {
+	if got := text(idx.Digest); got != "b:1" {
 		t.Error(got)
 	}
-	if got := text(idx.Digest, one.Digest); got != "afalse:1 bfalse:1 cfalse:1" {
+	if got := text(idx.Digest, one.Digest); got != "a:1 b:1 c:1" {
 		t.Error(got)
 	}
 	if got := text(other[2]); got != "" {
@@ -60,7 +60,7 @@ func TestHolders(t *testing.T) {
 func TestRepair(t *testing.T) {
 	s := openAt(t, dir(t))
 	ctx := context.Background()
-	pin := s.Pin()
+	pin := s.Pin("test")
 	defer pin.Release()
 	target, _ := putImage(t, s, 1)
 	s.SetName("one", target)

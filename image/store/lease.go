@@ -17,12 +17,13 @@ import (
 // pull pins each digest before it looks whether the blob is there.
 type Pin struct {
 	s   *Store
+	who string
 	set map[image.Digest]struct{}
 }
 
-// Pin opens an empty pin. It must be released.
-func (s *Store) Pin() *Pin {
-	p := &Pin{s: s, set: map[image.Digest]struct{}{}}
+// Pin opens an empty pin for work that who names to users. It must be released.
+func (s *Store) Pin(who string) *Pin {
+	p := &Pin{s: s, who: who, set: map[image.Digest]struct{}{}}
 	s.mu.Lock()
 	s.pins[p] = struct{}{}
 	s.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 
 func TestPutLayer(t *testing.T) {
 	s := openAt(t, dir(t))
-	pin := s.Pin()
+	pin := s.Pin("test")
 	ctx := context.Background()
 	desc, id, err := s.PutLayer(ctx, pin, func(_ context.Context, w io.Writer) error {
 		tw := tar.NewWriter(w)

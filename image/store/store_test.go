@@ -302,7 +302,7 @@ func TestGC(t *testing.T) {
 	if err := s.AddLease("c1", leased[1]); err != nil {
 		t.Fatal(err)
 	}
-	pin := s.Pin()
+	pin := s.Pin("test")
 	pin.Add(pinned[2])
 	freed, err := s.GC(ctx)
 	if err != nil || freed.Blobs != len(loose)+1 { // and the leased image's manifest

@@ -17,7 +17,7 @@ func (s *Store) Tag(name string, target image.Descriptor) error {
 	}
 	moved := err == nil && before.Digest != target.Digest
 	if moved {
-		pin := s.Pin()
+		pin := s.Pin("tag that moves")
 		defer pin.Release()
 		pin.Add(before.Digest)
 	}

@@ -48,7 +48,7 @@ func (g *registry) sendBlob(w http.ResponseWriter, r *http.Request, d image.Dige
 		h.Set("Content-Length", strconv.FormatInt(size, 10))
 		return nil
 	}
-	pin, done := g.store.Pin(), func() {}
+	pin, done := g.store.Pin("pull from the registry"), func() {}
 	defer func() { pin.Release(); done() }()
 	pin.Add(d)
 	if g.opts.Restore != nil {

@@ -105,7 +105,7 @@ func (g *registry) putManifest(w http.ResponseWriter, r *http.Request, repo, at 
 	if err != nil {
 		return err
 	}
-	pin := g.store.Pin()
+	pin := g.store.Pin("push to the registry, of " + repo)
 	defer pin.Release()
 	pin.Add(d)
 	if err := g.complete(repo, doc, pin); err != nil {

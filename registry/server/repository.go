@@ -205,7 +205,7 @@ func (c *recent) add(repo string, d image.Digest) error {
 	if c.n >= maxRecent {
 		return &problem{429, "TOOMANYREQUESTS", "too many blobs wait for their manifest"}
 	}
-	h := &held{pin: c.store.Pin(), until: until}
+	h := &held{pin: c.store.Pin("the registry: a blob of " + repo + " that waits for its manifest"), until: until}
 	h.pin.Add(d)
 	if c.all[repo] == nil {
 		c.all[repo] = map[image.Digest]*held{}

@@ -144,6 +144,27 @@ func TestWhy(t *testing.T) {
 	}
 	s.Cale("image", "why", "nosuch").Exit(t, 1)
 	s.Cale("rm", "-f", "user").OK(t)
+
+	// What a build keeps, and what is on its way.
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+base+"\nRUN echo 1 > /built\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Cale("build", "-q", "-t", "built", dir).OK(t)
+	built := strings.Fields(s.Cale("inspect", "-f", "{{join .RootFS.Layers \" \"}}", "built").OK(t))
+	s.Cale("rmi", "built").OK(t)
+	if out := s.Cale("image", "why", built[len(built)-1]).OK(t); !strings.Contains(out, "build ") || strings.Contains(out, "tag ") {
+		t.Errorf("held by a build:\n%s", out)
+	}
+	s.Cale("builder", "prune", "-af").OK(t)
+	addr := strings.TrimSpace(s.Cale("registry", "-q", "--listen", "127.0.0.1:0").OK(t))
+	blob := images.Blob{Data: []byte("uploaded")}
+	if err := images.PushBlob(t.Context(), addr, "some/where", blob); err != nil {
+		t.Fatal(err)
+	}
+	if out := s.Cale("image", "why", blob.Digest()).OK(t); !strings.Contains(out, "some/where that waits for its manifest") {
+		t.Errorf("held by an upload:\n%s", out)
+	}
 	s.Cale("rmi", base).OK(t)
 	s.Cale("image", "why", layer).Exit(t, 1)
 }
