@@ -42,9 +42,12 @@ func testReady(t *testing.T, n *node) {
 	if err != nil || v.RuntimeName != "cale" || v.RuntimeApiVersion != "v1" {
 		t.Fatalf("%v, %v", v, err)
 	}
-	st, err := n.Status(n.ctx(), &runtimeapi.StatusRequest{})
+	st, err := n.Status(n.ctx(), &runtimeapi.StatusRequest{Verbose: true})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if got := st.Info["config"]; !strings.Contains(got, `"root":"`+filepath.Join(n.dir, "root")+`"`) || !strings.Contains(got, `"streamAddress":"127.0.0.1:`) {
+		t.Errorf("settings %s", got)
 	}
 	for _, c := range st.Status.Conditions {
 		if !c.Status {

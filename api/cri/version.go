@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
 	"slices"
 
@@ -38,7 +39,17 @@ func (s *Server) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runt
 			Features: &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: f.RecursiveReadOnly, UserNamespaces: f.UserNamespaces}})
 	}
 	if r.Verbose {
-		resp.Info = map[string]string{"config": "{}"}
+		config, err := json.Marshal(struct {
+			Version       string `json:"version"`
+			Root          string `json:"root"`
+			StreamAddress string `json:"streamAddress"`
+			AllowRestore  bool   `json:"allowRestore"`
+			Plugins       bool   `json:"plugins"`
+		}{s.opts.Version, s.opts.Root, s.listen.Addr().String(), s.opts.AllowRestore, s.telling.plugins != nil})
+		if err != nil {
+			return nil, err
+		}
+		resp.Info = map[string]string{"config": string(config)}
 	}
 	return resp, nil
 }
