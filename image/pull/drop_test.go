@@ -196,3 +196,31 @@ func TestRestoreSaysWhyNot(t *testing.T) {
 		t.Errorf("what nobody knows: %v", err)
 	}
 }
+
+// TestPullDuringPrune: what a pull has brought is not collected before its name
+// is there (moby#48063).
+func TestPullDuringPrune(t *testing.T) {
+	for what, drop := range map[string]bool{"keep": false, "drop": true} {
+		t.Run(what, func(t *testing.T) {
+			s := newSetup(t)
+			s.Drop, s.large, s.minPiece = drop, 64<<10, store.Block
+			img := testImage(t, 5, 100_000, "gzip")
+			s.reg.add("1", img)
+			s.reg.hook = func(http.ResponseWriter, *http.Request) bool {
+				if _, err := s.Store.GC(context.Background()); err != nil {
+					t.Error(err)
+				}
+				return false
+			}
+			if _, err := s.pull(); err != nil {
+				t.Fatal(err)
+			}
+			s.whole(5)
+			for _, l := range img.Layers {
+				if n, pieces := s.reg.served[l.Digest()], len(l.Data)/store.Block+1; n > pieces {
+					t.Errorf("a layer of %d pieces was asked for %d times", pieces, n)
+				}
+			}
+		})
+	}
+}

@@ -113,6 +113,31 @@ func TestPrune(t *testing.T) {
 	})
 }
 
+// TestPruneKeepsUsed: a prune leaves the image of a container that was never started, though it has lost its tag
+// (moby#45732).
+func TestPruneKeepsUsed(t *testing.T) {
+	s := stack.New(t)
+	base := emptied(t, s)
+	dir := t.TempDir()
+	for _, text := range []string{"1", "2"} {
+		if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+base+"\nRUN echo "+text+" > /which\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.Cale("build", "-q", "-t", "moving", dir).OK(t)
+		if text == "1" {
+			s.Cale("create", "--name", "user", "moving", "cat", "/which").OK(t)
+		}
+	}
+	s.Cale("builder", "prune", "-af").OK(t)
+	for _, args := range [][]string{{"image", "prune", "-f"}, {"image", "prune", "-af"}} {
+		s.Cale(args...).OK(t)
+		if out := s.Cale("start", "-a", "user").OK(t); out != "1\n" {
+			t.Errorf("after %v it says %q", args, out)
+		}
+	}
+	s.Cale("rm", "user").OK(t)
+}
+
 // TestWhy: what holds an image and its parts.
 func TestWhy(t *testing.T) {
 	s := stack.New(t)
