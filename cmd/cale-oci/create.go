@@ -21,7 +21,7 @@ var specVersion = specs.Version
 // createFlags are the options that create and run share.
 type createFlags struct {
 	bundle, config, console, pidFile, pidFDSocket string
-	preserve                                      int
+	preserve                                      uint
 	noPivot, noKeyring                            bool
 	detach, keep, noSubreaper                     bool
 }
@@ -32,7 +32,7 @@ func (c *createFlags) add(f *flags) {
 	f.str(&c.console, "console-socket")
 	f.str(&c.pidFile, "pid-file")
 	f.str(&c.pidFDSocket, "pidfd-socket")
-	f.int(&c.preserve, "preserve-fds")
+	f.count(&c.preserve, "preserve-fds")
 	f.bool(&c.noPivot, "no-pivot")
 	f.bool(&c.noKeyring, "no-new-keyring")
 }
@@ -41,7 +41,7 @@ func (c *createFlags) add(f *flags) {
 func (a *app) options(c *createFlags, id string) (runtime.Options, error) {
 	o := runtime.Options{
 		ID: id, Bundle: c.bundle, StateDir: a.root, PidFile: c.pidFile, ConsoleSocket: c.console,
-		NoPivot: c.noPivot, NoNewKeyring: c.noKeyring, SystemdCgroup: a.systemd, NoCgroup: a.manager == "disabled", PreserveFDs: c.preserve, Warn: a.warn, Debug: a.debugging(),
+		NoPivot: c.noPivot, NoNewKeyring: c.noKeyring, SystemdCgroup: a.systemd, NoCgroup: a.manager == "disabled", PreserveFDs: int(c.preserve), Warn: a.warn, Debug: a.debugging(),
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 	}
 	if o.Bundle == "" {
@@ -291,9 +291,6 @@ func cmdExec(a *app, args []string) error {
 	if err := exactly("exec", args, least, -1); err != nil {
 		return err
 	}
-	if e.detach && e.preserve < 0 {
-		return errors.New("preserve-fds must not be negative")
-	}
 	c, err := runtime.Load(a.root, args[0])
 	if err != nil {
 		return &exitError{255, err}
@@ -314,7 +311,7 @@ func (e *execFlags) exec(a *app, c *runtime.Container, args []string) (int, erro
 		return 0, err
 	}
 	o := runtime.ExecOptions{
-		Process: ps, PidFile: e.pidFile, ConsoleSocket: e.console, PreserveFDs: e.preserve, CgroupSub: e.cgroups,
+		Process: ps, PidFile: e.pidFile, ConsoleSocket: e.console, PreserveFDs: int(e.preserve), CgroupSub: e.cgroups,
 		IgnorePaused: e.ignorePaused, Warn: a.warn, Debug: a.debugging(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 	}
 	if s, err := c.Spec(); err == nil {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"cale/runtime"
@@ -19,7 +21,7 @@ type event struct {
 
 type eventStats struct {
 	CPU     eventCPU                    `json:"cpu"`
-	CPUSet  any                         `json:"cpuset"`
+	CPUSet  eventCPUSet                 `json:"cpuset"`
 	Memory  eventMemory                 `json:"memory"`
 	Pids    eventPids                   `json:"pids"`
 	Blkio   eventBlkio                  `json:"blkio"`
@@ -41,6 +43,11 @@ type eventCPU struct {
 		ThrottledTime    uint64 `json:"throttledTime"`
 	} `json:"throttling"`
 	PSI *cgroup.PSI `json:"psi,omitempty"`
+}
+
+type eventCPUSet struct {
+	CPUs []uint16 `json:"cpus,omitempty"`
+	Mems []uint16 `json:"mems,omitempty"`
 }
 
 type eventUsage struct {
@@ -85,9 +92,8 @@ func newEventStats(s *cgroup.Stats) *eventStats {
 		e.CPU.Throttling.ThrottledPeriods, e.CPU.Throttling.ThrottledTime = c.ThrottledPeriods, c.ThrottledTime
 		e.CPU.PSI = c.PSI
 	}
-	e.CPUSet = struct{}{}
-	if s.CPUset != nil {
-		e.CPUSet = s.CPUset
+	if c := s.CPUset; c != nil {
+		e.CPUSet = eventCPUSet{numbers(c.CPUs), numbers(c.Mems)}
 	}
 	if m := s.Memory; m != nil {
 		e.Memory = eventMemory{
@@ -110,6 +116,25 @@ func newEventStats(s *cgroup.Stats) *eventStats {
 	}
 	e.Rdma = s.Rdma
 	return &e
+}
+
+// numbers are those of a list as the kernel writes it: "0-3,7". What isn't one ends it.
+func numbers(list string) (all []uint16) {
+	for part := range strings.SplitSeq(strings.TrimSpace(list), ",") {
+		first, last, ranged := strings.Cut(part, "-")
+		if !ranged {
+			last = first
+		}
+		from, err := strconv.ParseUint(first, 10, 16)
+		to, lastErr := strconv.ParseUint(last, 10, 16)
+		if err != nil || lastErr != nil {
+			break
+		}
+		for n := from; n <= to; n++ {
+			all = append(all, uint16(n))
+		}
+	}
+	return all
 }
 
 func cmdEvents(a *app, args []string) error {

@@ -17,7 +17,7 @@ type execFlags struct {
 	env, caps, gids, cgroup                                            []string
 	cgroups                                                            map[string]string
 	tty, detach, noNewPrivs, ignorePaused                              bool
-	preserve                                                           int
+	preserve                                                           uint
 }
 
 func (e *execFlags) add(f *flags) {
@@ -35,7 +35,7 @@ func (e *execFlags) add(f *flags) {
 	f.str(&e.apparmor, "apparmor")
 	f.bool(&e.noNewPrivs, "no-new-privs")
 	f.list(&e.caps, "cap", "c")
-	f.int(&e.preserve, "preserve-fds")
+	f.count(&e.preserve, "preserve-fds")
 	f.list(&e.cgroup, "cgroup")
 	f.bool(&e.ignorePaused, "ignore-paused")
 }

@@ -44,6 +44,15 @@ func (f *flags) int(p *int, names ...string) {
 	f.add(func(v string) (err error) { *p, err = strconv.Atoi(v); return err }, false, names)
 }
 
+// count is of what can't be fewer than none.
+func (f *flags) count(p *uint, names ...string) {
+	f.add(func(v string) error {
+		n, err := strconv.ParseUint(v, 10, 31)
+		*p = uint(n)
+		return err
+	}, false, names)
+}
+
 // parse returns the arguments that are no options; with anywhere, options may come after them.
 func (f *flags) parse(args []string, anywhere bool) (rest []string, err error) {
 	for len(args) > 0 {

@@ -67,6 +67,7 @@ func (f *foreground) wait(pid int, pidfd *os.File) int {
 		signals := make(chan os.Signal, 64)
 		signal.Notify(signals)
 		go forward(signals, pidfd, resize)
+		resize() // as it may have been resized before anybody listened
 	}
 	var ws unix.WaitStatus
 	for {

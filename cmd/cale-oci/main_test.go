@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,6 +60,8 @@ func TestFlags(t *testing.T) {
 		{"--nosuch", true, "", "flag provided but not defined: -nosuch"},
 		{"--str", true, "", "flag needs an argument: -str"},
 		{"--int x", true, "", `invalid value "x" for flag -int`},
+		{"--count -1", true, "", `invalid value "-1" for flag -count`},
+		{"--count 2 x", true, "x", ""},
 		{"--help", true, "", "help"},
 		{"- x", false, "- x", ""},
 	} {
@@ -66,9 +69,11 @@ func TestFlags(t *testing.T) {
 		var s string
 		var b bool
 		var n int
+		var c uint
 		f.str(&s, "str", "s")
 		f.bool(&b, "flag", "f")
 		f.int(&n, "int")
+		f.count(&c, "count")
 		rest, err := f.parse(strings.Fields(test.args), test.anywhere)
 		text := ""
 		if err != nil {
@@ -253,6 +258,8 @@ func TestRunContainer(t *testing.T) {
 		{"state ID", 0, `"status": "paused"`},
 		{"resume ID", 0, ""},
 		{"events --stats ID", 0, `"type":"stats"`},
+		{"events --stats ID", 0, `"mems":[0`},
+		{"create --preserve-fds -1 ID2", 1, `invalid value \"-1\" for flag -preserve-fds`},
 		{"delete ID", 1, "not stopped"},
 		{"delete --force --regex ^nosuch", 0, ""},
 		{"delete --regex (", 1, "regular expression"},
@@ -268,6 +275,14 @@ func TestRunContainer(t *testing.T) {
 		}
 		if out, code := oci(t, dir, args...); code != s.code || !strings.Contains(out, s.out) {
 			t.Errorf("%s: exit status %d, %s", s.args, code, out)
+		}
+	}
+}
+
+func TestNumbers(t *testing.T) {
+	for list, want := range map[string][]uint16{"": nil, "\n": nil, "0\n": {0}, "0-2,7": {0, 1, 2, 7}, "3,x": {3}, "5-4": nil} {
+		if got := numbers(list); !slices.Equal(got, want) {
+			t.Errorf("%q: %v", list, got)
 		}
 	}
 }

@@ -35,8 +35,8 @@ func N[T ~int | ~int32 | ~int64 | ~uint | ~uint32 | ~uint64 | ~uintptr | ~uint16
 func (r Reg) Arg() Arg { return Arg{v: uintptr(r), reg: true} }
 
 const (
-	maxRegs  = 4096
-	firstOps = 2048 // the room for steps to begin with
+	maxRegs  = 16384 // each mount takes some
+	firstOps = 2048  // the room for steps to begin with
 
 	// ReportReg is the register with the descriptor to which failures are written.
 	ReportReg Reg = 0

@@ -49,6 +49,10 @@ func (t *Tree) prepareDevices() error {
 	if l := t.o.Spec.Linux; l != nil {
 		for _, d := range l.Devices {
 			n := node{path: clean(d.Path), dev: unix.Mkdev(uint32(d.Major), uint32(d.Minor))}
+			const maxMajor, maxMinor = 1<<12 - 1, 1<<20 - 1 // the kernel's; it would take a device by other numbers
+			if d.Type != "p" && (d.Major < 0 || d.Major > maxMajor || d.Minor < 0 || d.Minor > maxMinor) {
+				return fmt.Errorf("device %s: no device has the numbers %d:%d", d.Path, d.Major, d.Minor)
+			}
 			switch d.Type {
 			case "c", "u":
 				n.mode = unix.S_IFCHR

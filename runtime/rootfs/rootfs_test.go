@@ -1,6 +1,8 @@
 package rootfs
 
 import (
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -134,5 +136,35 @@ func TestBuildIsData(t *testing.T) {
 		if !strings.Contains(b.String(), s) {
 			t.Errorf("%q is missing", s)
 		}
+	}
+}
+
+// Numbers that mean another device once they are cut are no device's.
+func TestDeviceNumbers(t *testing.T) {
+	for _, d := range []specs.LinuxDevice{{Major: -1}, {Minor: -1}, {Major: 1 << 12}, {Minor: 1 << 20}, {Major: 1<<32 + 1, Minor: 3}} {
+		tr := tree(t)
+		d.Path, d.Type = "/dev/x", "c"
+		tr.o.Spec.Linux.Devices = []specs.LinuxDevice{d}
+		if err := tr.prepareDevices(); err == nil || !strings.Contains(err.Error(), "/dev/x") {
+			t.Errorf("%d:%d: %v", d.Major, d.Minor, err)
+		}
+	}
+}
+
+// Each mount takes steps and registers, and some have very many mounts.
+func TestManyMounts(t *testing.T) {
+	tr := tree(t)
+	tr.roots = []source{{fd: tr.root, dir: true}}
+	for i := range 2000 {
+		m := specs.Mount{Destination: fmt.Sprintf("/m/%d", i), Type: "tmpfs", Source: "tmpfs", Options: []string{"ro"}}
+		if err := tr.prepareMount(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := launch.New()
+	defer p.Free()
+	tr.Build(p)
+	if err := p.Explain(io.Discard); err != nil {
+		t.Error(err)
 	}
 }
