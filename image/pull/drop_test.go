@@ -187,6 +187,16 @@ func TestRestoreSaysWhyNot(t *testing.T) {
 		t.Fatal(err)
 	}
 	d, _ := image.ParseDigest(img.Layers[0].Digest())
+	// Who pulled may have had a login that the engine has not.
+	s.reg.hook = func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return true
+	}
+	if err := Restore(context.Background(), s.Store, s.Client, d); err == nil || !strings.Contains(err.Error(), "cale login") {
+		t.Errorf("%v", err)
+	}
+	s.reg.hook = nil
 	delete(s.reg.blobs, d.String())
 	err := Restore(context.Background(), s.Store, s.Client, d)
 	if err == nil || !strings.Contains(err.Error(), d.Short()) || !strings.Contains(err.Error(), "kept unpacked only") || !strings.Contains(err.Error(), "test/image") {
