@@ -96,8 +96,9 @@ conformance-compose: build ## Compose's own tests against our socket (half an ho
 	test/conformance/docker/run compose
 
 .PHONY: conformance-buildkit
-conformance-buildkit: build ## BuildKit's own tests of Dockerfiles against our builder (some minutes)
+conformance-buildkit: build ## BuildKit's own tests against our builder (ten minutes)
 	test/conformance/buildkit/run dockerfile
+	test/conformance/buildkit/run client
 
 .PHONY: kill
 kill: build ## the engine killed at a hundred random moments of pulls, pushes, loads and collections (four minutes)

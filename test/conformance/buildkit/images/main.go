@@ -104,6 +104,9 @@ func alpine(bin []byte, applets []string) []images.File {
 	}
 	return append(out, images.File{Name: "usr/bin/env", Symlink: "/bin/busybox"},
 		images.File{Name: "etc/group", Data: []byte(alpineGroup)},
+		images.File{Name: "sbin/apk", Mode: 0o755, Data: []byte("#!/bin/sh\necho 'apk: this is a stand-in' >&2\nexit 1\n")},
+		images.File{Name: "etc/ssl/certs/"},
+		images.File{Name: "etc/ssl/certs/ca-certificates.crt", Data: []byte("# no certificate\n")},
 		images.File{Name: "etc/alpine-release", Data: []byte("3.18.6\n")},
 		images.File{Name: "etc/os-release", Data: []byte("NAME=\"Alpine Linux\"\nID=alpine\nVERSION_ID=3.18.6\n")})
 }
