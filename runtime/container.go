@@ -160,14 +160,25 @@ func (c *Container) Status() (Status, error) {
 	// The fifo is init's until it has executed its program, even if whoever started it couldn't remove the file.
 	if f, err := openFifo(filepath.Join(c.dir, startFifo), unix.O_WRONLY); err == nil {
 		f.Close()
+		if c.frozen() {
+			return Paused, nil // it could not answer a start
+		}
 		return Created, nil
 	}
-	if g, err := c.Cgroup(); err == nil && g != nil {
-		if frozen, err := g.Frozen(); err == nil && frozen {
-			return Paused, nil
-		}
+	if c.frozen() {
+		return Paused, nil
 	}
 	return Running, nil
+}
+
+// frozen reports whether the container's group is.
+func (c *Container) frozen() bool {
+	g, err := c.Cgroup()
+	if err != nil || g == nil {
+		return false
+	}
+	frozen, err := g.Frozen()
+	return err == nil && frozen
 }
 
 // alive reports whether init is there, as the process it was.
@@ -234,6 +245,26 @@ type stateLock struct{ f *os.File }
 func (l *stateLock) Close() error {
 	unix.Flock(int(l.f.Fd()), unix.LOCK_UN)
 	return l.f.Close()
+}
+
+// lockLoaded is lock for a container that was found before: while this waits, others may have changed or deleted it.
+func (c *Container) lockLoaded() (*stateLock, error) {
+	lock, err := c.lock()
+	if err != nil {
+		return nil, err
+	}
+	var have, there unix.Stat_t
+	if unix.Fstat(int(lock.f.Fd()), &have) != nil || unix.Stat(c.dir, &there) != nil || have.Ino != there.Ino || have.Dev != there.Dev {
+		lock.Close()
+		return nil, ErrNotFound
+	}
+	now, err := Load(filepath.Dir(c.dir), c.rec.ID)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	c.rec = now.rec
+	return lock, nil
 }
 
 // lock keeps other processes from changing the container's state.

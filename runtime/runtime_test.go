@@ -339,3 +339,61 @@ func TestSignalBeforeStart(t *testing.T) {
 		t.Error("started a dead container")
 	}
 }
+
+// Who found a container before it was deleted and another was made in its place does not delete that one for it.
+func TestDeleteOfAnother(t *testing.T) {
+	w := newWorld(t)
+	c := w.start()
+	old, err := Load(w.state(), c.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Delete(true); err != nil {
+		t.Fatal(err)
+	}
+	c = w.start(func(o *Options) { o.ID = c.ID() })
+	if err := old.Delete(false); err == nil {
+		t.Error("a running container was deleted")
+	}
+	if status, err := c.Status(); err != nil || status != Running {
+		t.Errorf("%s, %v", status, err)
+	}
+	if err := c.Delete(true); err != nil {
+		t.Error(err)
+	}
+}
+
+// A start that waits for a process which can't answer keeps nobody from deleting the container.
+func TestDeleteDuringStart(t *testing.T) {
+	w := newWorld(t)
+	out := newOutput(t)
+	defer out.close()
+	c, err := Create(context.Background(), w.options("stopped", out.w))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reap(t, c.InitPid())
+	if err := unix.Kill(c.InitPid(), unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	started := make(chan error, 1)
+	go func() { started <- c.Start(context.Background()) }()
+	time.Sleep(200 * time.Millisecond)
+	other, err := Load(w.state(), "stopped")
+	if err != nil {
+		t.Fatal(err)
+	}
+	deleted := make(chan error, 1)
+	go func() { deleted <- other.Delete(true) }()
+	for _, ended := range []chan error{started, deleted} {
+		select {
+		case err := <-ended:
+			if ended == deleted && err != nil {
+				t.Error(err)
+			}
+		case <-time.After(20 * time.Second):
+			unix.Kill(c.InitPid(), unix.SIGKILL)
+			t.Fatal("it hangs")
+		}
+	}
+}

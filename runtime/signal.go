@@ -74,7 +74,14 @@ func killGroup(g *cgroup.Cgroup, sig unix.Signal) error {
 
 // Delete removes what is left of a container that has stopped, or with force of any.
 func (c *Container) Delete(force bool) error {
-	lock, err := c.lock()
+	if force {
+		// Whoever has the lock may be waiting for it.
+		if f, err := c.openInit(); err == nil {
+			unix.PidfdSendSignal(int(f.Fd()), unix.SIGKILL, nil, 0)
+			f.Close()
+		}
+	}
+	lock, err := c.lockLoaded()
 	if err != nil {
 		if force && errors.Is(err, ErrNotFound) {
 			return nil

@@ -16,7 +16,7 @@ import (
 
 // Start lets a created container run, and returns when its program has been executed or could not be.
 func (c *Container) Start(ctx context.Context) error {
-	lock, err := c.lock()
+	lock, err := c.lockLoaded()
 	if err != nil {
 		return err
 	}

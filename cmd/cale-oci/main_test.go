@@ -246,6 +246,11 @@ func TestRunContainer(t *testing.T) {
 		out  string
 	}{
 		{"state ID", 0, `"status": "created"`},
+		{"pause ID", 0, ""},
+		{"state ID", 0, `"status": "paused"`},
+		{"start ID", 1, "cannot start a container in the paused state"},
+		{"resume ID", 0, ""},
+		{"state ID", 0, `"status": "created"`},
 		{"start ID", 0, ""},
 		{"list -q", 0, id},
 		{"list --format json", 0, `"status":"running"`},
