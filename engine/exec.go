@@ -56,6 +56,14 @@ func (e *Engine) ExecCreate(ctx context.Context, ref string, s ExecSpec) (string
 	if status == Paused {
 		return "", conflict("Container %s is paused, unpause the container before exec", ref)
 	}
+	if s.User != "" {
+		// Better now than in the middle of a stream. Whose the container itself is, was looked up when it started.
+		if r, err := c.running(); err == nil {
+			if _, err := e.execUser(c, r, &s); err != nil {
+				return "", err
+			}
+		}
+	}
 	raw := make([]byte, 32)
 	rand.Read(raw)
 	x := &session{id: hex.EncodeToString(raw), c: c, spec: s, done: make(chan struct{})}
