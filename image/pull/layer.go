@@ -71,7 +71,7 @@ func (j *job) run(ctx context.Context, room *room) error {
 		return j.settle()
 	}
 	j.event("Pulling fs layer", 0)
-	release, err := room.enter(ctx, j.desc.Size, func() { j.event("Waiting", 0) })
+	release, err := room.enter(ctx, j.desc, func() { j.event("Waiting", 0) })
 	if err != nil {
 		return err
 	}

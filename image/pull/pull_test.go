@@ -307,3 +307,42 @@ func TestStream(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestPullManyZstd: of layers that take much memory to unpack only a few are on
+// their way at once, and all of them come.
+func TestPullManyZstd(t *testing.T) {
+	s := newSetup(t)
+	img := testImage(t, 8, 200_000, "zstd")
+	s.reg.add("1", img)
+	large := map[string]bool{}
+	for _, l := range img.Layers {
+		large[l.Digest()] = true
+	}
+	var mu sync.Mutex
+	begun, done := 0, func() (n int) {
+		for _, l := range img.Layers {
+			if d, err := image.ParseDigest(l.Digest()); err == nil {
+				if _, err := s.Store.Stat(d); err == nil {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	s.reg.hook = func(_ http.ResponseWriter, r *http.Request) bool {
+		if large[r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]] {
+			mu.Lock()
+			begun++
+			if n := begun - done(); n > maxZstd {
+				t.Errorf("%d layers are on their way", n)
+			}
+			mu.Unlock()
+			time.Sleep(10 * time.Millisecond)
+		}
+		return false
+	}
+	if _, err := s.pull(); err != nil {
+		t.Fatal(err)
+	}
+	s.whole(8)
+}

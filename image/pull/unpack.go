@@ -19,7 +19,7 @@ func Unpack(ctx context.Context, s *store.Store, c *client.Client, img *store.Im
 	defer p.pin.Release()
 	p.pin.Add(img.Config.DiffIDs...)
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(maxAtOnce)
+	room := newRoom(nil, false)
 	seen := map[image.Digest]bool{}
 	for i, diffID := range img.Config.DiffIDs {
 		if seen[diffID] || s.Layers.Has(diffID) {
@@ -30,6 +30,11 @@ func Unpack(ctx context.Context, s *store.Store, c *client.Client, img *store.Im
 		close(j.configured)
 		p.pin.Add(j.desc.Digest)
 		g.Go(func() error {
+			release, err := room.enter(ctx, j.desc, func() {})
+			if err != nil {
+				return err
+			}
+			defer release()
 			if err := Restore(ctx, s, c, j.desc.Digest); err != nil {
 				return err
 			}
