@@ -187,11 +187,9 @@ func TestRetryAfter(t *testing.T) {
 		case r.Method == http.MethodPost:
 			w.Header().Set("Location", "/up")
 			w.WriteHeader(http.StatusAccepted)
-		case r.Method == http.MethodPatch:
+		case r.Method == http.MethodPut:
 			got.Reset()
 			io.Copy(&got, r.Body)
-			w.WriteHeader(http.StatusAccepted)
-		case r.Method == http.MethodPut:
 			w.WriteHeader(http.StatusCreated)
 		case strings.Contains(r.URL.Path, "/blobs/"):
 			w.Write(blob)
@@ -241,8 +239,8 @@ func TestRetryAfterBounded(t *testing.T) {
 	}
 }
 
-// Tokens run out while a blob is sent: PATCH is taken, PUT answers 401
-// (moby#33558).
+// Tokens run out while a blob is sent: the rest of a broken upload is taken, the
+// PUT that ends it answers 401 (moby#33558).
 func TestTokenExpiresDuringUpload(t *testing.T) {
 	k := &tokens{life: 300}
 	var realm string
@@ -253,8 +251,13 @@ func TestTokenExpiresDuringUpload(t *testing.T) {
 			k.ServeHTTP(w, r)
 			return
 		}
-		if r.Method == http.MethodPut && puts == 0 {
+		if r.Method == http.MethodPut {
 			puts++
+		}
+		if r.Method == http.MethodPut && puts == 1 {
+			panic(http.ErrAbortHandler)
+		}
+		if r.Method == http.MethodPut && puts == 2 {
 			k.mu.Lock()
 			k.valid = "expired"
 			k.mu.Unlock()
@@ -266,6 +269,11 @@ func TestTokenExpiresDuringUpload(t *testing.T) {
 		case http.MethodPost:
 			w.Header().Set("Location", "/up?state=1")
 			w.WriteHeader(http.StatusAccepted)
+		case http.MethodHead:
+			w.WriteHeader(http.StatusNotFound)
+		case http.MethodGet:
+			w.Header().Set("Range", "0-0")
+			w.WriteHeader(http.StatusNoContent)
 		case http.MethodPatch:
 			io.Copy(&got, r.Body)
 			w.Header().Set("Location", "/up?state=2")
@@ -293,26 +301,29 @@ func TestTokenExpiresDuringUpload(t *testing.T) {
 func TestUploadResumes(t *testing.T) {
 	blob := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
 	var got bytes.Buffer
-	patches := 0
+	puts := 0
 	c, ref, _ := start(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method {
 		case http.MethodPost:
 			w.Header().Set("Location", "/up")
 			w.WriteHeader(http.StatusAccepted)
 		case http.MethodPatch:
-			if patches++; patches == 1 {
-				io.CopyN(&got, r.Body, 300_000)
-				panic(http.ErrAbortHandler)
-			}
 			if want := fmt.Sprintf("300000-%d", len(blob)-1); r.Header.Get("Content-Range") != want {
 				t.Errorf("Content-Range %q, want %q", r.Header.Get("Content-Range"), want)
 			}
 			io.Copy(&got, r.Body)
 			w.WriteHeader(http.StatusAccepted)
+		case http.MethodHead:
+			w.WriteHeader(http.StatusNotFound)
 		case http.MethodGet:
 			w.Header().Set("Range", fmt.Sprintf("0-%d", got.Len()-1))
 			w.WriteHeader(http.StatusNoContent)
 		case http.MethodPut:
+			if puts++; puts == 1 {
+				io.CopyN(&got, r.Body, 300_000)
+				panic(http.ErrAbortHandler)
+			}
+			io.Copy(&got, r.Body)
 			w.WriteHeader(http.StatusCreated)
 		}
 	})

@@ -125,23 +125,24 @@ func (u *upload) run(ctx context.Context) error {
 	if u.at, err = uploadAt(res, open); err != nil {
 		return err
 	}
-	offset := int64(0)
-	for try := 1; offset < u.desc.Size; try++ {
-		err := u.patch(ctx, offset)
-		if err == nil {
-			break
-		}
+	// All in the request that ends the upload: registries then need not read back what they wrote to know its digest.
+	err = u.finish(ctx, 0)
+	for try := 1; err != nil; try++ {
 		if context.Cause(ctx) != nil || try == maxTries || (!errors.Is(err, ErrUnavailable) && !errors.Is(err, errOffset)) {
 			return err
 		}
 		if err := sleep(ctx, u.e.c.backoff(try)); err != nil {
 			return err
 		}
+		var offset int64
 		if offset, err = u.standing(ctx); err != nil {
 			return err
 		}
+		if err = u.patch(ctx, offset); err == nil {
+			return u.finish(ctx, u.desc.Size)
+		}
 	}
-	return u.finish(ctx)
+	return nil
 }
 
 // errOffset is the answer to a chunk that doesn't begin where the last ended.
@@ -149,24 +150,7 @@ var errOffset = fmt.Errorf("%w: the registry expects other bytes", errLost)
 
 // patch sends all from offset on.
 func (u *upload) patch(ctx context.Context, offset int64) error {
-	n := u.desc.Size - offset
-	c := call{
-		method: http.MethodPatch, url: u.at, scope: pushScope(u.ref), length: n, once: true,
-		header: http.Header{"Content-Type": {"application/octet-stream"}},
-		body: func() io.Reader {
-			sent := offset
-			return &paced{Reader: io.NewSectionReader(u.r, offset, n), count: func(n int) {
-				sent += int64(n)
-				if u.progress != nil {
-					u.progress(sent)
-				}
-			}}
-		},
-	}
-	if n > 1<<20 {
-		// A registry that wants another token says so before the bytes.
-		c.header.Set("Expect", "100-continue")
-	}
+	c := u.bytes(http.MethodPatch, u.at, offset)
 	if offset > 0 {
 		c.header.Set("Content-Range", fmt.Sprintf("%d-%d", offset, u.desc.Size-1))
 	}
@@ -185,6 +169,31 @@ func (u *upload) patch(ctx context.Context, offset int64) error {
 		return fmt.Errorf("%w: %w", errLost, refusal(res))
 	}
 	return refusal(res)
+}
+
+// bytes is a call that sends all from offset on.
+func (u *upload) bytes(method string, to *url.URL, offset int64) call {
+	n := u.desc.Size - offset
+	c := call{
+		method: method, url: to, scope: pushScope(u.ref), length: n, once: true,
+		header: http.Header{"Content-Type": {"application/octet-stream"}},
+	}
+	if n > 0 {
+		c.body = func() io.Reader {
+			sent := offset
+			return &paced{Reader: io.NewSectionReader(u.r, offset, n), count: func(n int) {
+				sent += int64(n)
+				if u.progress != nil {
+					u.progress(sent)
+				}
+			}}
+		}
+	}
+	if n > 1<<20 {
+		// A registry that wants another token says so before the bytes.
+		c.header.Set("Expect", "100-continue")
+	}
+	return c
 }
 
 // standing asks how much of the upload the registry has.
@@ -213,22 +222,22 @@ func (u *upload) standing(ctx context.Context) (int64, error) {
 	return n + 1, nil
 }
 
-func (u *upload) finish(ctx context.Context) error {
+// finish sends all from offset on, and says that it is all.
+func (u *upload) finish(ctx context.Context, offset int64) error {
 	at := *u.at
 	q := at.Query()
 	q.Set("digest", u.desc.Digest.String())
 	at.RawQuery = q.Encode()
-	res, err := u.e.do(ctx, call{
-		method: http.MethodPut, url: &at, scope: pushScope(u.ref), once: true,
-		header: http.Header{"Content-Type": {"application/octet-stream"}},
-	})
+	res, err := u.e.do(ctx, u.bytes(http.MethodPut, &at, offset))
 	if err != nil {
 		// The answer may have been lost after the blob was stored.
 		if errors.Is(err, ErrUnavailable) {
 			if has, _ := u.e.c.HasBlob(ctx, u.ref, u.desc.Digest); has {
 				return nil
 			}
-			return fmt.Errorf("%w: %w", errLost, err)
+			if offset == u.desc.Size {
+				return fmt.Errorf("%w: %w", errLost, err)
+			}
 		}
 		return err
 	}
