@@ -4,6 +4,8 @@ VERSION := 0.1.0
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 PROGRAMS := cale caled cale-shim cale-oci cale-build cale-verify
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+# Where cale-oci begins, before Go does: runtime/linux/restart.
+START := $(if $(filter amd64,$(shell go env GOARCH)),-E _cale_start)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 export CGO_ENABLED = 0
@@ -11,7 +13,7 @@ export CGO_ENABLED = 0
 .PHONY: build
 build: ## the programs, in bin/
 	@mkdir -p bin
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
+	go build -trimpath -ldflags '$(LDFLAGS)' -ldflags 'cale/cmd/cale-oci=$(LDFLAGS) $(START)' -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
 	go build -trimpath -ldflags '$(LDFLAGS)' -tags cri,nri_no_wasm -o bin/cale-cri ./cmd/caled
 
 .PHONY: hello

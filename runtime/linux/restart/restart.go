@@ -2,7 +2,8 @@
 //
 // It does what linux.ExecUnwritable does in most cases, only sooner: a program that finds out late that it has to start
 // again has started in vain. Whatever it can't do it leaves to that call, which is still to be made. A program that is
-// to be restarted imports this package; package rawcall says what that costs.
+// to be restarted imports this package; package rawcall says what that costs. Where it is linked with -E _cale_start it
+// does the same even before Go starts.
 package restart
 
 import (
