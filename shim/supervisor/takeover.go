@@ -155,7 +155,8 @@ func (s *Supervisor) Adopt(ctx context.Context) error {
 
 // endStrays ends what nobody waits for any more: commands that were to be run from start to end (probes), and those that
 // the other supervisor was just making. Whoever asked for them was told that it died. They are known by having come into
-// the container's pid namespace from outside, as no child of a process inside is.
+// the container's pid namespace from outside, as no child of a process inside is. In a namespace that several containers
+// share, what lost its parent is a child of the first process, which may be in none of this one's groups.
 func (s *Supervisor) endStrays(c *container) {
 	if _, ok := c.box().(Remote); ok {
 		return
@@ -174,18 +175,22 @@ func (s *Supervisor) endStrays(c *container) {
 		if known[pid] {
 			continue
 		}
-		if parent, nested := parentage(pid); nested && parent > 0 && !slices.Contains(pids, parent) {
+		parent, depth := parentage(pid)
+		if parent <= 0 || slices.Contains(pids, parent) {
+			continue
+		}
+		if _, outside := parentage(parent); outside > 0 && outside < depth {
 			s.logf("container " + c.id + ": ending a command that the other supervisor ran")
 			killTree(pid)
 		}
 	}
 }
 
-// parentage is a process's parent, and whether it is in another pid namespace than this process.
-func parentage(pid int) (parent int, nested bool) {
+// parentage is a process's parent, and in how many pid namespaces it is, from this process's on; 0 if it is gone.
+func parentage(pid int) (parent, depth int) {
 	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
-		return 0, false
+		return 0, 0
 	}
 	for line := range strings.Lines(string(raw)) {
 		name, value, _ := strings.Cut(line, ":")
@@ -194,10 +199,10 @@ func parentage(pid int) (parent int, nested bool) {
 		case name == "PPid" && len(f) == 1:
 			parent, _ = strconv.Atoi(f[0])
 		case name == "NSpid":
-			nested = len(f) > 1
+			depth = len(f)
 		}
 	}
-	return parent, nested
+	return parent, depth
 }
 
 func (s *Supervisor) adopt(ctx context.Context, e *keep.Entry) error {

@@ -214,3 +214,21 @@ func TestSupervisorDiesOverProbe(t *testing.T) {
 		return strings.Count(s.Cale("exec", "box", "cat", "/probes").Stdout, "\n") > 1
 	})
 }
+
+// TestSupervisorDiesOfSharedPids: where several containers are in one pid namespace, what lost its parent is a child of
+// the namespace's first process, which is in another control group. It is no command that the supervisor ran.
+func TestSupervisorDiesOfSharedPids(t *testing.T) {
+	s := stack.New(t)
+	run(t, s, "--name", "first", s.Busybox(), "sleep", "1000")
+	id := run(t, s, "--name", "box", "--pid", "container:first", s.Busybox(), "sh", "-c", "(sleep 1001 & echo $! >/left); exec sleep 1000")
+	alive := func() bool { return s.Cale("exec", "box", "sh", "-c", "grep -q State:.S /proc/$(cat /left)/status").Code == 0 }
+	stack.Until(t, "the process without a parent is there", alive)
+	old := s.Supervisor(id)
+	stack.Kill(t, old)
+	stack.Until(t, "another supervisor has taken over", func() bool {
+		return s.Cale("exec", "box", "true").Code == 0 && s.Supervisor(id) != old
+	})
+	if !alive() {
+		t.Error("a process of the container's was ended")
+	}
+}
