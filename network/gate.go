@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -87,35 +88,44 @@ func (s *Store) gateDevices() (out, back string) {
 	return name + "o", name + "b"
 }
 
+// gateBack is the address of the device by which packets come back. The kernel does not take a peer's packets from a
+// device without one, unless nowhere on the host the ways of peers are checked.
+var gateBack = netip.MustParsePrefix("169.254.0.2/32")
+
 // gateDevice makes the pair of devices and gives the index of the one that
 // packets are sent into. Both have the same address and ask nobody for any, so
 // that what goes in at one is at once taken for its own by the other.
 func (s *Store) gateDevice() (int, error) {
 	out, back := s.gateDevices()
-	l, err := s.route.Link(out)
-	if err == nil {
-		return l.Index, nil
-	}
-	if !errors.Is(err, unix.ENODEV) {
-		return 0, err
-	}
 	mac := net.HardwareAddr{0x02, 0xca, 0x1e, 0, 0, 1}
-	if err := s.route.Do(rtnl.NewVeth(rtnl.Veth{Name: out, Peer: back, PeerMAC: mac, PeerNS: -1})); err != nil && !errors.Is(err, unix.EEXIST) {
+	_, err := s.route.Link(out)
+	if errors.Is(err, unix.ENODEV) {
+		err = s.route.Do(rtnl.NewVeth(rtnl.Veth{Name: out, Peer: back, PeerMAC: mac, PeerNS: -1}))
+	}
+	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return 0, fmt.Errorf("make devices %s and %s: %w", out, back, err)
 	}
+	// A pair that is there may be of a process that died over it.
+	index := 0
 	for _, name := range []string{back, out} {
-		if l, err = s.route.Link(name); err == nil {
-			err = s.route.Do(rtnl.SetSilent(l.Index, mac))
+		l, err := s.route.Link(name)
+		if err == nil {
+			index = l.Index
+			err = s.route.Do(rtnl.SetSilent(index, mac))
+		}
+		if err == nil && name == back {
+			err = s.route.Do(rtnl.NewAddr(index, gateBack))
 		}
 		if err != nil {
 			return 0, fmt.Errorf("set up device %s: %w", name, err)
 		}
 	}
-	// Peers come back by another device than answers leave by.
-	if err := writeSysctl("/proc/sys/net/ipv4/conf/"+back+"/rp_filter", "0"); err != nil {
+	// Peers come back by another device than answers leave by. The kernel takes the larger one of this and what is set
+	// for all devices: 2, which is content with any way to the peer, has its way where that is the strict 1.
+	if err := writeSysctl("/proc/sys/net/ipv4/conf/"+back+"/rp_filter", "2"); err != nil {
 		return 0, err
 	}
-	return l.Index, nil
+	return index, nil
 }
 
 // syncGate writes the gate's tables anew, by what is published through it, or
@@ -201,15 +211,16 @@ func (f gateFamily) rules(b *nft.Batch, round []nft.Expr) {
 	const stateNew = 1 << 3 // NF_CT_STATE_BIT(IP_CT_NEW)
 	fresh := []nft.Expr{nft.ConnTrack(unix.NFT_CT_STATE, r(0)), nft.Mask(r(0), u32(stateNew)), nft.NotEqual(r(0), u32(0))}
 
+	// Broadcasts and multicasts are for whoever listens on the host.
+	local := []nft.Expr{nft.DstType(r(0)), nft.Equal(r(0), u32(unix.RTN_LOCAL))}
+
 	b.AddChain(nft.Chain{Name: "prerouting", Type: "nat", Hook: unix.NF_INET_PRE_ROUTING, Priority: -101})
 	b.AddChain(nft.Chain{Name: "input", Type: "filter", Hook: unix.NF_INET_LOCAL_IN, Priority: math.MaxInt32 - 1})
 	for _, find := range [][]nft.Expr{byAddr, byAny} {
-		let := []nft.Expr{nft.DstType(r(0)), nft.Equal(r(0), u32(unix.RTN_LOCAL))}
-		let = append(append(let, key...), nft.In(gateLet, r(0)))
+		let := append(slices.Concat(local, key), nft.In(gateLet, r(0)))
 		b.AddRule("prerouting", append(append(let, find...), nft.DNAT(f.v6, r(0), r(f.words)))...)
 
-		passed := append(append([]nft.Expr(nil), fresh...), find...)
-		passed = append(append(passed, key...), nft.Note(gateLet, r(0)))
+		passed := append(slices.Concat(local, fresh, find, key), nft.Note(gateLet, r(0)))
 		b.AddRule("input", append(append(passed, round...), nft.Drop())...)
 	}
 }

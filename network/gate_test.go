@@ -28,6 +28,11 @@ func TestHostFirewall(t *testing.T) {
 		exec.Command("iptables-nft", "-F", "INPUT").Run()
 		exec.Command("ip6tables-nft", "-F", "INPUT").Run()
 	})
+	// As hardened hosts have it.
+	if err := writeSysctl("/proc/sys/net/ipv4/conf/all/rp_filter", "1"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { writeSysctl("/proc/sys/net/ipv4/conf/all/rp_filter", "0") })
 	s := openStore(t, Config{Firewall: FirewallHost})
 	create(t, s, Definition{Name: "open", Options: map[string]string{optFirewall: FirewallPublished}})
 	far := outside(t)
