@@ -70,8 +70,11 @@ func Open(path string) (*Log, error) {
 	return a, nil
 }
 
-func (a *Log) open() (err error) {
-	a.f, err = os.OpenFile(a.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+func (a *Log) open() error {
+	f, err := os.OpenFile(a.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err == nil {
+		a.f = f
+	}
 	return err
 }
 
@@ -109,6 +112,11 @@ func (a *Log) append(line []byte) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for {
+		if a.f == nil { // it couldn't be opened anew
+			if err := a.open(); err != nil {
+				return err
+			}
+		}
 		if err := unix.Flock(int(a.f.Fd()), unix.LOCK_EX); err != nil {
 			return fmt.Errorf("lock: %w", err)
 		}
@@ -128,9 +136,7 @@ func (a *Log) append(line []byte) error {
 			err = nil
 		}
 		a.f.Close() // and its lock
-		if err2 := a.open(); err == nil {
-			err = err2
-		}
+		a.f = nil
 		if err != nil {
 			return err
 		}

@@ -95,3 +95,32 @@ func TestLongWords(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(raw), err)
 	}
 }
+
+// A log that could not be opened anew, as there was no descriptor or no directory, goes on when it can.
+func TestOpenedAnew(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "audit.log")
+	a, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		a.Record(Entry{Action: "lost"})
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	a.Record(Entry{Action: "after"})
+	if raw, err := os.ReadFile(path); err != nil || !strings.Contains(string(raw), "after") {
+		t.Errorf("%q, %v", raw, err)
+	}
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+}
