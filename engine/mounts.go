@@ -105,6 +105,11 @@ func (e *Engine) takeVolume(ctx context.Context, c *container, img *store.Image,
 	}
 	m.Source, m.Anonymous = v.Name, m.Anonymous || name == ""
 	e.volumes.hold(v.Name, c.id)
+	defer func() {
+		if err != nil {
+			e.volumes.drop(v.Name, c.id)
+		}
+	}()
 	if _, err := e.volumes.get(v.Name); err != nil {
 		return false, err // removed between creation and hold
 	}

@@ -72,7 +72,8 @@ func (e *Engine) snapshot(ctx context.Context, list []*container, dirs []string)
 		if err := c.markStill(); err != nil {
 			return failed(err)
 		}
-		if err := runs[i].shim.Pause(ctx, c.id); err != nil {
+		// Not given up half way: it would stay frozen.
+		if err := runs[i].shim.Pause(context.WithoutCancel(ctx), c.id); err != nil {
 			return failed(errors.Join(err, c.unmarkStill()))
 		}
 		defer func() {

@@ -36,7 +36,8 @@ func (e *Engine) standStill(ctx context.Context, c *container, ref string) (goOn
 	if err := c.markStill(); err != nil {
 		return nil, err
 	}
-	if err := e.setPausedNow(ctx, c, ref, true); err != nil {
+	// Not given up half way: it would stay frozen.
+	if err := e.setPausedNow(context.WithoutCancel(ctx), c, ref, true); err != nil {
 		err = errors.Join(err, c.unmarkStill())
 		if hasEnded(c) {
 			return nothing, nil // nothing changes any more
