@@ -271,7 +271,7 @@ func (c *converter) whiteout(parent, base string) error {
 	}
 	switch old := dir.Children[hidden]; {
 	case old == nil:
-		dir.Children[hidden] = &erofs.Node{Mode: unix.S_IFCHR}
+		dir.Children[strings.Clone(hidden)] = &erofs.Node{Mode: unix.S_IFCHR} // without what else the archive said
 	case old.Mode&unix.S_IFMT == unix.S_IFDIR:
 		c.opaque[old] = true
 	}
