@@ -5,6 +5,7 @@ package lent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"strconv"
@@ -127,8 +128,12 @@ func (i *instance) update(ctx context.Context, ref cache.MutableRef) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	if err := i.bring(ctx, ref, dest, known); err != nil {
+	now, since := time.Now(), ref.GetString(keySince)
+	// A builder that is killed over it leaves a tree of which nobody knows what it holds: see last.
+	if err := ref.SetString(keySince, "", ""); err != nil {
+		return err
+	}
+	if err := i.bring(ctx, since, dest, known); err != nil {
 		return err
 	}
 	if err := contenthash.SetCacheContext(ctx, ref, known); err != nil {
@@ -168,13 +173,13 @@ func (i *instance) transfer(ctx context.Context, from fsutil.FS, dest string, kn
 
 // bring has the tree at dest become the folder, also where a file was changed
 // and has its size and time as before: the kernel's time of change tells, and
-// such a file is brought anew.
-func (i *instance) bring(ctx context.Context, ref cache.MutableRef, dest string, known contenthash.CacheContext) error {
-	since, err := strconv.ParseInt(ref.GetString(keySince), 10, 64)
+// such a file is brought anew. since is when the tree was the folder, as remember notes it.
+func (i *instance) bring(ctx context.Context, since, dest string, known contenthash.CacheContext) error {
+	at, err := strconv.ParseInt(since, 10, 64)
 	if err != nil {
 		return i.transfer(ctx, i.folder, dest, known) // nothing is there
 	}
-	w := &watched{FS: i.folder, since: time.Unix(0, since).Add(-tick), changed: map[string]bool{}}
+	w := &watched{FS: i.folder, since: time.Unix(0, at).Add(-tick), changed: map[string]bool{}}
 	if err := i.transfer(ctx, w, dest, known); err != nil {
 		return err
 	}
@@ -198,8 +203,17 @@ func (i *instance) last(ctx context.Context) (cache.MutableRef, error) {
 		return nil, err
 	}
 	for _, md := range list {
-		if ref, err := i.cm.GetMutable(ctx, md.ID()); err == nil { // another build may have it
+		ref, err := i.cm.GetMutable(ctx, md.ID())
+		if err != nil { // another build may have it
+			continue
+		}
+		if ref.GetString(keySince) != "" {
 			return ref, nil
+		}
+		// What was noted of its files' contents may be of those before.
+		err = ref.SetCachePolicyDefault()
+		if err := errors.Join(err, ref.Release(ctx)); err != nil {
+			return nil, err
 		}
 	}
 	return i.cm.New(ctx, nil, nil, cache.CachePolicyRetain, cache.WithRecordType(client.UsageRecordTypeLocalSource),
