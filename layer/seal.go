@@ -34,25 +34,11 @@ func seal(dir string) error {
 		return err
 	}
 	defer f.Close()
-	// struct fsverity_enable_arg
-	arg := struct {
-		version, hash, block, salt uint32
-		_                          [112]byte
-	}{version: 1, hash: unix.FS_VERITY_HASH_ALG_SHA256, block: sealBlock}
-	err = unix.ETXTBSY
-	// Whoever forks meanwhile has what was open for writing until it executes.
-	for try := 0; err == unix.ETXTBSY && try < sealTries; try++ {
-		if try > 0 {
-			time.Sleep(time.Millisecond)
+	if err := enableSeal(f); err != nil {
+		if noSeals(err) {
+			return nil
 		}
-		err = sealCall(f, unix.FS_IOC_ENABLE_VERITY, unsafe.Pointer(&arg))
-	}
-	switch {
-	case err == nil:
-	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOTTY):
-		return nil
-	default:
-		return fmt.Errorf("seal %s: %w", f.Name(), err)
+		return err
 	}
 	digest, err := sealOf(f)
 	if err != nil {
@@ -61,7 +47,34 @@ func seal(dir string) error {
 	return os.WriteFile(filepath.Join(dir, sealFile), []byte(digest+"\n"), 0o600)
 }
 
-// checkSeal reports whether an image is the one that was sealed, if it was.
+// noSeals tells whether an error says that the filesystem or the kernel has no fs-verity.
+func noSeals(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOTTY)
+}
+
+func enableSeal(f *os.File) error {
+	// struct fsverity_enable_arg
+	arg := struct {
+		version, hash, block, salt uint32
+		_                          [112]byte
+	}{version: 1, hash: unix.FS_VERITY_HASH_ALG_SHA256, block: sealBlock}
+	var err error = unix.ETXTBSY
+	// Whoever forks meanwhile has what was open for writing until it executes.
+	for try := 0; err == unix.ETXTBSY && try < sealTries; try++ {
+		if try > 0 {
+			time.Sleep(time.Millisecond)
+		}
+		err = sealCall(f, unix.FS_IOC_ENABLE_VERITY, unsafe.Pointer(&arg))
+	}
+	if err != nil && err != unix.EEXIST { // another process may have sealed it just now
+		return fmt.Errorf("seal %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+// checkSeal reports whether an image is the one that was sealed, if it was. One
+// without its seal may have come from another disk with all the rest, by a
+// program that copies no seals: sealed again it has the same digest.
 func checkSeal(dir string) error {
 	want, err := os.ReadFile(filepath.Join(dir, sealFile))
 	if errors.Is(err, os.ErrNotExist) {
@@ -77,7 +90,12 @@ func checkSeal(dir string) error {
 	defer f.Close()
 	have, err := sealOf(f)
 	if errors.Is(err, unix.ENODATA) {
-		return fmt.Errorf("%w: its image is not sealed any more", ErrDamaged)
+		if err = enableSeal(f); err == nil {
+			have, err = sealOf(f)
+		}
+	}
+	if noSeals(err) { // where it is now nothing has one
+		return nil
 	}
 	if err != nil {
 		return err

@@ -57,6 +57,17 @@ func TestSealedImage(t *testing.T) {
 	if _, err := os.OpenFile(filepath.Join(dir, imageFile), os.O_WRONLY, 0); !errors.Is(err, unix.EPERM) {
 		t.Errorf("a sealed image is opened for writing: %v", err)
 	}
+	// A copy on another disk has no seal, and gets it back.
+	again := make("copy", bytes.Repeat([]byte("layer"), 1<<20))
+	if raw, err := os.ReadFile(filepath.Join(dir, sealFile)); err != nil || os.WriteFile(filepath.Join(again, sealFile), raw, 0o600) != nil {
+		t.Fatal(err)
+	}
+	if err := checkSeal(again); err != nil {
+		t.Errorf("a copy: %v", err)
+	}
+	if _, err := os.OpenFile(filepath.Join(again, imageFile), os.O_WRONLY, 0); !errors.Is(err, unix.EPERM) {
+		t.Errorf("a copy that was checked is opened for writing: %v", err)
+	}
 	// Another one in its place, sealed or not, is found out.
 	other := make("other", bytes.Repeat([]byte("other"), 1<<20))
 	swap := func() {
@@ -94,5 +105,12 @@ func TestNoSeal(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, sealFile)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a seal that can't be: %v", err)
+	}
+	// Nor does what was sealed on another one, and was copied, need its seal there.
+	if err := os.WriteFile(filepath.Join(dir, sealFile), []byte("00\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkSeal(dir); err != nil {
+		t.Error(err)
 	}
 }
