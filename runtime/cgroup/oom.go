@@ -1,7 +1,6 @@
 package cgroup
 
 import (
-	"encoding/binary"
 	"fmt"
 	"os"
 	"strings"
@@ -70,56 +69,37 @@ func tell(ch chan<- struct{}) {
 
 // watchV2 watches the kernel's counts in memory.events, and in cgroup.events whether anybody is left.
 func watchV2(dir string) (<-chan struct{}, func(), error) {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	changed, end, err := watchFiles(dir+"/memory.events", dir+"/cgroup.events")
 	if err != nil {
 		return nil, nil, fmt.Errorf("watch for lack of memory: %w", err)
 	}
-	notify := os.NewFile(uintptr(fd), "inotify")
-	memory, err := unix.InotifyAddWatch(fd, dir+"/memory.events", unix.IN_MODIFY)
-	if err == nil {
-		_, err = unix.InotifyAddWatch(fd, dir+"/cgroup.events", unix.IN_MODIFY)
-	}
-	if err != nil {
-		notify.Close()
-		return nil, nil, &os.PathError{Op: "watch for lack of memory in", Path: dir, Err: err}
-	}
 	count, err := oomKills(dir)
 	if err != nil {
-		notify.Close()
+		end()
 		return nil, nil, err
 	}
-	ch := make(chan struct{}, 1)
+	ch, stop := make(chan struct{}, 1), make(chan struct{})
 	go func() {
-		defer notify.Close()
+		defer end()
 		defer close(ch)
-		buf := make([]byte, 4096)
 		for {
-			n, err := notify.Read(buf)
-			if err != nil {
+			select {
+			case <-changed:
+			case <-stop:
 				return
 			}
-			for b := buf[:n]; len(b) >= unix.SizeofInotifyEvent; {
-				watch := int(int32(binary.NativeEndian.Uint32(b)))
-				size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(b[12:]))
-				b = b[min(size, len(b)):]
-				now, err := oomKills(dir)
-				if err == nil && now > count {
-					tell(ch)
-					count = now
-				}
-				if err != nil {
-					return
-				}
-				if watch != memory {
-					state, err := read(dir, "cgroup.events")
-					if err != nil || strings.Contains(state+"\n", "populated 0\n") {
-						return
-					}
-				}
+			state, gone := read(dir, "cgroup.events") // first: who was killed last is counted by then
+			now, err := oomKills(dir)
+			if err == nil && now > count {
+				tell(ch)
+				count = now
+			}
+			if err != nil || gone != nil || strings.Contains(state+"\n", "populated 0\n") {
+				return
 			}
 		}
 	}()
-	return ch, sync.OnceFunc(func() { notify.Close() }), nil
+	return ch, sync.OnceFunc(func() { close(stop) }), nil
 }
 
 func oomKills(dir string) (uint64, error) { return countOOM(dir, "memory.events") }
