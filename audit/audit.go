@@ -90,7 +90,7 @@ func (a *Log) Record(e Entry) {
 	e.Action, e.Request, e.Object = clip(e.Action), clip(e.Request), clip(e.Object)
 	room := longest
 	for i, word := range e.Command {
-		if room -= len(word); room < 0 {
+		if room -= len(word) + len(`"",`); room < 0 {
 			e.Command = append(e.Command[:i:i], "…")
 			break
 		}

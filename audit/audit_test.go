@@ -94,6 +94,10 @@ func TestLongWords(t *testing.T) {
 	if raw, err := os.ReadFile(path); err != nil || len(raw) > 20<<10 || bytes.Count(raw, []byte("\n")) != 1 {
 		t.Errorf("%d bytes, %v", len(raw), err)
 	}
+	a.Record(Entry{Command: make([]string, 1<<20)})
+	if raw, err := os.ReadFile(path); err != nil || len(raw) > 40<<10 || bytes.Count(raw, []byte("\n")) != 2 {
+		t.Errorf("many empty words: %d bytes, %v", len(raw), err)
+	}
 }
 
 // A log that could not be opened anew, as there was no descriptor or no directory, goes on when it can.

@@ -31,7 +31,15 @@ type journal struct {
 	fd     int
 	to     unix.Sockaddr
 	fields []byte
+	again  time.Time // until then nothing is sent, as it was stuck
 }
+
+// Who waits for a journal that is stuck waits so long, and then not again for a
+// while.
+const (
+	journalWait  = 200 * time.Millisecond
+	journalPause = 5 * time.Second
+)
 
 func openJournal(j *Journal) (*journal, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -40,7 +48,7 @@ func openJournal(j *Journal) (*journal, error) {
 	}
 	// A journal that is stuck is waited for a little: the container must not stand
 	// still for it, and the log has the entry too.
-	wait := unix.NsecToTimeval(int64(200 * time.Millisecond))
+	wait := unix.NsecToTimeval(int64(journalWait))
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &wait)
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
 	out := &journal{fd: fd, to: &unix.SockaddrUnix{Name: j.Socket}}
@@ -79,6 +87,10 @@ func appendField(b []byte, name string, value []byte) []byte {
 // send sends a line, or a piece of one that is not whole yet. Priorities are
 // Docker's: what goes to stderr is an error.
 func (j *journal) send(s Stream, line []byte, at time.Time) error {
+	if !j.again.IsZero() && time.Now().Before(j.again) {
+		return unix.EAGAIN
+	}
+	j.again = time.Time{}
 	text, whole := bytes.CutSuffix(line, []byte("\n"))
 	priority := "6"
 	if s == Stderr {
@@ -95,6 +107,9 @@ func (j *journal) send(s Stream, line []byte, at time.Time) error {
 	err := unix.Sendto(j.fd, b, 0, j.to)
 	if errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.ENOBUFS) {
 		err = j.sendFile(b)
+	}
+	if errors.Is(err, unix.EAGAIN) {
+		j.again = time.Now().Add(journalPause)
 	}
 	return err
 }

@@ -116,3 +116,29 @@ func TestJournal(t *testing.T) {
 		t.Errorf("the log itself: %d bytes, %v", len(raw), err)
 	}
 }
+
+// A journal that is stuck keeps a container no longer than once in a while.
+func TestJournalStuck(t *testing.T) {
+	dir, err := os.MkdirTemp("/dev/shm", "journal")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer os.RemoveAll(dir)
+	socket := filepath.Join(dir, "s")
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close() // which reads nothing
+	w := open(t, Options{Path: filepath.Join(dir, "log"), Journal: &Journal{Socket: socket}})
+	began := time.Now()
+	for range 1000 {
+		write(t, w, Stdout, "line\n", at)
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("1000 lines take %s", took)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
