@@ -3,6 +3,7 @@ package pull
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"testing"
 
@@ -47,6 +48,34 @@ func BenchmarkPull(b *testing.B) {
 	s.reg.add("1", img)
 	s.Progress = func(Event) {}
 	b.SetBytes(size)
+	for b.Loop() {
+		pullOnce(b, s)
+	}
+}
+
+// BenchmarkSmallLayers pulls sixty layers of few small files: what is done once
+// for each layer counts.
+func BenchmarkSmallLayers(b *testing.B) {
+	if os.Getuid() != 0 {
+		b.Skip("unpacking layers needs root")
+	}
+	var layers [][]images.File
+	for i := range 60 {
+		var files []images.File
+		for j := range 20 {
+			data := make([]byte, 3000)
+			rand.NewChaCha8([32]byte{byte(i), byte(j)}).Read(data)
+			files = append(files, images.File{Name: fmt.Sprintf("dir%d/small%d", i, j), Data: data})
+		}
+		layers = append(layers, files)
+	}
+	img, err := images.New(images.Spec{Layers: layers})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := newSetup(b)
+	s.reg.add("1", img)
+	s.Progress = func(Event) {}
 	for b.Loop() {
 		pullOnce(b, s)
 	}

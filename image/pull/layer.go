@@ -154,7 +154,7 @@ func (j *job) fetch(ctx context.Context) error {
 // unpackArriving fetches the layer and unpacks it at the same time.
 func (j *job) unpackArriving(ctx context.Context, w *store.Writer) error {
 	resumed := w.Offset() > 0
-	s := newStream(w.Partial())
+	s := newStream(w.Partial(), j.desc.Size)
 	var fetched atomic.Bool
 	unpacked := make(chan error, 1)
 	go func() {

@@ -289,7 +289,7 @@ func TestPullPlatform(t *testing.T) {
 }
 
 func TestStream(t *testing.T) {
-	s := newStream(strings.NewReader("before "))
+	s := newStream(strings.NewReader("before "), 1<<40)
 	want := bytes.Repeat([]byte("0123456789"), 300_000)
 	go func() {
 		for i := 0; i < len(want); i += 70_000 {
@@ -301,7 +301,7 @@ func TestStream(t *testing.T) {
 	if err != nil || string(got) != "before "+string(want) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
-	s = newStream(strings.NewReader(""))
+	s = newStream(strings.NewReader(""), 0)
 	s.leave()
 	if _, err := s.Write(make([]byte, 2*bufferSize)); !errors.Is(err, errGone) {
 		t.Error(err)

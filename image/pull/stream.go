@@ -25,8 +25,9 @@ type stream struct {
 	gone  bool  // the reader left
 }
 
-func newStream(before io.Reader) *stream {
-	s := &stream{before: before, ring: make([]byte, bufferSize)}
+// newStream makes a stream of which size bytes are expected.
+func newStream(before io.Reader, size int64) *stream {
+	s := &stream{before: before, ring: make([]byte, max(1, min(size, bufferSize)))}
 	s.moved.L = &s.mu
 	return s
 }
