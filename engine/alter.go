@@ -68,12 +68,12 @@ func (e *Engine) Alter(ctx context.Context, ref string, a Alteration) (warnings 
 		return nil, err
 	}
 	if r != nil {
-		if warnings, err = e.alterLive(ctx, c, r, &rec, gone, fresh); err != nil {
+		if warnings, gone, err = e.alterLive(ctx, c, r, &rec, gone, fresh); err != nil {
 			drop(fresh)
 			return nil, errors.Join(err, c.replaceRecord(&old), e.nets.Republish(ctx, c.id, e.publish(&old)))
 		}
 	}
-	drop(gone)
+	drop(gone) // what goes with the next start is held until then
 	e.emit(c, "update")
 	return warnings, nil
 }
@@ -209,10 +209,11 @@ func (e *Engine) takeMounts(ctx context.Context, c *container, rec *record, list
 	return out, nil
 }
 
-// alterLive brings a running container in line with its altered record. After an error what it mounted is gone again.
-func (e *Engine) alterLive(ctx context.Context, c *container, r *run, rec *record, gone, fresh []Mount) (warnings []string, err error) {
+// alterLive brings a running container in line with its altered record; went is what of gone it has no more. After an
+// error what it mounted is gone again.
+func (e *Engine) alterLive(ctx context.Context, c *container, r *run, rec *record, gone, fresh []Mount) (warnings []string, went []Mount, err error) {
 	if err := e.nets.Republish(ctx, c.id, e.publish(rec)); err != nil {
-		return nil, networkError(err)
+		return nil, nil, networkError(err)
 	}
 	delayed := func(err error, what, target string) error {
 		var why later
@@ -233,6 +234,7 @@ func (e *Engine) alterLive(ctx context.Context, c *container, r *run, rec *recor
 	for _, m := range gone {
 		err := e.unmountLive(c, r, &m)
 		if err == nil {
+			went = append(went, m)
 			undo = append(undo, func() {
 				if err := e.mountLive(c, r, &m); err != nil {
 					e.cfg.Log("container %s: mount %s again: %v", c.id, m.Target, err)
@@ -240,7 +242,7 @@ func (e *Engine) alterLive(ctx context.Context, c *container, r *run, rec *recor
 			})
 		}
 		if err := delayed(err, "goes", m.Target); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	for _, m := range fresh {
@@ -253,8 +255,8 @@ func (e *Engine) alterLive(ctx context.Context, c *container, r *run, rec *recor
 			})
 		}
 		if err := delayed(err, "comes", m.Target); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return warnings, nil
+	return warnings, went, nil
 }

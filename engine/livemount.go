@@ -278,13 +278,14 @@ func (e *Engine) unmountLive(c *container, r *run, m *Mount) error {
 	}
 	defer box.close()
 	parent, base, err := box.root.OpenParent(m.Target)
+	moved := later("nothing is at " + m.Target + " by now, and the mount may be elsewhere")
 	if err != nil {
-		return nil // nothing is there
+		return moved
 	}
 	defer unix.Close(parent)
 	at, err := unix.Openat(parent, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil
+		return moved
 	}
 	defer unix.Close(at)
 	var stx unix.Statx_t

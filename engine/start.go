@@ -79,6 +79,7 @@ func (e *Engine) start(ctx context.Context, c *container, checkpoint string, aga
 		c.backoff = 0
 	}
 	rec := c.rec // the spec in it isn't changed while op is held
+	e.volumes.settle(c.id, rec.Mounts)
 	c.mu.Unlock()
 
 	// A client that goes away doesn't stop a start half way.

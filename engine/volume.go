@@ -72,6 +72,25 @@ func (v *volumes) drop(name, id string) {
 	}
 }
 
+// settle has a container hold what it mounts, as often as it does, and nothing else.
+func (v *volumes) settle(id string, mounts []Mount) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, ids := range v.refs {
+		delete(ids, id)
+	}
+	for _, m := range mounts {
+		if m.Type != "volume" {
+			continue
+		}
+		if v.refs[m.Source] == nil {
+			v.refs[m.Source] = map[string]int{}
+		}
+		v.refs[m.Source][id]++
+	}
+	maps.DeleteFunc(v.refs, func(_ string, ids map[string]int) bool { return len(ids) == 0 })
+}
+
 // release forgets all that a container holds.
 func (v *volumes) release(id string) {
 	v.mu.Lock()

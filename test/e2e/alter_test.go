@@ -150,6 +150,17 @@ func TestAlterMounts(t *testing.T) {
 	if got := in("grep -c ' /proc/acpi ' /proc/self/mountinfo"); got != "1\n" {
 		t.Errorf("what hides a part of /proc was taken away")
 	}
+	// Nor is a volume given up that has only moved.
+	update("--volume-add", "third:/moved/deep")
+	in("mv /moved /gone; echo kept >/gone/deep/f")
+	if r := s.Cale("update", "--mount-rm", "/moved/deep", "box"); r.Code != 0 || !strings.Contains(r.Stderr, "next start") {
+		t.Errorf("unmounting what was moved: %d %s", r.Code, r.Stderr)
+	}
+	if r := s.Cale("volume", "rm", "third"); r.Code == 0 {
+		t.Error("a volume was removed that is mounted")
+	}
+	s.Cale("restart", "-t", "0", "box").OK(t)
+	s.Cale("volume", "rm", "third").OK(t)
 	// With a read-only root a place that isn't there comes with the next start.
 	s.Cale("run", "-d", "--name", "ro", "--read-only", s.Busybox(), "sleep", "1000").OK(t)
 	if r := s.Cale("update", "--volume-add", host+":/new", "ro"); r.Code != 0 || !strings.Contains(r.Stderr, "comes with the next start") {

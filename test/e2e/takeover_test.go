@@ -221,7 +221,9 @@ func TestSupervisorDiesOfSharedPids(t *testing.T) {
 	s := stack.New(t)
 	run(t, s, "--name", "first", s.Busybox(), "sleep", "1000")
 	id := run(t, s, "--name", "box", "--pid", "container:first", s.Busybox(), "sh", "-c", "(sleep 1001 & echo $! >/left); exec sleep 1000")
-	alive := func() bool { return s.Cale("exec", "box", "sh", "-c", "grep -q State:.S /proc/$(cat /left)/status").Code == 0 }
+	alive := func() bool {
+		return s.Cale("exec", "box", "sh", "-c", "grep -q State:.S /proc/$(cat /left)/status").Code == 0
+	}
 	stack.Until(t, "the process without a parent is there", alive)
 	old := s.Supervisor(id)
 	stack.Kill(t, old)
