@@ -66,6 +66,7 @@ type Server struct {
 	writtenAt string // where containers' files are
 	making    keyed  // pods and containers being made, by what names them
 	usage     usageCache
+	probes    probes
 }
 
 // New makes a server and opens the port for streams. Close frees it.
