@@ -2,12 +2,14 @@ package build
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
 	"github.com/moby/buildkit/executor"
@@ -57,24 +59,26 @@ type preferred struct {
 	blobs content.Provider // all of the image store, held or not
 }
 
-// ResolveSourceMetadata implements worker.Worker.
+// ResolveSourceMetadata implements worker.Worker. Where the names can't be read
+// there is no going on: BuildKit would ask the registry for an image that is
+// here, and take what somebody else has by its name there.
 func (w preferred) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt, sm *session.Manager, job solver.JobContext) (*sourceresolver.MetaResponse, error) {
-	if o := opt.ImageOpt; o != nil && o.ResolveMode == pb.AttrImageResolveModePreferLocal && o.Platform != nil &&
-		w.isOther(ctx, strings.TrimPrefix(op.Identifier, "docker-image://"), *o.Platform) {
-		other := *o
-		other.ResolveMode = pb.AttrImageResolveModeDefault
-		opt.ImageOpt = &other
+	if o := opt.ImageOpt; o != nil && o.ResolveMode == pb.AttrImageResolveModePreferLocal {
+		i, err := w.names.Get(ctx, strings.TrimPrefix(op.Identifier, "docker-image://"))
+		if err != nil && !errdefs.IsNotFound(err) {
+			return nil, fmt.Errorf("look for a local image: %w", err)
+		}
+		if err == nil && o.Platform != nil && w.isOther(ctx, i, *o.Platform) {
+			other := *o
+			other.ResolveMode = pb.AttrImageResolveModeDefault
+			opt.ImageOpt = &other
+		}
 	}
 	return w.Worker.ResolveSourceMetadata(ctx, op, opt, sm, job)
 }
 
-// isOther tells whether a name means an image here that is of other platforms
-// only.
-func (w preferred) isOther(ctx context.Context, name string, p ocispec.Platform) bool {
-	i, err := w.names.Get(ctx, name)
-	if err != nil {
-		return false
-	}
+// isOther tells whether a local image is of other platforms only.
+func (w preferred) isOther(ctx context.Context, i images.Image, p ocispec.Platform) bool {
 	all, err := images.Platforms(ctx, w.blobs, i.Target)
 	if err != nil || len(all) == 0 {
 		return false

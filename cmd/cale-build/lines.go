@@ -11,6 +11,7 @@ import (
 	"cale/build/command"
 	"cale/build/handover"
 	"cale/filetree"
+	"cale/ondemand"
 )
 
 // lines carries out command lines of builds in the builder's own process: to
@@ -44,7 +45,7 @@ func (s *lines) take(conn net.Conn) {
 	defer closer()
 	// What is wrong with it is told by whoever asks: there it has its own words.
 	c, err := command.Parse(t.Args, io.Discard, at)
-	if err != nil || t.Version != version+" "+commit || !c.Of(s.settings.root, s.settings.run) || !c.Plain(t.Err) || c.Prepare(nil) != nil {
+	if err != nil || t.Version != version+" "+commit || !c.Of(s.settings.root, s.settings.run) || !c.Plain(t.Err) || !s.engineRuns() || c.Prepare(nil) != nil {
 		t.Refuse()
 		return
 	}
@@ -58,6 +59,20 @@ func (s *lines) take(conn net.Conn) {
 		return dial, func() error { return nil }, nil
 	})
 	t.Done(status(ctx, err, t.Err))
+}
+
+// engineRuns tells whether the builder has its engine. Where that was killed whoever
+// asks starts it, as it must not be started from here.
+func (s *lines) engineRuns() bool {
+	if s.settings.alone {
+		return true
+	}
+	c, err := ondemand.Engine(s.settings.root, s.settings.run).Connect(s.ctx)
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
 }
 
 func unixConn(c net.Conn) *net.UnixConn {

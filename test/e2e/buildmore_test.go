@@ -314,3 +314,31 @@ func TestBuildDiskFull(t *testing.T) {
 		}
 	}
 }
+
+// TestBuildAfterEngineKilled: a builder that is at work outlives the engine. The next build starts one, and its base
+// image is the one that is here: it is never looked for at the registry of its name.
+func TestBuildAfterEngineKilled(t *testing.T) {
+	s := stack.New(t)
+	s.Cale("pull", s.Busybox()).OK(t)
+	s.Cale("tag", s.Busybox(), "base").OK(t)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM base\nRUN echo next > /next\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan stack.Result, 1)
+	go func() { ended <- s.Do("FROM base\nRUN sleep 5\n", "cale", "build", "-") }()
+	stack.Until(t, "a step to run", func() bool {
+		list, _ := os.ReadDir(filepath.Join(s.Run, "build", "steps", "states"))
+		return len(list) > 0
+	})
+	builder := s.Builder()
+	s.KillEngine()
+	s.Cale("build", "-t", "next", dir).OK(t)
+	if s.Builder() != builder {
+		t.Error("the builder that was at work is another one now")
+	}
+	if got := s.Cale("run", "--rm", "next", "cat", "/next").OK(t); got != "next\n" {
+		t.Errorf("it prints %q", got)
+	}
+	<-ended // it may have come through
+}
