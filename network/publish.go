@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -34,17 +35,15 @@ func (s *Store) Republish(ctx context.Context, id string, want []PortMapping) er
 }
 
 func (s *Store) republish(e *Endpoint, want []PortMapping) error {
-	var kept, added []PortMapping
+	var added []PortMapping
 	for _, m := range want {
-		if slices.Contains(e.Want, m) {
-			kept = append(kept, m)
-		} else {
+		if !slices.Contains(e.Want, m) {
 			added = append(added, m)
 		}
 	}
 	var stay, gone []PortMapping
 	for _, p := range e.Ports {
-		if slices.ContainsFunc(kept, func(m PortMapping) bool { return m.covers(p) }) {
+		if m, ok := asked(e.Want, p); ok && slices.Contains(want, m) {
 			stay = append(stay, p)
 		} else {
 			gone = append(gone, p)
@@ -80,6 +79,22 @@ func (s *Store) republish(e *Endpoint, want []PortMapping) error {
 	s.flushFlows(&Endpoint{Ports: slices.Concat(gone, fresh)})
 	s.startProxies(e)
 	return nil
+}
+
+// asked is the mapping that had a port published: of those that can have been,
+// the one that says most of the host's side.
+func asked(list []PortMapping, p PortMapping) (m PortMapping, ok bool) {
+	least := math.MaxInt
+	for _, o := range list {
+		width := math.MaxUint16 // any port
+		if o.HostPort != 0 {
+			width = max(int(o.HostPortEnd)-int(o.HostPort), 0)
+		}
+		if width < least && o.covers(p) {
+			m, ok, least = o, true, width
+		}
+	}
+	return m, ok
 }
 
 // covers reports whether what is published can be of a mapping that was asked
