@@ -79,6 +79,10 @@ func (a *away) Folder(path string) (fsutil.FS, error) {
 }
 
 func (a *away) Logins() (*configfile.ConfigFile, error) {
+	// The library reads it of the environment of the process that it runs in.
+	if a.env[configfile.DockerEnvConfigKey] != "" || os.Getenv(configfile.DockerEnvConfigKey) != "" {
+		return nil, fmt.Errorf("logins: they are in $%s, which whoever asks must read", configfile.DockerEnvConfigKey)
+	}
 	dir := a.env["DOCKER_CONFIG"]
 	if dir == "" {
 		if a.env["HOME"] == "" {

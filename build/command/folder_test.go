@@ -111,6 +111,14 @@ func TestAwayReadsNoFileOfThisProcess(t *testing.T) {
 	if _, err := place(t, dir, "HOME=/nowhere").Logins(); err != nil {
 		t.Error(err)
 	}
+	const inEnv = "DOCKER_AUTH_CONFIG"
+	if _, err := place(t, dir, "HOME=/nowhere", inEnv+`={"auths":{}}`).Logins(); err == nil {
+		t.Error("logins in another's environment would have been left out")
+	}
+	t.Setenv(inEnv, `{"auths":{}}`)
+	if _, err := place(t, dir, "HOME=/nowhere").Logins(); err == nil {
+		t.Error("logins in this process's environment would have been used")
+	}
 	if v, ok := root.Env("HOME"); !ok || v != "/nowhere" {
 		t.Errorf("HOME is %q", v)
 	}
