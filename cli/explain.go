@@ -22,7 +22,7 @@ func (a *App) explainCommand() *cobra.Command {
 		if *layout != "" {
 			return a.printOne(*layout, x)
 		}
-		fmt.Fprintf(a.Out, "%s is %s.\n", x.Name, x.Status)
+		fmt.Fprintf(a.Out, "%s %s.\n", x.Name, standing(x.Status))
 		for _, r := range x.Reasons {
 			fmt.Fprintf(a.Out, "%-11s %s\n", r.Topic+":", r.Text)
 			if r.Hint != "" {
@@ -32,4 +32,17 @@ func (a *App) explainCommand() *cobra.Command {
 		return nil
 	}
 	return c
+}
+
+// standing is a container's status as what follows its name in a sentence.
+func standing(status string) string {
+	switch status {
+	case "exited":
+		return "has exited"
+	case "created":
+		return "was created, and does not run"
+	case "removing":
+		return "is being removed"
+	}
+	return "is " + status
 }

@@ -164,6 +164,12 @@ func (e *Engine) NetworkRemove(ctx context.Context, ref string) error {
 	return nil
 }
 
+// In Docker's words.
+const (
+	hostIsForLife = "container cannot be disconnected from host network or connected to host network"
+	noneExcludes  = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+)
+
 // NetworkConnect puts a container on one more network, now or when it starts.
 func (e *Engine) NetworkConnect(ctx context.Context, ref, containerRef string, ep NetworkEndpoint) error {
 	defer e.begin()()
@@ -185,7 +191,13 @@ func (e *Engine) NetworkConnect(ctx context.Context, ref, containerRef string, e
 	if own, joins := isOwn(rec.Spec.Network.Mode); !own {
 		return conflict("container sharing network namespace with another container or host cannot be connected to any other network")
 	} else if !joins {
-		return conflict("container cannot be connected to multiple networks with one of the networks in private (none) mode")
+		return conflict(noneExcludes)
+	}
+	switch i.Name {
+	case "host":
+		return conflict(hostIsForLife)
+	case "none":
+		return conflict(noneExcludes)
 	}
 	if _, there := e.endpoints(&rec)[i.Name]; there {
 		return fail(ErrForbidden, "endpoint with name %s already exists in network %s", rec.Name, i.Name)
@@ -240,6 +252,9 @@ func (e *Engine) NetworkDisconnect(ctx context.Context, ref, containerRef string
 	c.mu.Lock()
 	rec, r := c.rec, c.run
 	c.mu.Unlock()
+	if i.Name == "host" && rec.Spec.Network.Mode == "host" {
+		return conflict(hostIsForLife)
+	}
 	if _, there := e.endpoints(&rec)[i.Name]; !there {
 		return fail(ErrForbidden, "container %s is not connected to network %s", c.id, i.Name)
 	}

@@ -15,10 +15,10 @@ func TestExplain(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{"fine", []string{"true"}, []string{"fine is exited.", "with 0"}},
+		{"fine", []string{"true"}, []string{"fine has exited.", "with 0"}},
 		{"failed", []string{"sh", "-c", "exit 3"}, []string{"ended by itself, with 3", "cale logs failed"}},
 		{"segv", []string{"sh", "-c", "sh -c 'kill -SEGV $$'; exit $?"}, []string{"SIGSEGV"}},
-		{"missing", []string{"/nothing"}, []string{"missing is created.", "start:", "no such program"}},
+		{"missing", []string{"/nothing"}, []string{"missing was created, and does not run.", "start:", "no such program"}},
 		{"refused", []string{"/etc/passwd"}, []string{"start:", "may not be executed"}},
 		{"memory", []string{"sh", "-c", "head -c 100000000 /dev/zero > /dev/shm/x"}, []string{"oom:", "its limit is 16MiB", "--memory"}},
 		{"forks", []string{"sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait; exit 4"}, []string{"as many processes as it may, and was refused more", "--pids-limit"}},

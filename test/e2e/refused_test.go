@@ -106,6 +106,20 @@ func TestNetworkModes(t *testing.T) {
 	if !strings.Contains(r.Stderr, "network-scoped aliases are only supported for user-defined networks") {
 		t.Errorf("an alias without a network says %q", r.Stderr)
 	}
+	for _, c := range []struct{ name, mode string }{{"bridged", "bridge"}, {"hosted", "host"}} {
+		s.Cale("create", "--name", c.name, "--network", c.mode, s.Busybox(), "true").OK(t)
+	}
+	for _, c := range []struct{ line, says string }{
+		{"network connect host bridged", "cannot be disconnected from host network or connected to host network"},
+		{"network disconnect host hosted", "cannot be disconnected from host network or connected to host network"},
+		{"network connect none bridged", "networks in private (none) mode"},
+		{"update --network-add host bridged", "connected to host network"},
+	} {
+		if r := s.Cale(strings.Fields(c.line)...).Exit(t, 1); !strings.Contains(r.Stderr, c.says) {
+			t.Errorf("%s says %q", c.line, r.Stderr)
+		}
+	}
+	s.Cale("start", "bridged").OK(t)
 	if r := s.Cale("run", "--rm", "--kernel-memory", "20m", s.Busybox(), "true").Exit(t, 0); !strings.Contains(r.Stderr, "Kernel memory limitation discarded") {
 		t.Errorf("a kernel memory limit says %q", r.Stderr)
 	}
