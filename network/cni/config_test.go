@@ -41,12 +41,12 @@ func TestFolder(t *testing.T) {
 	write("net/readme.txt", `{"type": "text"}`)
 	write("other/10-c.conf", `{"type": "c"}`)
 	for text, want := range map[string]string{
-		`{"name": "net", "plugins": [{"type": "x"}]}`:                                   "x a b",
-		`{"name": "net"}`:                                                               "a b",
+		`{"name": "net", "plugins": [{"type": "x"}]}`: "x a b",
+		`{"name": "net"}`: "a b",
 		`{"name": "net", "plugins": [{"type": "x"}], "loadOnlyInlinedPlugins": true}`:   "x",
 		`{"name": "net", "plugins": [{"type": "x"}], "loadOnlyInlinedPlugins": "true"}`: "x",
-		`{"name": "net", "type": "x"}`:                                                  "x",
-		`{"name": "none", "plugins": [{"type": "x"}]}`:                                  "x",
+		`{"name": "net", "type": "x"}`:                 "x",
+		`{"name": "none", "plugins": [{"type": "x"}]}`: "x",
 	} {
 		l, err := parse([]byte(text), dir)
 		if err != nil {
