@@ -104,23 +104,31 @@ func addAlterFlags(f *pflag.FlagSet) *alterFlags {
 		volumes:    list(f, "volume-add", "", "", "Mount a volume or a host's path, as run --volume does"),
 		mounts:     list(f, "mount-add", "", "mount", "Mount what run --mount can"),
 		noMounts:   list(f, "mount-rm", "", "path", "Unmount what is mounted on a path of the container's"),
-		networks:   list(f, "network-add", "", "network", "Connect to a network"),
+		networks:   list(f, "network-add", "", "network", "Connect to a network, as run --network does"),
 		noNetworks: list(f, "network-rm", "", "network", "Disconnect from a network"),
 	}
 }
 
 // altered is what the flags said.
 type altered struct {
-	change                client.Alteration
-	changes               bool
-	connected, disconnect []string
+	change     client.Alteration
+	changes    bool
+	connected  []option.Network
+	disconnect []string
 }
 
 // read gives what the flags ask for, nil if that is nothing.
 func (f *alterFlags) read() (*altered, error) {
-	a := &altered{connected: f.networks.Values, disconnect: f.noNetworks.Values}
+	a := &altered{disconnect: f.noNetworks.Values}
 	for _, l := range []*option.List{f.ports, f.noPorts, f.volumes, f.mounts, f.noMounts} {
 		a.changes = a.changes || len(l.Values) > 0
+	}
+	for _, text := range f.networks.Values {
+		n, err := option.ParseNetwork(text)
+		if err != nil {
+			return nil, fmt.Errorf("invalid argument %q for \"--network-add\" flag: %w", text, err)
+		}
+		a.connected = append(a.connected, n)
 	}
 	if !a.changes && len(a.connected)+len(a.disconnect) == 0 {
 		return nil, nil
@@ -158,7 +166,7 @@ func (a *altered) apply(ctx context.Context, api *client.Client, id string) (war
 		}
 	}
 	for _, n := range a.connected {
-		if err := api.NetworkConnect(ctx, n, id, nil); err != nil {
+		if err := api.NetworkConnect(ctx, n.Name, id, &n.Endpoint); err != nil {
 			return nil, err
 		}
 	}

@@ -184,7 +184,14 @@ func TestAlterNetworks(t *testing.T) {
 		t.Errorf("interfaces: %q", out)
 	}
 	s.Cale("update", "--network-rm", "n1", "box").OK(t)
-	if out := s.Cale("exec", "box", "ls", "/sys/class/net").OK(t); strings.Contains(out, "eth1") {
-		t.Errorf("interfaces: %q", out)
+	s.Cale("update", "--network-add", "name=n1,alias=crate", "box").OK(t)
+	s.Cale("run", "--rm", "--network", "n1", s.Busybox(), "ping", "-c", "1", "crate").OK(t)
+	if r := s.Cale("update", "--network-add", "name=n1,alais=crate", "box").Exit(t, 1); !strings.Contains(r.Stderr, "invalid field key alais") {
+		t.Errorf("a misspelt setting says %q", r.Stderr)
 	}
+	s.Cale("update", "--network-rm", "n1", "box").OK(t)
+	// The kernel takes a link away soon after.
+	stack.Until(t, "the interface to go", func() bool {
+		return !strings.Contains(s.Cale("exec", "box", "ls", "/sys/class/net").OK(t), "eth1")
+	})
 }
