@@ -63,17 +63,23 @@ func connect(ctx context.Context, root, run string, alone bool) (func(context.Co
 	if alone {
 		return here(ctx, settings{root: root, run: run, config: env("CALE_CONFIG", "/etc/cale")})
 	}
-	b := ondemand.Builder(root, run)
 	dial := func(ctx context.Context) (net.Conn, error) {
 		// The engine first: it must not be started from the builder, and may
 		// be what serves the registry of a base image.
 		c, err := ondemand.Engine(root, run).Dial(ctx)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("connect to the engine: %w", err)
 		}
 		defer c.Close()
-		return b.Dial(ctx)
+		return ondemand.Builder(root, run).Dial(ctx)
 	}
+	// Once here, where what is wrong with it is said in its own words: gRPC
+	// wraps it into three of its own.
+	c, err := dial(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	_ = c.Close()
 	return dial, func() error { return nil }, nil
 }
 

@@ -33,3 +33,12 @@ func TestNoBuilderAmongTheHostsMounts(t *testing.T) {
 		t.Error("a variable alone was believed")
 	}
 }
+
+// TestNoEngine: that there is none is told before gRPC has words for it.
+func TestNoEngine(t *testing.T) {
+	t.Setenv("PATH", "")
+	_, _, err := connect(t.Context(), t.TempDir(), t.TempDir(), false)
+	if err == nil || !strings.HasPrefix(err.Error(), "connect to the engine: ") || strings.Contains(err.Error(), "rpc error") {
+		t.Errorf("connected: %v", err)
+	}
+}
