@@ -253,3 +253,11 @@ func FuzzCreate(f *testing.F) {
 		}
 	})
 }
+
+func TestAttributes(t *testing.T) {
+	for range 20 {
+		if got := attributes(map[string]string{"foo": "bar", "baz": "qux", "a": ""}); got != "a=,baz=qux,foo=bar" {
+			t.Fatal(got)
+		}
+	}
+}
