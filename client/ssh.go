@@ -63,7 +63,7 @@ func sshDialer(host string) (func(context.Context) (net.Conn, error), error) {
 	}, nil
 }
 
-// sshConn says how ssh ended, if it failed, to who reads.
+// sshConn says how ssh ended, if it failed, to who reads or writes.
 type sshConn struct {
 	net.Conn
 	ended  chan struct{}
@@ -76,14 +76,28 @@ func (c *sshConn) Read(p []byte) (int, error) {
 	if n > 0 || err == nil {
 		return n, err
 	}
+	return n, c.why(err)
+}
+
+// Write implements io.Writer.
+func (c *sshConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if err != nil {
+		err = c.why(err)
+	}
+	return n, err
+}
+
+// why is how ssh ended, if that is what an error came of.
+func (c *sshConn) why(err error) error {
 	select {
 	case <-c.ended:
 		if c.failed != nil {
-			err = fmt.Errorf("ssh: %w", c.failed)
+			return fmt.Errorf("ssh: %w", c.failed)
 		}
 	case <-time.After(time.Second): // it was not ssh that ended
 	}
-	return n, err
+	return err
 }
 
 // CloseWrite ends what the other side reads.
