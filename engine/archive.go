@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,7 +52,7 @@ func statPath(root *filetree.Root, ref, name string) (PathStat, error) {
 	if err != nil {
 		return PathStat{}, err
 	}
-	st := PathStat{Name: path.Base(path.Join("/", name)), Size: raw.Size, Mode: uint32(fileMode(raw.Mode)), Mtime: time.Unix(raw.Mtim.Unix())}
+	st := PathStat{Name: path.Base(path.Join("/", name)), Size: raw.Size, Mode: uint32(filetree.FileMode(raw.Mode)), Mtime: time.Unix(raw.Mtim.Unix())}
 	if raw.Mode&unix.S_IFMT == unix.S_IFLNK {
 		target, err := root.Readlink(name)
 		if err != nil {
@@ -65,31 +64,6 @@ func statPath(root *filetree.Root, ref, name string) (PathStat, error) {
 		st.LinkTarget = path.Clean(target)
 	}
 	return st, nil
-}
-
-// fileMode translates a mode of stat(2) into Go's, which Docker's API speaks.
-func fileMode(mode uint32) fs.FileMode {
-	m := fs.FileMode(mode & 0o777)
-	switch mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		m |= fs.ModeDir
-	case unix.S_IFLNK:
-		m |= fs.ModeSymlink
-	case unix.S_IFIFO:
-		m |= fs.ModeNamedPipe
-	case unix.S_IFSOCK:
-		m |= fs.ModeSocket
-	case unix.S_IFBLK:
-		m |= fs.ModeDevice
-	case unix.S_IFCHR:
-		m |= fs.ModeDevice | fs.ModeCharDevice
-	}
-	for bit, flag := range map[uint32]fs.FileMode{syscall.S_ISUID: fs.ModeSetuid, syscall.S_ISGID: fs.ModeSetgid, syscall.S_ISVTX: fs.ModeSticky} {
-		if mode&bit != 0 {
-			m |= flag
-		}
-	}
-	return m
 }
 
 // CopyFrom gives a tar of name (the last element is the archive's top) and returns its stat before the first byte.

@@ -4,6 +4,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"cale/filetree"
 )
 
 // volumeRoot is what a new volume's own directory is to be: its owner and permissions, as Podman's options have them
@@ -34,7 +36,7 @@ func parseVolumeRoot(text string) (volumeRoot, error) {
 		case "gid":
 			r.gid = int(n)
 		case "mode":
-			mode := fileMode(uint32(n))
+			mode := filetree.FileMode(uint32(n))
 			r.mode = &mode
 		}
 	}

@@ -132,31 +132,7 @@ func (e *entry) read() (s *types.Stat, err error) {
 
 // fileMode is a mode in Go's words, without a socket's bit, as archives have no
 // sockets.
-func fileMode(m uint32) gofs.FileMode {
-	mode := gofs.FileMode(m & 0o777)
-	switch m & unix.S_IFMT {
-	case unix.S_IFDIR:
-		mode |= gofs.ModeDir
-	case unix.S_IFLNK:
-		mode |= gofs.ModeSymlink
-	case unix.S_IFBLK:
-		mode |= gofs.ModeDevice
-	case unix.S_IFCHR:
-		mode |= gofs.ModeDevice | gofs.ModeCharDevice
-	case unix.S_IFIFO:
-		mode |= gofs.ModeNamedPipe
-	}
-	if m&unix.S_ISUID != 0 {
-		mode |= gofs.ModeSetuid
-	}
-	if m&unix.S_ISGID != 0 {
-		mode |= gofs.ModeSetgid
-	}
-	if m&unix.S_ISVTX != 0 {
-		mode |= gofs.ModeSticky
-	}
-	return mode
-}
+func fileMode(m uint32) gofs.FileMode { return filetree.FileMode(m) &^ gofs.ModeSocket }
 
 // xattrs are all of a file's extended attributes; most have none.
 func xattrs(e *filetree.Entry) (all map[string][]byte, err error) {
