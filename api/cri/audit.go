@@ -112,9 +112,12 @@ func podPowers(c *runtimeapi.PodSandboxConfig) (out []string) {
 		out = append(out, "privileged")
 	}
 	n := sec.GetNamespaceOptions()
-	for what, mode := range map[string]runtimeapi.NamespaceMode{"network": n.GetNetwork(), "pid": n.GetPid(), "ipc": n.GetIpc()} {
-		if mode == runtimeapi.NamespaceMode_NODE && n != nil {
-			out = append(out, what+"=host")
+	for _, ns := range []struct {
+		what string
+		mode runtimeapi.NamespaceMode
+	}{{"network", n.GetNetwork()}, {"pid", n.GetPid()}, {"ipc", n.GetIpc()}} {
+		if ns.mode == runtimeapi.NamespaceMode_NODE {
+			out = append(out, ns.what+"=host")
 		}
 	}
 	return out
