@@ -61,19 +61,25 @@ func journalEntry(t *testing.T, c *net.UnixConn) map[string]string {
 	return out
 }
 
-// What is logged is in the journal too, whole whatever it holds and however long it is, and a journal that isn't there
-// keeps nobody.
-func TestJournal(t *testing.T) {
+// journalAt makes a folder and a journal's socket in it, which nobody reads yet.
+func journalAt(t *testing.T) (dir, socket string, c *net.UnixConn) {
+	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "journal")
 	if err != nil {
 		t.Skip(err)
 	}
-	defer os.RemoveAll(dir)
-	socket := filepath.Join(dir, "s")
-	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
-	if err != nil {
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket = filepath.Join(dir, "s")
+	if c, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"}); err != nil {
 		t.Fatal(err)
 	}
+	return dir, socket, c
+}
+
+// What is logged is in the journal too, whole whatever it holds and however long it is, and a journal that isn't there
+// keeps nobody.
+func TestJournal(t *testing.T) {
+	dir, socket, c := journalAt(t)
 	path := filepath.Join(dir, "log")
 	w := open(t, Options{Path: path, Journal: &Journal{Socket: socket, Fields: map[string]string{
 		"CONTAINER_NAME": "web", "com.example/label": "a\nb", "_FORGED": "x", "": "nothing"}}})
@@ -119,16 +125,7 @@ func TestJournal(t *testing.T) {
 
 // A journal that is stuck keeps a container no longer than once in a while.
 func TestJournalStuck(t *testing.T) {
-	dir, err := os.MkdirTemp("/dev/shm", "journal")
-	if err != nil {
-		t.Skip(err)
-	}
-	defer os.RemoveAll(dir)
-	socket := filepath.Join(dir, "s")
-	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir, socket, c := journalAt(t)
 	defer c.Close() // which reads nothing
 	w := open(t, Options{Path: filepath.Join(dir, "log"), Journal: &Journal{Socket: socket}})
 	began := time.Now()
